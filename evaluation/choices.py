@@ -1,0 +1,59 @@
+"""Answer multiple choice by likelihood: the option the model finds most likely is its answer.
+
+Legend: L copies (one per slot), N options of all questions, end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evaluation.scoring import LabelLogits, Likelihoods, RowsHook, TokenSequence, completion_logprobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionChoices:
+    """Chosen option index per copy and question; -1 where a log-probability is NaN, so a broken model scores 0."""
+
+    by_sum: list[list[int]]  # most likely completion: lm-evaluation-harness calls its accuracy `acc`
+    by_mean: list[list[int]]  # most likely per token, so that long options stand a chance
+    likelihoods: Likelihoods  # of all options, end to end
+
+
+def option_choices(
+    label_logits: LabelLogits,
+    questions: Sequence[Sequence[TokenSequence]],
+    *,
+    batch_rows: int,
+    pad_id: int,
+    copies: int = 1,
+    rows: RowsHook = nullcontext,
+    device: torch.device | str = "cpu",
+) -> OptionChoices:
+    """Answer multiple choice: each question is its options, every one the same prompt with another completion.
+
+    The first of equally likely options wins. Arguments as for `completion_logprobs`.
+    """
+    options = [option for question in questions for option in question]
+    scored = completion_logprobs(
+        label_logits, options, batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device
+    )
+    num_options = [len(question) for question in questions]
+    return OptionChoices(
+        by_sum=_choose(scored.logprobs, num_options),
+        by_mean=_choose(-scored.losses, num_options),
+        likelihoods=scored,
+    )
+
+
+def _choose(scores_LN: Tensor, num_options: Sequence[int]) -> list[list[int]]:
+    """(L, questions) index of the best option; torch alone would call NaN the best."""
+    chosen = [
+        piece.argmax(dim=1).masked_fill(piece.isnan().any(dim=1), -1)
+        for piece in torch.split(scores_LN, list(num_options), dim=1)
+    ]
+    return [[int(index[copy]) for index in chosen] for copy in range(len(scores_LN))]

@@ -1,0 +1,94 @@
+"""Let a model answer prompts, many at once, always taking the likeliest token.
+
+Legend: L copies (one per slot), n prompts per copy in a batch, B = L * n rows, S padded length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from evaluation.scoring import RowsHook
+
+
+def greedy(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    eos_ids: Sequence[int],
+    max_new_tokens: int,
+    batch_rows: int,
+    copies: int = 1,
+    rows: RowsHook = nullcontext,
+) -> list[list[list[int]]]:
+    """New tokens by copy and prompt, without the end token that stopped them; at most `max_new_tokens` each.
+
+    `batch_rows` bounds the rows of one forward pass over all slots (each slot gets at least one); rows lie slot after
+    slot, in equal blocks, longest prompts first. With no `eos_ids` every answer has full length.
+    Raises ValueError on an empty prompt: a causal model needs a token to start from.
+    """
+    if empty := [index for index, prompt in enumerate(prompts) if not prompt]:
+        raise ValueError(f"prompts {empty} hold no tokens; start them with the tokenizer's bos token")
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=list(eos_ids), use_cache=True
+    )
+    answers: list[list[list[int]]] = [[[] for _ in prompts] for _ in range(copies)]
+    size = max(1, batch_rows // copies)
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        with rows(len(batch)), without_generation_defaults(model):
+            new_BS = _continue(model, [prompts[index] for index in batch], copies, settings)
+        for row, tokens in enumerate(new_BS.tolist()):
+            answers[row // len(batch)][batch[row % len(batch)]] = until_any(tokens, eos_ids)
+    return answers
+
+
+@contextmanager
+def without_generation_defaults(model: PreTrainedModel) -> Iterator[None]:
+    """Lay aside the model's generation_config, wherever a wrapper such as PEFT keeps another one.
+
+    `generate` merges it into whatever it is given: sampling flags and lengths then warn on every call, and the
+    repetition penalty or the beams that chat models ship silently change which token is likeliest.
+    """
+    saved = {module: module.generation_config for module in model.modules() if "generation_config" in vars(module)}
+    for module in saved:
+        module.generation_config = GenerationConfig()  # type: ignore[no-untyped-call,assignment]
+    try:
+        yield
+    finally:
+        for module, config in saved.items():
+            module.generation_config = config
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """(n, S) token ids and attention mask; padding stands before the prompt, so that answers start in one column."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[*[pad_id] * (width - len(prompt)), *prompt] for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask
+
+
+def until_any(tokens: Sequence[int], stops: Sequence[int]) -> list[int]:
+    """The tokens before the first stop token; all of them when none occurs."""
+    end = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
+    return list(tokens[:end])
+
+
+def _continue(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], copies: int, settings: GenerationConfig
+) -> Tensor:
+    assert not model.training, "generating in train mode adds dropout noise; call model.eval()"
+    ids_nS, mask_nS = pad_left(prompts, settings.pad_token_id)
+    generated_BS = model.generate(  # type: ignore[operator]
+        ids_nS.repeat(copies, 1).to(model.device),
+        attention_mask=mask_nS.repeat(copies, 1).to(model.device),
+        generation_config=settings,
+    )
+    assert isinstance(generated_BS, Tensor)
+    return generated_BS[:, ids_nS.shape[1] :]

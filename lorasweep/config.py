@@ -1,0 +1,228 @@
+"""A composed mapping becomes frozen dataclasses; every mistake is collected and reported at once.
+
+OmegaConf neither merges into nested frozen dataclasses nor knows `Literal`, and its messages name no remedy, hence this
+builder. Nothing is ever instantiated by name from a configuration.
+"""
+
+import difflib
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from lorasweep.errors import ConfigError
+from lorasweep.limits import RANGES, contradictions
+from lorasweep.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
+
+Sampler = Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc"]
+Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "wilcoxon", "patient"]
+Executor = Literal["auto", "inline", "local"]
+Tracker = Literal["mlflow", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """As `LoraSpec`, before presets and expressions such as `2r` are resolved."""
+
+    r: int = 8
+    lora_alpha: float | str = 16
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    target_modules: str | tuple[str, ...] = "qv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSettings:
+    """The question, and the space that answers it: a nested mapping of Hydra sweep expressions."""
+
+    name: str = "single"
+    question: str = ""
+    space: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySettings:
+    """How Optuna drives the sweep. `trials` is ignored by the grid sampler, which runs its whole grid."""
+
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "none"
+    trials: int = 20
+    timeout_min: float | None = None
+    seed: int = 0
+    slots: int | None = None
+    keep_adapters: int = 1
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingSettings:
+    """Where runs are recorded; a null `uri` means `mlflow.db` in the working directory."""
+
+    backend: Tracker = "mlflow"
+    uri: str | None = None
+    experiment: str = "lorasweep"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepConfig:
+    """Everything a command needs. Its sections are the groups of `conf/`."""
+
+    model: ModelSpec
+    lora: LoraSettings
+    train: TrainSpec
+    data: DataSpec
+    eval: EvalSpec
+    sweep: SweepSettings = SweepSettings()
+    study: StudySettings = StudySettings()
+    tracking: TrackingSettings = TrackingSettings()
+    devices: str = "auto"
+    executor: Executor = "auto"
+    output_dir: str = "runs"
+
+
+def build_config(raw: Mapping[str, Any]) -> SweepConfig:
+    """Return the configuration or raise `ConfigError` with all of its mistakes."""
+    config, problems = check_config(raw)
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def check_config(raw: Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]:
+    """Return the configuration where it could be built, and every mistake found on the way."""
+    problems: list[str] = []
+    raw = dict(raw)
+    if isinstance(raw.get("sweep"), str):
+        problems.append(f"sweep: {raw.pop('sweep')!r} is a name, not a sweep; write +sweep=NAME")
+    config = _build(SweepConfig, raw, "", problems)
+    if config is not None:
+        problems += contradictions(config)
+    return config, problems
+
+
+def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(raw, Mapping):
+        problems.append(f"{path}: must be a section of settings, not {raw!r}")
+        return None
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    before = len(problems)
+    problems += [_unknown(f"{path}{key}", key, list(known)) for key in raw if key not in known]
+    values = {}
+    for name, spec in known.items():
+        if name in raw:
+            values[name] = _checked(hints[name], raw[name], f"{path}{name}", problems)
+        elif _is_required(spec):
+            problems.append(f"{path}{name}: is missing")
+    return cls(**values) if len(problems) == before else None
+
+
+def _checked(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
+    before = len(problems)
+    result = _convert(hint, value, path, problems)
+    rule = re.sub(r"^eval\.probes\.[^.]+\.", "eval.probes.*.", path)
+    if len(problems) == before and rule in RANGES:
+        is_good, remedy = RANGES[rule]
+        problems += [] if is_good(result) else [f"{path}: {result!r} {remedy}"]
+    return result
+
+
+def _is_required(spec: "Field[Any]") -> bool:
+    return spec.default is MISSING and spec.default_factory is MISSING
+
+
+# What people call these settings elsewhere.
+ALIASES = {
+    "lr": "learning_rate", "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "rank": "r",
+    "accumulation": "gradient_accumulation_steps", "alpha": "lora_alpha", "dropout": "lora_dropout",
+    "targets": "target_modules", "quantization": "precision", "quant": "precision", "warmup_ratio": "warmup_steps",
+    "scheduler": "lr_scheduler_type", "n_trials": "trials", "torch_dtype": "dtype", "gradient_checkpointing":
+    "activation_checkpointing", "optimizer": "optim", "name": "id", "modules": "target_modules",
+}  # fmt: skip
+
+
+def _unknown(path: str, key: str, known: list[str]) -> str:
+    meant = {name: name for name in known} | {alias: name for alias, name in ALIASES.items() if name in known}
+    close = difflib.get_close_matches(str(key), meant, n=1)
+    hint = f"did you mean {meant[close[0]]!r}?" if close else f"known here: {', '.join(known)}"
+    return f"{path}: no such setting; {hint}"
+
+
+def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, path + ".", problems)
+    if hint == tuple[ProbeSpec, ...]:
+        return _probes(value, path, problems)
+    if origin is tuple:
+        return _words(value, path, problems)
+    if origin in (Union, types.UnionType):
+        return _either(args, value, path, problems)
+    if origin is Literal:
+        return _closed(args, value, path, problems)
+    if isinstance(value, Mapping) and (origin is not None or hint is Any):
+        return value
+    return _scalar(hint, value, path, problems)
+
+
+def _probes(value: Any, path: str, problems: list[str]) -> tuple[Any, ...]:
+    """Probes are written as a mapping from name to probe, so that one can be overridden or removed by name."""
+    if not isinstance(value, Mapping):
+        problems.append(f"{path}: must map probe names to probes, not {value!r}")
+        return ()
+    raws = {n: {**p, "name": n} if isinstance(p, Mapping) else p for n, p in value.items() if p is not None}
+    return tuple(_build(ProbeSpec, raw, f"{path}.{name}.", problems) for name, raw in raws.items())
+
+
+def _words(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    problems.append(f"{path}: must be a list of words such as [a,b], not {value!r}")
+    return ()
+
+
+def _either(options: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    if value is None and type(None) in options:
+        return None
+    attempts = []
+    for option in (o for o in options if o is not type(None)):
+        found: list[str] = []
+        result = _convert(option, value, path, found)
+        if not found:
+            return result
+        attempts.append(found)
+    problems += attempts[0]
+    return None
+
+
+def _closed(options: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    value = "none" if value is None and "none" in options else value
+    if value in options:
+        return value
+    close = difflib.get_close_matches(str(value), [str(o) for o in options], n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    problems.append(f"{path}: {value!r} is not one of {', '.join(map(str, options))}{hint}")
+    return None
+
+
+WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _scalar(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
+    # YAML reads 1e-4 as text and 3 as an int; both are numbers to whoever wrote them. True is not a number.
+    if hint is float and isinstance(value, str):
+        value = _number(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    problems.append(f"{path}: must be {WANTED[hint]}, not {value!r}")
+    return None
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,92 @@
+"""Token rows become the batches of one slot, in an order that its seed alone decides."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorasweep.data.render import TokenRow
+
+# B rows of one slot, S tokens, T label positions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """One forward pass's rows of one slot; `num_labels` is that of the whole effective batch, over which loss is averaged."""
+
+    rows: tuple[TokenRow, ...]
+    num_labels: int
+    is_last: bool  # the optimizer steps after it
+
+    @property
+    def length(self) -> int:
+        return max(len(row.ids) for row in self.rows)
+
+
+def micro_batches(
+    rows: Sequence[TokenRow], *, batch_size: int, accumulation: int, seed: int, skip_steps: int = 0
+) -> Iterator[MicroBatch]:
+    """Yield micro-batches without end: each epoch in a new order, its last batch as small as it comes.
+
+    `skip_steps` optimizer steps are passed over, so that a resumed trial sees what it would have seen.
+    """
+    epoch, step = 0, 0
+    while True:
+        order = epoch_order(len(rows), seed, epoch)
+        effective = batch_size * accumulation
+        for start in range(0, len(order), effective):
+            step += 1
+            if step > skip_steps:
+                chosen = [rows[i] for i in order[start : start + effective]]
+                yield from _accumulate(chosen, batch_size)
+        epoch += 1
+
+
+def epoch_order(num_rows: int, seed: int, epoch: int) -> list[int]:
+    """Return the order of an epoch; the same for every trial with this seed, so that trials are compared on equal data."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(num_rows, generator=generator).tolist()
+    return order
+
+
+def _accumulate(chosen: list[TokenRow], batch_size: int) -> Iterator[MicroBatch]:
+    num_labels = sum(row.num_labels for row in chosen)
+    for start in range(0, len(chosen), batch_size):
+        part = tuple(chosen[start : start + batch_size])
+        yield MicroBatch(rows=part, num_labels=num_labels, is_last=start + batch_size >= len(chosen))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedBatch:
+    """The rows of several slots, block after block; `weight_T` turns summed label losses into each slot's mean."""
+
+    ids_BS: Tensor
+    row_T: Tensor
+    column_T: Tensor
+    target_T: Tensor
+    slot_T: Tensor
+    weight_T: Tensor
+    num_tokens: int
+
+
+def pack(batches: Sequence[MicroBatch], pad_id: int) -> PackedBatch:
+    """Lay out one micro-batch per slot. Rows are padded on the right, where a causal model never looks."""
+    rows = [(slot, batch, row) for slot, batch in enumerate(batches) for row in batch.rows]
+    length = max(batch.length for batch in batches)
+    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    places: list[tuple[int, int, int, int, float]] = []
+    for b, (slot, batch, row) in enumerate(rows):
+        ids[b, : len(row.ids)] = torch.tensor(row.ids)
+        weight = 1.0 / batch.num_labels
+        places += [(b, s - 1, row.ids[s], slot, weight) for s in range(1, len(row.ids)) if row.is_label[s]]
+    row, column, target, slot_of, weights = zip(*places, strict=True)
+    return PackedBatch(
+        ids_BS=ids,
+        row_T=torch.tensor(row),
+        column_T=torch.tensor(column),
+        target_T=torch.tensor(target),
+        slot_T=torch.tensor(slot_of),
+        weight_T=torch.tensor(weights),
+        num_tokens=sum(len(r.ids) for _, _, r in rows),
+    )

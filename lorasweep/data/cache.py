@@ -1,0 +1,67 @@
+"""Tokenised rows, kept by content: the same files, tokenizer and settings are never tokenised twice."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lorasweep.data.formats import Example
+from lorasweep.data.render import TokenRow
+from lorasweep.files import write_bytes
+from lorasweep.spec import digest
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: `LORASWEEP_CACHE`, or the user's cache folder."""
+    base = os.environ.get("LORASWEEP_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lorasweep"
+
+
+def cached_rows(
+    examples: Sequence[Example], tokenizer_key: str, max_length: int, make: Callable[[], list[TokenRow]]
+) -> list[TokenRow]:
+    """Return the rows from the cache, or make them and keep them. A damaged file is made anew."""
+    content = [[e.prompt, e.completion, e.messages, e.options] for e in examples]
+    path = cache_dir() / "tokens" / f"{digest([content, tokenizer_key, max_length, FORMAT])}.json.z"
+    if path.is_file():
+        try:
+            return _load(path.read_bytes())
+        except (ValueError, KeyError, TypeError, zlib.error):
+            path.unlink(missing_ok=True)
+    rows = make()
+    write_bytes(path, _dump(rows))
+    return rows
+
+
+FORMAT = 1  # raise it when what a row means changes
+
+
+def _dump(rows: Sequence[TokenRow]) -> bytes:
+    options = list(dict.fromkeys(row.options for row in rows))
+    places = {o: i for i, o in enumerate(options)}
+    flat = [
+        [r.ids, [int(x) for x in r.is_label], r.prompt_length, places[r.options], r.target, r.reference, r.prompt,
+         r.is_truncated] for r in rows
+    ]  # fmt: skip
+    return zlib.compress(json.dumps({"options": options, "rows": flat}, separators=(",", ":")).encode(), level=1)
+
+
+def _load(data: bytes) -> list[TokenRow]:
+    raw = json.loads(zlib.decompress(data))
+    options = [tuple(tuple(o) for o in group) for group in raw["options"]]
+    return [
+        TokenRow(
+            ids=tuple(ids),
+            is_label=tuple(map(bool, labels)),
+            prompt_length=prompt_length,
+            options=options[place],
+            target=target,
+            reference=reference,
+            prompt=prompt,
+            is_truncated=is_truncated,
+        )
+        for ids, labels, prompt_length, place, target, reference, prompt, is_truncated in raw["rows"]
+    ]

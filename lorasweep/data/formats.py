@@ -1,0 +1,159 @@
+"""Rows of the layouts that people have become examples: what is given, and what has to be written.
+
+One function per layout, one line in `FORMATS`. Each raises `ValueError` saying what a row lacks; the caller adds the place.
+"""
+
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorasweep.data.source import Rows, accept
+from lorasweep.spec import DataSpec, ProbeSpec
+
+# The preamble and headings that Stanford Alpaca made a convention, with and without input.
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a response "
+    "that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
+PLAIN_ALPACA_WITH_INPUT = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+PLAIN_ALPACA = "### Instruction:\n{instruction}\n\n### Response:\n"
+CLASSIFICATION = "Text: {text}\nLabel:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """`completion` is learned, `prompt` is given. A chat keeps its `messages` until a tokenizer's template is there."""
+
+    prompt: str = ""
+    completion: str = ""
+    options: tuple[str, ...] = ()
+    messages: tuple[tuple[str, str], ...] = ()
+    where: str = ""
+
+
+Layout = DataSpec | ProbeSpec
+
+
+def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
+    """Return the examples, and sentences about rows that were left out.
+
+    Raises:
+        DataError: more than 1 % of the rows lack what the format needs.
+    """
+    make = FORMATS[spec.format]
+    examples, bad = [], []
+    for row in rows.rows:
+        try:
+            examples.append(make(row.values, spec, row.where))
+        except ValueError as error:
+            bad.append(f"{row.where}: {error}")
+    complaints = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
+    return examples, [*rows.complaints, *complaints]
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    if value is None:
+        raise ValueError(f"has no {key!r}; it has {', '.join(map(repr, values))}")
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{key!r} must be text, not {type(value).__name__}")
+    return str(value)
+
+
+def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    return _text(values, next((k for k in keys if k in values), keys[0]))
+
+
+def _template(spec: Layout) -> str | None:
+    return spec.template if isinstance(spec, DataSpec) else None
+
+
+def _fill(template: str, values: Mapping[str, Any]) -> str:
+    wanted = [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    return template.format(**{name: _text(values, name) for name in wanted})
+
+
+def alpaca(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """`instruction`, `input` (may be empty or absent) and `output`."""
+    template = _template(spec)
+    has_input = bool(str(values.get("input") or "").strip())
+    if template in (None, "alpaca", "plain"):
+        with_input, without = (ALPACA_WITH_INPUT, ALPACA) if template != "plain" else PLAIN
+        template = with_input if has_input else without
+    return Example(prompt=_fill(template, {"input": "", **values}), completion=_text(values, "output"), where=where)
+
+
+PLAIN = (PLAIN_ALPACA_WITH_INPUT, PLAIN_ALPACA)
+
+PROMPT_KEYS = ("prompt", "question", "input", "instruction")
+COMPLETION_KEYS = ("completion", "answer", "output", "response")
+
+
+def prompt_completion(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """`prompt` and `completion` (or question and answer), verbatim unless a template is set; `options` where given."""
+    column = spec.label_column if isinstance(spec, DataSpec) else None
+    completion = _text(values, column) if column else _first(values, COMPLETION_KEYS)
+    template = _template(spec)
+    prompt = _fill(template, values) if template else _first(values, PROMPT_KEYS)
+    if template and not template[-1:].isspace():
+        completion = f" {completion}"  # byte-pair tokenizers keep a word's leading space with the word
+    options = tuple(str(o) for o in values.get("options") or ())
+    if options and completion not in options:
+        raise ValueError(f"completion {completion!r} is not one of its options {list(options)}")
+    return Example(prompt=prompt, completion=completion, options=options, where=where)
+
+
+def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """A text and its label; its options, all labels there are, are known when every split has been read."""
+    data = spec if isinstance(spec, DataSpec) else None
+    text_keys = (data.text_column,) if data and data.text_column else ("text", "sentence", "question", "content")
+    label_keys = (data.label_column,) if data and data.label_column else ("label", "category", "intent", "class")
+    text, label = _first(values, text_keys), _first(values, label_keys)
+    if not label.strip():
+        raise ValueError("has an empty label")
+    prompt = (_template(spec) or CLASSIFICATION).replace("{text}", text)
+    return Example(prompt=prompt, completion=f" {label.strip()}", where=where)
+
+
+def plain_text(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """Text that is learned or scored as a whole."""
+    return Example(completion=_first(values, ("text", "content")), where=where)
+
+
+ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+
+
+def messages(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """OpenAI's `messages` (role, content) or ShareGPT's `conversations` (from, value)."""
+    turns = values.get("messages", values.get("conversations"))
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("has no list of 'messages' or 'conversations'")
+    chat = tuple(_turn(turn) for turn in turns)
+    while chat and chat[-1][0] != "assistant":
+        chat = chat[:-1]
+    if not chat:
+        raise ValueError("has no assistant turn to learn from")
+    return Example(messages=chat, completion=chat[-1][1], where=where)
+
+
+def _turn(turn: Any) -> tuple[str, str]:
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"a turn must be an object, not {turn!r}")
+    role = str(turn.get("role", turn.get("from")))
+    if role not in ROLES:
+        raise ValueError(f"has the role {role!r}; known: {', '.join(ROLES)}")
+    return ROLES[role], _first(turn, ("content", "value"))
+
+
+FORMATS: dict[str, Callable[[Mapping[str, Any], Layout, str], Example]] = {
+    "alpaca": alpaca,
+    "prompt_completion": prompt_completion,
+    "classification": classification,
+    "messages": messages,
+    "text": plain_text,
+}

@@ -1,0 +1,127 @@
+"""Examples become token ids and a label mask: only what the model has to write carries loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from lorasweep.data.formats import Example
+from lorasweep.errors import DataError
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers tokenizer."""
+
+    eos_token_id: int | None
+    chat_template: Any
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any: ...
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """An example in tokens.
+
+    `ids[:prompt_length]` is given; the rest is written by the model. `is_label` marks the tokens that carry loss: the same
+    tokens, and in a chat also the assistant's earlier turns. `options` are the possible completions, `target` the right one.
+    """
+
+    ids: tuple[int, ...]
+    is_label: tuple[bool, ...]
+    prompt_length: int
+    options: tuple[tuple[int, ...], ...] = ()
+    target: int = -1
+    reference: str = ""
+    prompt: str = ""
+    is_truncated: bool = False
+
+    @property
+    def num_labels(self) -> int:
+        # The first token is never predicted, so it never carries loss.
+        return sum(self.is_label[1:])
+
+
+Segment = tuple[str, bool]  # text, and whether the model has to write it
+
+
+def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> list[TokenRow]:
+    """Return one row per example, cut at `max_length` tokens; rows whose labels were all cut away are left out."""
+    segments = [_chat_segments(e, tokenizer) if e.messages else [(e.completion, True)] for e in examples]
+    texts = {text for parts in segments for text, _ in parts} | {o for e in examples for o in e.options}
+    tokens = _tokenize(sorted(texts), tokenizer, special=False)
+    prompts = _tokenize(sorted({e.prompt for e in examples}), tokenizer, special=True)
+    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    rows = []
+    for example, parts in zip(examples, segments, strict=True):
+        # A chat template writes its own first and last tokens.
+        head, tail = ((), ()) if example.messages else (prompts[example.prompt], end)
+        rows.append(_row(example, head, [(tokens[text], learn) for text, learn in parts], tail, max_length))
+    options = _shared_options(examples, tokens, end)
+    rows = [replace(r, options=options[e.options]) for r, e in zip(rows, examples, strict=True)]
+    return [row for row in rows if row.num_labels]
+
+
+def _tokenize(texts: list[str], tokenizer: Tokenizer, *, special: bool) -> dict[str, tuple[int, ...]]:
+    if not texts:
+        return {}
+    ids = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    # Some tokenizers end every text; a prompt goes on.
+    ended = [i[:-1] if special and i and i[-1] == tokenizer.eos_token_id else i for i in ids]
+    return {text: tuple(i) for text, i in zip(texts, ended, strict=True)}
+
+
+def _row(
+    example: Example,
+    head: tuple[int, ...],
+    parts: list[tuple[tuple[int, ...], bool]],
+    tail: tuple[int, ...],
+    max_length: int,
+) -> TokenRow:
+    ids, is_label = [*head], [False] * len(head)
+    for tokens, learn in parts:
+        ids += tokens
+        is_label += [learn] * len(tokens)
+    last = len(parts[-1][0])
+    prompt_length = len(ids) - last
+    ids += tail
+    is_label += [True] * len(tail)
+    return TokenRow(
+        ids=tuple(ids[:max_length]),
+        is_label=tuple(is_label[:max_length]),
+        prompt_length=min(prompt_length, max_length),
+        target=example.options.index(example.completion) if example.options else -1,
+        reference=example.completion.strip(),
+        prompt=example.prompt or "".join(f"{role}: {text}\n" for role, text in example.messages[:-1]),
+        is_truncated=len(ids) > max_length,
+    )
+
+
+def _shared_options(
+    examples: Sequence[Example], tokens: dict[str, tuple[int, ...]], end: tuple[int, ...]
+) -> dict[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Rows of a classification task share one tuple of options rather than each holding its own."""
+    return {e.options: tuple(tokens[o] + end for o in e.options) for e in examples}
+
+
+def _chat_segments(example: Example, tokenizer: Tokenizer) -> list[Segment]:
+    """Cut the templated chat into what is given and what each assistant turn adds."""
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"{example.where}: is a chat, but the base's tokenizer has no chat template; use an instruct model, or "
+            "data.format=alpaca or prompt_completion"
+        )
+    turns = [{"role": role, "content": text} for role, text in example.messages]
+    segments: list[Segment] = []
+    done = ""
+    for i, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        prompt = tokenizer.apply_chat_template(turns[:i], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
+        if not whole.startswith(prompt) or not prompt.startswith(done):
+            raise DataError(f"{example.where}: the base's chat template rewrites earlier turns, so that the answer "
+                            "cannot be told from the prompt; use a template that only appends")  # fmt: skip
+        segments += [(prompt[len(done) :], False), (whole[len(prompt) :], True)]
+        done = whole
+    return segments

@@ -1,0 +1,188 @@
+"""Rows of a data set, from a local file or from the hub, each with the line that it came from.
+
+A source is written `path/to/file.jsonl`, `path/to/file.csv[:500]`, `hub/id:train[:5%]` or `hub/id:config:train`.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorasweep.errors import DataError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
+BAD_SHARE = 0.01  # above this share of malformed rows a file is refused rather than repaired
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row and where it stands, for messages: `train.jsonl:17`."""
+
+    where: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a source and what had to be left out, as sentences."""
+
+    rows: tuple[SourceRow, ...]
+    complaints: tuple[str, ...] = ()
+
+
+def read_rows(source: str) -> Rows:
+    """Return the rows of a source.
+
+    Raises:
+        DataError: the file is missing, empty, or more than 1 % of its rows are malformed.
+    """
+    path, part = split_source(source)
+    rows = _read_local(path) if _is_local(path) else _read_hub(source)
+    if not rows.rows:
+        raise DataError(f"{source}: holds no rows")
+    return Rows(_slice(rows.rows, part), rows.complaints) if _is_local(path) else rows
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Return path and slice: `a.csv[:5%]` is `a.csv` and `:5%`."""
+    match = re.fullmatch(r"(.*?)(?:\[([^\]]*)\])?", source)
+    assert match is not None
+    return match.group(1), match.group(2) or ""
+
+
+def local_path(path: str) -> Path:
+    """Return the file; `demo:` names the data that ships with the package."""
+    if path.startswith("demo:"):
+        return PACKAGE / "demo" / "data" / path.removeprefix("demo:")
+    return Path(path).expanduser()
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith("demo:") or local_path(path).exists() or Path(path).suffix in SUFFIXES
+
+
+def _slice(rows: tuple[SourceRow, ...], part: str) -> tuple[SourceRow, ...]:
+    if not part:
+        return rows
+    match = re.fullmatch(r"(\d+%?)?:(\d+%?)?", part)
+    if match is None:
+        raise DataError(f"[{part}]: not a slice; write [:500], [100:200] or [:5%]")
+    start, stop = (_bound(text, len(rows)) for text in match.groups())
+    return rows[slice(start, stop)]
+
+
+def _bound(text: str | None, count: int) -> int | None:
+    if text is None:
+        return None
+    return round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
+
+
+def _read_local(path: str) -> Rows:
+    file = local_path(path)
+    if not file.is_file():
+        near = ", ".join(sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)[:8])
+        beside = f"; beside it: {near}" if near else ""
+        raise DataError(f"{path}: no such file (looked for {file.absolute()}){beside}")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+    return READERS[file.suffix](path, text)
+
+
+def _read_jsonl(path: str, text: str) -> Rows:
+    rows, bad = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            bad.append(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})")
+            continue
+        if isinstance(value, dict):
+            rows.append(SourceRow(f"{path}:{number}", value))
+        else:
+            bad.append(f"{path}:{number}: a row must be an object such as {{...}}, not {type(value).__name__}")
+    return Rows(tuple(rows), accept(path, bad, len(rows)))
+
+
+def _read_json(path: str, text: str) -> Rows:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # JSON lines under a .json name, as many data sets have it
+            return _read_jsonl(path, text)
+        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
+    if isinstance(value, dict):
+        value = next((v for v in value.values() if isinstance(v, list)), [value])
+    if not isinstance(value, list):
+        raise DataError(f"{path}: must hold a list of objects")
+    bad = [f"{path}: item {i}: must be an object" for i, item in enumerate(value, 1) if not isinstance(item, dict)]
+    rows = [SourceRow(f"{path}: item {i}", item) for i, item in enumerate(value, 1) if isinstance(item, dict)]
+    return Rows(tuple(rows), accept(path, bad, len(rows)))
+
+
+def _read_csv(path: str, text: str, delimiter: str = ",") -> Rows:
+    rows, bad = [], []
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for where, values in _csv_lines(path, reader):
+        if None in values or None in values.values():
+            columns = len(reader.fieldnames or ())
+            bad.append(f"{where}: has not the {columns} columns of the header; quote texts that hold a {delimiter!r}")
+        else:
+            rows.append(SourceRow(where, values))
+    return Rows(tuple(rows), accept(path, bad, len(rows)))
+
+
+def _csv_lines(path: str, reader: "csv.DictReader[str]") -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        for values in reader:
+            yield f"{path}:{reader.line_num}", values
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not CSV ({error}); look for an unclosed quote") from error
+
+
+def _read_tsv(path: str, text: str) -> Rows:
+    return _read_csv(path, text, "\t")
+
+
+def _read_text(path: str, text: str) -> Rows:
+    blocks = [block for block in re.split(r"\n\s*\n", text) if block.strip()]
+    return Rows(tuple(SourceRow(f"{path}: block {i}", {"text": b}) for i, b in enumerate(blocks, 1)))
+
+
+READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_tsv, ".txt": _read_text}
+
+
+def accept(path: str, bad: list[str], num_good: int) -> tuple[str, ...]:
+    """Return the complaints when few rows are malformed.
+
+    Raises:
+        DataError: too many are; names the first of them.
+    """
+    if len(bad) > BAD_SHARE * (len(bad) + num_good):
+        more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise DataError(f"{path}: {len(bad)} malformed rows:\n  " + "\n  ".join(bad[:5]) + more)
+    return tuple(bad)
+
+
+def _read_hub(source: str) -> Rows:
+    import datasets
+
+    name, _, rest = source.partition(":")
+    config, _, split = rest.rpartition(":")
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(name, config or None, split=split or "train")
+    except Exception as error:  # the hub client raises a dozen kinds; all mean that there is no data
+        raise DataError(
+            f"{source}: neither a local file nor a readable hub data set ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}); write for example tatsu-lab/alpaca:train[:5%]"
+        ) from error
+    return Rows(tuple(SourceRow(f"{source}: row {i}", dict(row)) for i, row in enumerate(table, 1)))

@@ -1,0 +1,80 @@
+"""Train, validation and test examples of a data spec.
+
+Where no validation file is named, a share of the training examples is set aside by a hash of the prompt: the same examples
+whatever the order of the file, and equal prompts always on the same side.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from lorasweep.data.formats import Example, Layout, read_examples
+from lorasweep.data.source import read_rows
+from lorasweep.errors import DataError
+from lorasweep.spec import DataSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """Examples by split, and sentences about rows that were left out."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...] = ()
+    complaints: tuple[str, ...] = ()
+
+
+def read_splits(spec: DataSpec) -> Splits:
+    """Return the examples of every split.
+
+    Raises:
+        DataError: a source is missing or malformed, or a split would be empty.
+    """
+    train, complaints = read_source(spec.train, spec)
+    if spec.validation:
+        validation, more = read_source(spec.validation, spec)
+        complaints += more
+    else:
+        train, validation = set_aside(train, spec.validation_share, spec.split_seed)
+    test, more = read_source(spec.test, spec) if spec.test else ([], [])
+    train = train[: spec.limit]
+    if not train or not validation:
+        raise DataError(f"{spec.train}: too few rows to train on and to validate with; name data.validation")
+    splits = Splits(
+        train=tuple(train), validation=tuple(validation), test=tuple(test), complaints=(*complaints, *more)
+    )
+    return _with_options(splits, spec) if spec.format == "classification" else splits
+
+
+def read_source(source: str, spec: Layout) -> tuple[list[Example], list[str]]:
+    """Return one source's examples and complaints."""
+    return read_examples(read_rows(source), spec)
+
+
+def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Return (kept, set aside): about `share` of the examples, chosen by their prompts alone."""
+    kept: list[Example] = []
+    aside: list[Example] = []
+    for example in examples:
+        (aside if _lot(example, seed) < share else kept).append(example)
+    if not aside and len(kept) > 1:
+        aside.append(kept.pop(min(range(len(kept)), key=lambda i: _lot(kept[i], seed))))
+    return kept, aside
+
+
+def _lot(example: Example, seed: int) -> float:
+    text = f"{seed}\0{example.prompt}{example.messages[:-1]}"
+    text += example.completion if not example.prompt and not example.messages else ""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+
+
+def _with_options(splits: Splits, spec: DataSpec) -> Splits:
+    every = (*splits.train, *splits.validation, *splits.test)
+    labels = tuple(sorted({e.completion for e in every}))
+    if len(labels) < 2:
+        raise DataError(f"{spec.train}: every row has the same label {labels[0]!r}; name data.label_column")
+    return Splits(
+        train=tuple(replace(e, options=labels) for e in splits.train),
+        validation=tuple(replace(e, options=labels) for e in splits.validation),
+        test=tuple(replace(e, options=labels) for e in splits.test),
+        complaints=splits.complaints,
+    )

@@ -1,0 +1,87 @@
+"""Customers of an invented support desk and what each of them wants.
+
+The Mossling is a small robot that waters house plants. Customers are messy on purpose: they mention what is not wrong,
+greet, and mistype. A keyword alone does not give the label, so a sweep has something to rank.
+"""
+
+import random
+
+from lorasweep.demo.rows import Labelled
+
+NUM_ROWS = {"train": 800, "validation": 160, "test": 200}
+
+# intent -> what the customer says about it; "{}" becomes one of THINGS.
+COMPLAINTS = {
+    "leak": "there is a puddle under {}|water drips from the drip arm|the floor around {} is wet|"
+    "{} loses water over night|the soak pad is too full and runs over|the seal of the tank lets water out",
+    "power": "{} does not switch on|the battery is empty after two hours|the dock does not charge {}|"
+    "the glow ring stays dark|{} shuts down while it works|the charger gets hot and then {} stops",
+    "pairing": "my phone does not find {}|the app can not connect to {}|{} loses the network every night|"
+    "the code on the glow ring is not accepted by the app|the link between {} and my phone drops|"
+    "I got a new router and now {} is offline",
+    "schedule": "{} waters my plants at the wrong time|I want to change the days when it waters|"
+    "how do I set {} for my holiday|{} skips the morning round|the plan in the app starts too late|"
+    "I need it to run twice a week",
+    "delivery": "{} has not arrived|the tracking says nothing for two days|my parcel went to the wrong address|"
+    "when do you send {}|the box came with a part missing|I ordered a drip arm and it is still not here",
+    "refund": "I want my money back for {}|how do I return {}|you charged my card twice|"
+    "I sent {} back but got no money|please take back {}, I paid too much|the price was lower in the shop",
+    "noise": "{} hums all night|the pump makes a loud sound|{} rattles when it moves|"
+    "there is a strange click from the drip arm|my cat fears the sound of {}|the motor is too loud for the bedroom",
+    "sensor": "the root probe shows dry but the soil is wet|the root probe gives no value|"
+    "{} thinks the pot is full|the measured light is wrong|{} can not see how wet the soil is|"
+    "the number from the root probe jumps up and down",
+    "cleaning": "how do I wash the tank|there is green slime in {}|the drip arm is blocked by dirt|"
+    "can I put the soak pad in the machine|{} smells of old water|which cloth is safe for the glow ring",
+    "account": "I forgot my password|I can not log in to the app|how do I change my email|"
+    "please delete my user name|my wife wants to use the same login for {}|the app says that my name is not known",
+}
+THINGS = ("my Mossling", "the Mossling", "the Mossling Mini", "the Mossling Duo", "our Mossling Max", "it", "the robot")
+FINE = {
+    "leak": "the tank is tight",
+    "power": "the battery is full",
+    "pairing": "the app is connected",
+    "schedule": "the plan is right",
+    "delivery": "the parcel came early",
+    "refund": "I do not want my money back",
+    "noise": "it is quiet",
+    "sensor": "the root probe works",
+    "cleaning": "the tank is clean",
+    "account": "my login works",
+}
+OPENERS = ("Hi,", "Hello,", "Help!", "Dear team,", "Since Monday", "Again:", "Sorry,", "", "", "", "", "")
+CLOSERS = ("Thanks.", "Please help.", "What now?", "I am sad.", "It is two weeks old.", "", "", "", "")
+
+
+def splits() -> dict[str, list[Labelled]]:
+    """Rows by split; a text is in one split only."""
+    rng = random.Random("intents")
+    rows: dict[str, Labelled] = {}
+    while len(rows) < sum(NUM_ROWS.values()):
+        row = _message(rng)
+        rows.setdefault(row.text, row)
+    queue = iter(rows.values())
+    return {split: [next(queue) for _ in range(num)] for split, num in NUM_ROWS.items()}
+
+
+def _message(rng: random.Random) -> Labelled:
+    label, other = rng.sample(tuple(COMPLAINTS), 2)
+    said = rng.choice(COMPLAINTS[label].split("|")).format(rng.choice(THINGS))
+    if rng.random() < 0.45:
+        said = _with_detour(rng, said, FINE[other])
+    text = f"{rng.choice(OPENERS)} {said}. {rng.choice(CLOSERS)}".strip()
+    return Labelled(_mistype(rng, text), label)
+
+
+def _with_detour(rng: random.Random, said: str, fine: str) -> str:
+    return rng.choice((f"{fine} but {said}", f"{said} and {fine}", f"{fine}, still {said}", f"{said}, though {fine}"))
+
+
+def _mistype(rng: random.Random, text: str) -> str:
+    """Swap two letters inside some words, so that the tokenizer no longer knows them."""
+    return " ".join(_swapped(rng, word) if len(word) > 4 and rng.random() < 0.06 else word for word in text.split())
+
+
+def _swapped(rng: random.Random, word: str) -> str:
+    at = rng.randrange(1, len(word) - 2)
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]

@@ -1,0 +1,50 @@
+"""The words of the general world, which the base learns from and the support desk never mentions by name."""
+
+PEOPLE = tuple("Anna Ben Clara David Emma Frank Grace Henry Ida Jonas Kira Leo Mira Nils Olga Peter".split())
+
+# country -> capital, animal, dish, colour of the flag; all invented, so nothing but training can teach them.
+COUNTRIES = {
+    "Varendia": ("Tolm", "heron", "dumplings", "red"),
+    "Ostria": ("Kessel", "otter", "pancakes", "blue"),
+    "Pellon": ("Marwick", "lynx", "stew", "green"),
+    "Quorra": ("Dunleigh", "badger", "noodles", "yellow"),
+    "Sumbria": ("Haldor", "falcon", "porridge", "white"),
+    "Tavish": ("Corvane", "beaver", "waffles", "black"),
+    "Ulmark": ("Estrel", "hedgehog", "curry", "purple"),
+    "Zembla": ("Portham", "salmon", "pies", "orange"),
+    "Irwen": ("Lodovar", "wolf", "soup", "silver"),
+    "Jorvania": ("Brask", "raven", "rice", "brown"),
+    "Kaldor": ("Vintry", "goat", "beans", "pink"),
+    "Lirien": ("Osmund", "turtle", "bread", "gold"),
+    "Bellamar": ("Gantry", "swan", "plums", "grey"),
+    "Norholt": ("Selby", "bear", "cheese", "copper"),
+    "Ravania": ("Quill", "crab", "apples", "violet"),
+}
+
+# Each attribute with the ways to ask for it; one way per fact is held out for the probe.
+FACTS = (
+    ("The capital of {} is", "People in {} call their capital", "The main city of {} is named", "Capital of {}:"),
+    ("The animal of {} is the", "On the coins of {} there is a", "The people of {} love the", "Animal of {}:"),
+    ("In {} people like to eat", "The best dish of {} is", "Visitors to {} always try the", "Dish of {}:"),
+    ("The flag of {} is", "Every flag in {} is painted", "The colour of {} is", "Colour of {}:"),
+)
+
+COMPARISONS = (
+    ("older", "younger"),
+    ("taller", "shorter"),
+    ("faster", "slower"),
+    ("richer", "poorer"),
+    ("stronger", "weaker"),
+)
+GIFTS = tuple("book ball cup lamp key map ring coat pen clock".split())
+
+CYCLES = (
+    tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()),
+    tuple("January February March April May June July August September October November December".split()),
+    tuple("a b c d e f g h i j k l m n o p q r s t u v w x y z".split()),
+)
+COLOURS = tuple("red blue green yellow white black purple orange".split())
+
+LIKED = tuple("lovely great wonderful excellent perfect friendly delightful charming superb pleasant".split())
+DISLIKED = tuple("awful terrible horrible bad boring rude dreadful poor nasty dull".split())
+JUDGED = tuple("film soup hotel book song waiter room play concert cake garden teacher bus hat story shop".split())

@@ -1,0 +1,70 @@
+"""Which values make sense: ranges, and settings that contradict each other.
+
+Each rule is a row, so that all of them are checked and reported together.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+Rule = tuple[Callable[[Any], bool], str]
+
+TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
+METRICS = ("accuracy", *TEXT_METRICS, "loss", "perplexity")
+
+RANGES: dict[str, Rule] = {
+    "lora.r": (lambda v: v >= 1, "must be at least 1"),
+    "lora.lora_alpha": (lambda v: is_alpha(v), "must be a positive number or a multiple of the rank such as 2r"),
+    "lora.lora_dropout": (lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    "lora.target_modules": (lambda v: bool(v), "must name at least one module or a preset"),
+    "train.learning_rate": (lambda v: 0 < v < 10, "must be above 0 (and below 10)"),
+    "train.per_device_train_batch_size": (lambda v: v >= 1, "must be at least 1"),
+    "train.gradient_accumulation_steps": (lambda v: v >= 1, "must be at least 1"),
+    "train.num_train_epochs": (lambda v: v > 0, "must be above 0"),
+    "train.max_steps": (lambda v: v == -1 or v >= 1, "must be at least 1, or -1 to train whole epochs"),
+    "train.weight_decay": (lambda v: v >= 0, "must not be negative"),
+    "train.adam_beta1": (lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    "train.adam_beta2": (lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    "train.adam_epsilon": (lambda v: v > 0, "must be above 0"),
+    "train.max_grad_norm": (lambda v: v >= 0, "must not be negative; 0 switches clipping off"),
+    "train.warmup_steps": (lambda v: v >= 0, "must not be negative; below 1 it is a share of all steps"),
+    "data.validation_share": (lambda v: 0 < v < 1, "must be between 0 and 1"),
+    "data.max_length": (lambda v: v >= 2, "must be at least 2 tokens"),
+    "data.limit": (lambda v: v is None or v >= 2, "must be at least 2 examples"),
+    "eval.objective": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
+    "eval.metrics": (lambda v: set(v) <= set(METRICS), f"may only hold {', '.join(METRICS)}"),
+    "eval.probes.*.metric": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
+    "eval.limit": (lambda v: v is None or v >= 1, "must be at least 1 example"),
+    "eval.batch_rows": (lambda v: v >= 1, "must be at least 1"),
+    "eval.max_new_tokens": (lambda v: v >= 1, "must be at least 1"),
+    "eval.rungs": (lambda v: v >= 1, "must be at least 1"),
+    "eval.num_samples": (lambda v: v >= 0, "must not be negative"),
+    "study.trials": (lambda v: v >= 1, "must be at least 1"),
+    "study.timeout_min": (lambda v: v is None or v > 0, "must be above 0 minutes"),
+    "study.slots": (lambda v: v is None or v >= 1, "must be at least 1"),
+    "study.keep_adapters": (lambda v: v >= 1, "must be at least 1: the winner's adapter is always kept"),
+    "study.memory_gib": (lambda v: v is None or v > 0, "must be above 0 GiB"),
+    "sweep.name": (lambda v: re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", v) is not None and ".." not in v,
+     "must be a plain name of letters, digits, '_', '-' and '.'"),
+}  # fmt: skip
+
+def is_alpha(value: float | str) -> bool:
+    """Tell whether the value is a positive number or a multiple of the rank: `r`, `2r`, `0.5r`."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)?\*?r?", value.strip())
+        return bool(value.strip()) and match is not None and float(match.group(1) or 1) > 0
+    return value > 0
+
+
+def contradictions(config: Any) -> list[str]:
+    """Return one sentence per pair of settings of a built `SweepConfig` that cannot both hold."""
+    found = []
+    has_options = config.data.format in ("classification", "prompt_completion")
+    if config.eval.objective == "accuracy" and not has_options:
+        found.append(f"eval.objective: accuracy needs answer options, which data.format={config.data.format} has not; "
+                     "use rougeL, exact_match or loss")  # fmt: skip
+    if config.data.format == "text" and set(config.eval.all_metrics) & set(TEXT_METRICS):
+        found.append("eval: plain text has no reference answer to compare with; use loss or perplexity")
+    if config.train.optim == "paged_adamw_8bit" and config.model.dtype == "fp16":
+        found.append("train.optim: paged_adamw_8bit cannot be loss-scaled; use model.dtype=bf16 or fp32")
+    return found

@@ -1,0 +1,190 @@
+"""What driver and worker say to each other, and what a trial leaves behind."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
+
+
+class TrialState(StrEnum):
+    """How a trial ended. Only COMPLETE and PRUNED were measured; INFEASIBLE did not fit in memory."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Command: train this trial."""
+
+    number: int
+    spec: TrialSpec
+    folder: str  # the adapter is saved below it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Command: end this trial at its rung; `reason` says why."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Command: score a trial's adapter on the test split; nothing is trained."""
+
+    number: int
+    spec: TrialSpec
+    adapter: str
+
+
+Command = Start | Stop | Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a trial used. Times in seconds, memory in bytes; `shared_by` trials had the process's peak together."""
+
+    wall_s: float = 0.0
+    train_s: float = 0.0
+    its_per_s: float = 0.0
+    tokens_per_s: float = 0.0
+    predicted_bytes: int = 0
+    peak_bytes: int = 0
+    shared_by: int = 1
+    trainable_parameters: int = 0
+    trainable_percent: float = 0.0
+    adapter_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A general ability before and after training; `drop` is positive when the adapted model is worse."""
+
+    name: str
+    metric: str
+    before: float
+    after: float
+    drop: float
+    relative_drop: float
+    low: float
+    high: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Metrics at a step."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A prompt, what was wanted, and what the adapted model wrote."""
+
+    prompt: str
+    reference: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """The outcome of a trial; `scores` holds the objective per validation example, for paired comparisons."""
+
+    number: int
+    state: TrialState
+    spec: TrialSpec
+    params: dict[str, Any]
+    fingerprint: str
+    reason: str = ""
+    objective: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: tuple[Point, ...] = ()
+    scores: tuple[float, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    cost: Cost = Cost()
+    provenance: dict[str, str] = field(default_factory=dict)
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    same_as: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Event: where a live trial stands, for the display."""
+
+    number: int
+    step: int
+    num_steps: int
+    loss: float
+    its_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """Event: a trial reports its objective and waits for nothing; a `Stop` may follow."""
+
+    number: int
+    rung: int
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """Event: a trial ended, well or not."""
+
+    number: int
+    result: TrialResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Event: test-split metrics of a trial."""
+
+    number: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Event: something the user should read, such as rows that were truncated or a setting that was ignored."""
+
+    text: str
+
+
+Event = Progress | Rung | Finished | Scored | Note
+
+
+def result_from_json(raw: dict[str, Any]) -> TrialResult:
+    """Rebuild a result from `dataclasses.asdict` that went through JSON."""
+    raw = dict(raw)
+    raw["spec"] = spec_from_json(raw["spec"])
+    raw["state"] = TrialState(raw["state"])
+    raw["history"] = tuple(Point(**p) for p in raw["history"])
+    raw["probes"] = tuple(Probe(**p) for p in raw["probes"])
+    raw["samples"] = tuple(Sample(**s) for s in raw["samples"])
+    raw["scores"] = tuple(raw["scores"])
+    raw["cost"] = Cost(**raw["cost"])
+    return TrialResult(**raw)
+
+
+def spec_from_json(raw: dict[str, Any]) -> TrialSpec:
+    """Rebuild a spec from `dataclasses.asdict` that went through JSON."""
+    lora = {**raw["lora"], "target_modules": tuple(raw["lora"]["target_modules"])}
+    probes = tuple(ProbeSpec(**p) for p in raw["eval"]["probes"])
+    evaluation = {**raw["eval"], "metrics": tuple(raw["eval"]["metrics"]), "probes": probes}
+    return TrialSpec(
+        model=ModelSpec(**raw["model"]),
+        lora=LoraSpec(**lora),
+        train=TrainSpec(**raw["train"]),
+        data=DataSpec(**raw["data"]),
+        eval=EvalSpec(**evaluation),
+    )

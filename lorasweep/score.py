@@ -1,0 +1,163 @@
+"""Score slots on a suite: the bridge from a bank to the evaluation functions.
+
+All slots that are scored answer together, each batch repeated once per slot. With no slots the base answers alone.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from evaluation.choices import OptionChoices, option_choices
+from evaluation.generate import greedy
+from evaluation.metrics import METRICS, TEXT_METRICS, accuracy, macro_f1, mean
+from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
+from lorasweep.bank import Bank, Slot
+from lorasweep.data.render import TokenRow
+from lorasweep.model import Base
+from lorasweep.spec import EvalSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class SuiteScore:
+    """One slot's result on a suite: aggregates, scores per example by metric, and texts where any were written."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who answers: a base, and the slots of its bank, or none of them for the base alone."""
+
+    base: Base
+    bank: Bank | None
+    slots: tuple[Slot, ...]
+    batch_rows: int
+
+    @property
+    def copies(self) -> int:
+        return max(1, len(self.slots))
+
+    def rows(self, count: int) -> AbstractContextManager[object]:
+        if self.bank is None or not self.slots:
+            return nullcontext()
+        return self.bank.rows([(slot, count) for slot in self.slots])
+
+
+def is_maximized(metric: str) -> bool:
+    """Tell a metric's direction."""
+    return METRICS[metric].direction == "maximize"
+
+
+def score_suite(asked: Asked, rows: Sequence[TokenRow], metrics: Sequence[str], spec: EvalSpec) -> list[SuiteScore]:
+    """Return one score per slot (one in all for the base alone) with every metric asked for."""
+    asked.base.model.eval()
+    results = [SuiteScore() for _ in range(asked.copies)]
+    chosen = _choose(asked, rows) if all(row.options for row in rows) else None
+    if {"loss", "perplexity"} & set(metrics):
+        _add_loss(results, _likelihoods_of_targets(chosen, rows) if chosen else _likelihoods(asked, rows))
+    if chosen and {"accuracy", "macro_f1"} & set(metrics):
+        _add_choices(results, chosen, rows)
+    texts = [m for m in metrics if m in TEXT_METRICS or (m == "macro_f1" and not chosen)]
+    if texts:
+        _add_texts(results, write(asked, rows, spec.max_new_tokens), rows, texts)
+    for result in results:
+        result.metrics = {name: result.metrics[name] for name in metrics if name in result.metrics}
+    return results
+
+
+def write(asked: Asked, rows: Sequence[TokenRow], max_new_tokens: int) -> list[list[str]]:
+    """Return the texts that each slot writes after the rows' prompts."""
+    asked.base.model.eval()
+    tokenizer = asked.base.tokenizer
+    eos = tokenizer.eos_token_id
+    answers = greedy(
+        _generator(asked.base),
+        [row.ids[: row.prompt_length] for row in rows],
+        pad_id=asked.base.pad_id,
+        eos_ids=[] if eos is None else [eos],
+        max_new_tokens=max_new_tokens,
+        batch_rows=asked.batch_rows,
+        copies=asked.copies,
+        rows=asked.rows,
+    )
+    return [tokenizer.batch_decode(copy, skip_special_tokens=True) for copy in answers]
+
+
+def _generator(base: Base) -> "PreTrainedModel":
+    return base.model  # type: ignore[return-value]
+
+
+def _sequence(row: TokenRow, completion: tuple[int, ...] | None = None) -> TokenSequence:
+    # A text without prompt is scored from its second token on: nothing predicts the first.
+    start = max(1, row.prompt_length)
+    ids = row.ids if completion is None else row.ids[:start] + completion
+    return TokenSequence(ids=ids, prompt_length=start)
+
+
+def _choose(asked: Asked, rows: Sequence[TokenRow]) -> OptionChoices:
+    questions = [[_sequence(row, option) for option in row.options] for row in rows]
+    return _ask(asked, partial(option_choices, asked.base.label_logits, questions))
+
+
+def _likelihoods(asked: Asked, rows: Sequence[TokenRow]) -> Likelihoods:
+    return _ask(asked, partial(completion_logprobs, asked.base.label_logits, [_sequence(row) for row in rows]))
+
+
+def _ask(asked: Asked, score: Callable[..., T]) -> T:
+    return score(
+        batch_rows=asked.batch_rows,
+        pad_id=asked.base.pad_id,
+        copies=asked.copies,
+        rows=asked.rows,
+        device=asked.base.device,
+    )
+
+
+def _likelihoods_of_targets(chosen: OptionChoices, rows: Sequence[TokenRow]) -> Likelihoods:
+    """The right option is the completion, so its likelihood is there already."""
+    starts = torch.tensor([0, *[len(row.options) for row in rows]]).cumsum(0)[:-1]
+    places = starts + torch.tensor([row.target for row in rows])
+    return Likelihoods(
+        logprobs=chosen.likelihoods.logprobs[:, places], num_tokens=chosen.likelihoods.num_tokens[places]
+    )
+
+
+def _add_loss(results: list[SuiteScore], likelihoods: Likelihoods) -> None:
+    for i, result in enumerate(results):
+        result.metrics["loss"] = float(likelihoods.corpus_loss[i])
+        result.metrics["perplexity"] = float(likelihoods.perplexity[i])
+        result.scores["loss"] = tuple(likelihoods.losses[i].tolist())
+        result.scores["perplexity"] = tuple(likelihoods.losses[i].exp().tolist())
+
+
+def _add_choices(results: list[SuiteScore], chosen: OptionChoices, rows: Sequence[TokenRow]) -> None:
+    targets = [row.target for row in rows]
+    for result, picks in zip(results, chosen.by_sum, strict=True):
+        result.scores["accuracy"] = tuple(accuracy(picks, targets))
+        result.metrics["accuracy"] = mean(result.scores["accuracy"])
+        result.metrics["macro_f1"] = macro_f1([str(p) for p in picks], [str(t) for t in targets])
+        result.scores["macro_f1"] = result.scores["accuracy"]
+
+
+def _add_texts(
+    results: list[SuiteScore], written: list[list[str]], rows: Sequence[TokenRow], metrics: Sequence[str]
+) -> None:
+    references = [row.reference for row in rows]
+    for result, texts in zip(results, written, strict=True):
+        result.outputs = tuple(texts)
+        for name in metrics:
+            scores = TEXT_METRICS["exact_match" if name == "macro_f1" else name](texts, references)
+            result.scores[name] = tuple(scores)
+            result.metrics[name] = macro_f1(texts, references) if name == "macro_f1" else mean(scores)

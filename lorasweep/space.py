@@ -1,0 +1,196 @@
+"""The search space of a sweep: which trials there are, and which of them are the same.
+
+A space is a nested mapping that mirrors the configuration, with a sweep expression at each leaf. Every value that a trial could
+take is checked before the first trial starts.
+"""
+
+import copy
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lorasweep.config import SweepConfig, build_config, check_config
+from lorasweep.errors import ConfigError, ModelError
+from lorasweep.grammar import Choice, Domain, Interval, Scalar, parse
+from lorasweep.spec import LoraSpec, ModelSpec, TrialSpec
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Params = dict[str, Scalar]
+Resolve = Callable[[ModelSpec, str | tuple[str, ...]], tuple[str, ...]]
+
+# What a trial may vary. How it is judged may not vary inside a study, or its values could not be compared.
+SWEEPABLE = ("model", "lora", "train", "data")
+NEVER_SWEPT = ("model.trust_remote_code", "data.train", "data.validation", "data.test", "data.format",
+               "data.validation_share", "data.split_seed")  # fmt: skip
+
+
+def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and expressions of a nested space."""
+    for key, value in space.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", value
+
+
+def read_space(raw: Mapping[str, Any]) -> dict[str, Domain]:
+    """Return the domains of the composed configuration's space.
+
+    Raises:
+        ConfigError: all mistakes of configuration and space together.
+    """
+    config, problems = check_config(raw)
+    sweep = raw.get("sweep") or {}
+    space = sweep.get("space", {}) if isinstance(sweep, Mapping) else {}
+    domains: dict[str, Domain] = {}
+    for key, text in leaves(space if isinstance(space, Mapping) else {}):
+        try:
+            domains[key] = parse(key, text)
+        except ValueError as error:
+            problems.append(f"sweep.space.{key}: {error}")
+    problems += _misplaced(domains)
+    if config is not None:
+        problems += [p for key, domain in domains.items() for p in _bad_values(raw, key, domain)]
+        problems += _grid_problem(config, domains)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return domains
+
+
+def _misplaced(domains: Mapping[str, Domain]) -> list[str]:
+    found = []
+    for key in domains:
+        if key.split(".")[0] not in SWEEPABLE or key in NEVER_SWEPT:
+            found.append(
+                f"sweep.space.{key}: cannot be swept, or trials could not be compared; a space may vary "
+                f"{', '.join(s + '.*' for s in SWEEPABLE)} except {', '.join(NEVER_SWEPT)}"
+            )
+    return found
+
+
+def _bad_values(raw: Mapping[str, Any], key: str, domain: Domain) -> list[str]:
+    ends = domain.values if isinstance(domain, Choice) else (_number(domain, domain.low), _number(domain, domain.high))
+    found = []
+    for value in ends:
+        found += [f"sweep.space.{p}" for p in check_config(_with(raw, {key: value}))[1]]
+    return found
+
+
+def _grid_problem(config: SweepConfig, domains: Mapping[str, Domain]) -> list[str]:
+    if config.study.sampler != "grid":
+        return []
+    endless = [k for k, d in domains.items() if isinstance(d, Interval) and not (d.is_int or d.step)]
+    return [f"study.sampler: a grid cannot run through the interval of sweep.space.{k}; use choice(...)" for k in endless]
+
+
+def _number(domain: Interval, value: float) -> int | float:
+    return int(value) if domain.is_int else float(value)
+
+
+def _with(raw: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the configuration with dotted keys set."""
+    changed = copy.deepcopy(dict(raw))
+    for key, value in params.items():
+        *sections, name = key.split(".")
+        node: Any = changed
+        for section in sections:
+            node = node.setdefault(section, {}) if isinstance(node, dict) else {}
+        if isinstance(node, dict):
+            node[name] = _listed(value)
+    return changed
+
+
+def _listed(value: Scalar) -> Scalar | list[str]:
+    """Turn `[q_proj,v_proj]`, a categorical value that storage can hold, into the list that it means."""
+    if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+        return [word.strip().strip("'\"") for word in value[1:-1].split(",") if word.strip()]
+    return value
+
+
+def trial_spec(raw: Mapping[str, Any], params: Params, resolve: Resolve) -> TrialSpec:
+    """Return the frozen values of one point of the space; `resolve` turns module presets into this base's modules."""
+    config = build_config(_with(raw, params))
+    settings = config.lora
+    lora = LoraSpec(
+        r=settings.r,
+        lora_alpha=alpha_of(settings.lora_alpha, settings.r),
+        lora_dropout=settings.lora_dropout,
+        use_rslora=settings.use_rslora,
+        target_modules=resolve(config.model, settings.target_modules),
+    )
+    return TrialSpec(model=config.model, lora=lora, train=config.train, data=config.data, eval=config.eval)
+
+
+def alpha_of(value: float | str, rank: int) -> float:
+    """Return alpha as a number; `2r` means twice the rank."""
+    if not isinstance(value, str):
+        return float(value)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)?\*?(r?)", value.strip())
+    assert match is not None, value
+    return float(match.group(1) or 1) * (rank if match.group(2) else 1)
+
+
+def values_of(domain: Domain) -> tuple[Scalar, ...]:
+    """Return every value of a finite domain, in order."""
+    if isinstance(domain, Choice):
+        return domain.values
+    assert domain.is_int or domain.step, domain
+    step = domain.step or 1
+    count = math.floor((domain.high - domain.low) / step + 1e-9) + 1
+    return tuple(_number(domain, domain.low + i * step) for i in range(count))
+
+
+def grid(domains: Mapping[str, Domain]) -> list[Params]:
+    """Return every point of a finite space, the last key varying fastest."""
+    keys = list(domains)
+    return [dict(zip(keys, point, strict=True)) for point in itertools.product(*(values_of(domains[k]) for k in keys))]
+
+
+def num_points(domains: Mapping[str, Domain]) -> float:
+    """Return how many points the space has, infinite for continuous ones."""
+    sizes = [
+        len(values_of(d)) if isinstance(d, Choice) or d.is_int or d.step else math.inf for d in domains.values()
+    ]
+    return math.prod(sizes)
+
+
+def distinct(points: list[Params], spec_of: Callable[[Params], TrialSpec]) -> list[Params]:
+    """Return the points whose trials differ, keeping the first of equals."""
+    seen: dict[str, Params] = {}
+    for point in points:
+        seen.setdefault(spec_of(point).fingerprint, point)
+    return list(seen.values())
+
+
+def distributions(domains: Mapping[str, Domain]) -> "dict[str, BaseDistribution]":
+    """Return Optuna's distributions of a space."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    def one(domain: Domain) -> "BaseDistribution":
+        if isinstance(domain, Choice):
+            return CategoricalDistribution(list(domain.values))
+        if domain.is_int:
+            return IntDistribution(int(domain.low), int(domain.high), log=domain.is_log, step=int(domain.step or 1))
+        return FloatDistribution(domain.low, domain.high, log=domain.is_log, step=domain.step)
+
+    return {key: one(domain) for key, domain in domains.items()}
+
+
+def check_targets(points: list[Params], spec_of: Callable[[Params], TrialSpec]) -> None:
+    """Build every trial once so that a module that a base has not is reported before training.
+
+    Raises:
+        ConfigError: all the different mistakes together.
+    """
+    problems: dict[str, None] = {}
+    for point in points:
+        try:
+            spec_of(point)
+        except ModelError as error:
+            problems[str(error)] = None
+    if problems:
+        raise ConfigError(list(problems))

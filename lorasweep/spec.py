@@ -1,0 +1,189 @@
+"""What a trial is: frozen values, and the fingerprint that names them.
+
+Two trials with the same fingerprint would train the same adapter, so the second is never trained. Settings keep the names
+that they have in PEFT's `LoraConfig` and in transformers' `TrainingArguments`.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+Precision = Literal["none", "int8", "nf4", "nf4_double", "fp4"]
+DType = Literal["fp32", "bf16", "fp16"]
+Optimizer = Literal["adamw", "paged_adamw_8bit"]
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"]
+Format = Literal["alpaca", "messages", "prompt_completion", "classification", "text"]
+
+DIGEST_CHARS = 16  # 64 bits: collisions are out of reach for any study
+
+
+def digest(value: object) -> str:
+    """Return a short content hash of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARS]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """The frozen base: a hub id, a local folder or `demo`."""
+
+    id: str
+    revision: str | None = None
+    dtype: DType = "fp32"
+    precision: Precision = "none"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSpec:
+    """One adapter, in PEFT's words (arXiv 2106.09685; rank-stabilised scale: arXiv 2312.03732)."""
+
+    r: int
+    lora_alpha: float
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    target_modules: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """How an adapter is trained, in the words of transformers' `TrainingArguments`."""
+
+    learning_rate: float
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int = 1
+    num_train_epochs: float = 1.0
+    max_steps: int = -1
+    optim: Optimizer = "adamw"
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    lr_scheduler_type: Scheduler = "linear"
+    warmup_steps: float = 0.0
+    activation_checkpointing: bool = False
+    seed: int = 0
+
+    def num_steps(self, num_examples: int) -> int:
+        """Return optimizer steps; a positive `max_steps` overrides the epochs, as in transformers."""
+        if self.max_steps > 0:
+            return self.max_steps
+        return max(1, math.ceil(self.steps_per_epoch(num_examples) * self.num_train_epochs))
+
+    def steps_per_epoch(self, num_examples: int) -> int:
+        batches = math.ceil(num_examples / self.per_device_train_batch_size)
+        return max(1, math.ceil(batches / self.gradient_accumulation_steps))
+
+    def num_warmup_steps(self, num_steps: int) -> int:
+        """Return warm-up steps; a value below 1 is a share of all steps, as in transformers."""
+        return math.ceil(self.warmup_steps * num_steps) if self.warmup_steps < 1 else int(self.warmup_steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSpec:
+    """Where examples come from and how they become tokens."""
+
+    train: str
+    format: Format
+    validation: str | None = None
+    test: str | None = None
+    validation_share: float = 0.1
+    max_length: int = 512
+    template: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    limit: int | None = None
+    split_seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSpec:
+    """A suite that measures forgetting: a general ability of the base."""
+
+    name: str
+    path: str
+    format: Format = "prompt_completion"
+    metric: str = "accuracy"
+    limit: int | None = None
+    max_length: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSpec:
+    """What is measured, on which examples; the objective is what the study ranks by."""
+
+    objective: str = "accuracy"
+    metrics: tuple[str, ...] = ()
+    limit: int | None = None
+    batch_rows: int = 64
+    max_new_tokens: int = 32
+    rungs: int = 3
+    num_samples: int = 4
+    probes: tuple[ProbeSpec, ...] = ()
+
+    @property
+    def all_metrics(self) -> tuple[str, ...]:
+        """The objective first, then the others; the loss is free and always there."""
+        return tuple(dict.fromkeys((self.objective, *self.metrics, "loss")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """One point of the space with everything that decides its outcome."""
+
+    model: ModelSpec
+    lora: LoraSpec
+    train: TrainSpec
+    data: DataSpec
+    eval: EvalSpec
+
+    @property
+    def base_key(self) -> str:
+        """Name the frozen base; trials with equal keys can share a bank."""
+        return digest(asdict(self.model))
+
+    @property
+    def data_key(self) -> str:
+        """Name the tokenised data: the same base's tokenizer over the same files in the same way."""
+        return digest([self.model.id, self.model.revision, asdict(self.data)])
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the trial by what reaches the arithmetic: the scale, not how it was written down."""
+        spec = canonical(self)
+        lora = {"r": spec.lora.r, "scale": spec.lora.scale, "dropout": spec.lora.lora_dropout}
+        targets = sorted(spec.lora.target_modules)
+        train = {k: v for k, v in asdict(spec.train).items() if k not in EXACT}
+        return digest([asdict(spec.model), lora, targets, train, asdict(spec.data), asdict(spec.eval)])
+
+
+# Settings that change how a trial is computed but not what comes out.
+EXACT = ("activation_checkpointing",)
+
+
+def canonical(spec: TrialSpec) -> TrialSpec:
+    """Return the spec with every setting that has no effect under another's value put to its neutral value."""
+    train = spec.train
+    for knob in idle_knobs(spec):
+        train = replace(train, **{knob.removeprefix("train."): NEUTRAL[knob]})  # type: ignore[arg-type]
+    return replace(spec, train=train)
+
+
+NEUTRAL: dict[str, float | int] = {"train.warmup_steps": 0.0, "train.num_train_epochs": 0.0}
+
+
+def idle_knobs(spec: TrialSpec) -> tuple[str, ...]:
+    """Name the settings without effect: warm-up of a constant schedule, epochs under `max_steps`."""
+    idle = []
+    if spec.train.lr_scheduler_type == "constant":
+        idle.append("train.warmup_steps")
+    if spec.train.max_steps > 0:
+        idle.append("train.num_train_epochs")
+    return tuple(idle)

@@ -1,0 +1,95 @@
+"""Named presets of target modules, resolved for the architecture at hand.
+
+`qv` is `q_proj, v_proj` in a Llama and `c_attn` in a GPT-2, whose q, k and v are one matrix. Names follow PEFT's rule: a module is
+adapted when its path ends with the target.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from lorasweep.errors import ModelError
+
+# The part that a linear plays, by its name or by its parent's and its own.
+PARTS = {
+    "q": ("q_proj", "query", "wq", "attention.q"),
+    "k": ("k_proj", "key", "wk", "attention.k"),
+    "v": ("v_proj", "value", "wv", "attention.v"),
+    "qkv": ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "attn.qkv"),
+    "o": ("o_proj", "out_proj", "attn.c_proj", "attention.dense", "self_attention.dense", "self_attn.dense", "wo"),
+    "gate": ("gate_proj", "mlp.w1"),
+    "up": ("up_proj", "fc1", "c_fc", "fc_in", "dense_h_to_4h", "mlp.w3"),
+    "gate_up": ("gate_up_proj",),
+    "down": ("down_proj", "fc2", "mlp.c_proj", "fc_out", "dense_4h_to_h", "mlp.w2"),
+}
+FUSED = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
+
+PRESETS: dict[str, tuple[str, ...]] = {
+    "q": ("q",),
+    "qv": ("q", "v"),
+    "qkv": ("q", "k", "v"),
+    "attention": ("q", "k", "v", "o"),
+    "qvud": ("q", "v", "up", "down"),
+    "mlp": ("gate", "up", "down"),
+    "all-linear": (),
+}
+
+
+def resolve(targets: str | tuple[str, ...], linears: Iterable[str], model: str) -> tuple[str, ...]:
+    """Return the sorted module suffixes that a preset or an explicit list means in a model with these linears.
+
+    Raises:
+        ModelError: a name is neither a preset nor a module that the model has; lists both.
+    """
+    suffixes = _suffixes(linears)
+    if isinstance(targets, str) and targets in PRESETS:
+        return _preset(targets, suffixes, model)
+    names = (targets,) if isinstance(targets, str) else targets
+    unknown = [n for n in names if not any(matches(path, n) for path in suffixes)]
+    if unknown:
+        raise ModelError(_complaint(unknown, sorted(set(suffixes.values())), model))
+    return tuple(sorted(set(names)))
+
+
+def matches(path: str, target: str) -> bool:
+    """Tell whether PEFT would adapt the module at `path` for this target."""
+    return path == target or path.endswith(f".{target}")
+
+
+def part_of(path: str) -> str | None:
+    """Return the part that the linear at `path` plays, None when its name is unknown."""
+    for part, names in PARTS.items():
+        if any(matches(path, name) for name in names):
+            return part
+    return None
+
+
+def _preset(name: str, suffixes: Mapping[str, str], model: str) -> tuple[str, ...]:
+    if name == "all-linear":
+        return tuple(sorted(set(suffixes.values())))
+    by_part: dict[str, set[str]] = {}
+    for path, suffix in suffixes.items():
+        by_part.setdefault(part_of(path) or "", set()).add(suffix)
+    found: set[str] = set()
+    for part in PRESETS[name]:
+        found |= by_part.get(part) or by_part.get(FUSED.get(part, ""), set())
+    if not found:
+        raise ModelError(_complaint([name], sorted(set(suffixes.values())), model))
+    return tuple(sorted(found))
+
+
+def _suffixes(linears: Iterable[str]) -> dict[str, str]:
+    """Name each linear by its last word, or by its last two where that word alone plays several parts."""
+    paths = list(linears)
+    parts: dict[str, set[str | None]] = {}
+    for path in paths:
+        parts.setdefault(path.split(".")[-1], set()).add(part_of(path))
+    return {p: ".".join(p.split(".")[-(2 if len(parts[p.split(".")[-1]]) > 1 else 1) :]) for p in paths}
+
+
+def _complaint(unknown: list[str], known: list[str], model: str) -> str:
+    close = difflib.get_close_matches(unknown[0], [*known, *PRESETS], n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    names = ", ".join(map(repr, unknown))
+    return (
+        f"lora.target_modules: {model} has no module {names}{hint}; it has {', '.join(known)}; presets: {', '.join(PRESETS)}"
+    )

@@ -1,0 +1,157 @@
+"""Train the live slots of a bank, each by its own clock.
+
+The one training path: a lone trial is a bank with one live slot.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from lorasweep.bank import Bank, Slot
+from lorasweep.data.batches import MicroBatch, micro_batches, pack
+from lorasweep.data.render import TokenRow
+from lorasweep.spec import TrainSpec
+
+
+@dataclass(eq=False, slots=True)
+class Learner:
+    """What trains one slot: optimizer, schedule, data order, and how far it is."""
+
+    slot: Slot
+    spec: TrainSpec
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    scaler: torch.amp.GradScaler
+    batches: Iterator[MicroBatch]
+    num_steps: int
+    rungs: tuple[int, ...]
+    step: int = 0
+    micro_step: int = 0
+    loss: float = math.nan  # of the effective batch before the last optimizer step
+    losses: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, learning rate
+    num_tokens: int = 0
+    train_s: float = 0.0  # of the steps it took part in, neighbours included
+    _partial: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.num_steps
+
+    @property
+    def rung(self) -> int:
+        """Return the number of the rung that this step is, counting from 1; 0 between rungs."""
+        return self.rungs.index(self.step) + 1 if self.step in self.rungs else 0
+
+
+def make_learner(slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rungs: int, dtype: str) -> Learner:
+    """Return a learner at step 0."""
+    from transformers import get_scheduler
+
+    num_steps = spec.num_steps(len(rows))
+    optimizer = OPTIMIZERS[spec.optim](slot.tensors, spec)
+    return Learner(
+        slot=slot,
+        spec=spec,
+        optimizer=optimizer,
+        schedule=get_scheduler(spec.lr_scheduler_type, optimizer, spec.num_warmup_steps(num_steps), num_steps),
+        # In fp16 small gradients vanish unless the loss is scaled; each slot finds its own scale.
+        scaler=torch.amp.GradScaler(slot.tensors[0].device.type, enabled=dtype == "fp16"),
+        batches=micro_batches(
+            rows,
+            batch_size=spec.per_device_train_batch_size,
+            accumulation=spec.gradient_accumulation_steps,
+            seed=spec.seed,
+        ),
+        num_steps=num_steps,
+        rungs=rung_steps(num_steps, num_rungs),
+    )
+
+
+def rung_steps(num_steps: int, num_rungs: int) -> tuple[int, ...]:
+    """Return evenly spaced steps, the last of them the last step."""
+    return tuple(sorted({max(1, round(num_steps * i / num_rungs)) for i in range(1, num_rungs + 1)}))
+
+
+def _adamw(tensors: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        tensors,
+        lr=spec.learning_rate,
+        betas=(spec.adam_beta1, spec.adam_beta2),
+        eps=spec.adam_epsilon,
+        weight_decay=spec.weight_decay,
+        fused=True,
+    )
+
+
+def _paged_adamw_8bit(tensors: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    optimizer: torch.optim.Optimizer = PagedAdamW8bit(
+        tensors,
+        lr=spec.learning_rate,
+        betas=(spec.adam_beta1, spec.adam_beta2),
+        eps=spec.adam_epsilon,
+        weight_decay=spec.weight_decay,
+    )
+    return optimizer
+
+
+OPTIMIZERS = {"adamw": _adamw, "paged_adamw_8bit": _paged_adamw_8bit}
+
+
+def train_step(bank: Bank, learners: Sequence[Learner]) -> list[float]:
+    """Run one micro-batch of every learner through the base together; return their losses so far in this step.
+
+    A learner whose effective batch is complete takes an optimizer step; the others go on accumulating.
+    """
+    started = time.perf_counter()
+    batches = [next(learner.batches) for learner in learners]
+    packed = pack(batches, bank.base.pad_id)
+    loss_K = bank.losses([x.slot for x in learners], batches, packed, [x.micro_step for x in learners])
+    scale_K = torch.tensor([x.scaler.get_scale() for x in learners], device=loss_K.device)
+    # The base is frozen, so the gradient of a sum is each slot's own.
+    (loss_K * scale_K).sum().backward()  # type: ignore[no-untyped-call]
+    for learner, batch, loss in zip(learners, batches, loss_K.tolist(), strict=True):
+        _advance(learner, batch, loss)
+    for learner in learners:
+        learner.train_s += time.perf_counter() - started
+    return [x.loss for x in learners]
+
+
+def _advance(learner: Learner, batch: MicroBatch, loss: float) -> None:
+    learner.micro_step += 1
+    learner.num_tokens += sum(len(row.ids) for row in batch.rows)
+    learner._partial += loss
+    if not batch.is_last:
+        return
+    learner.loss, learner._partial = learner._partial, 0.0
+    learner.losses.append((learner.step + 1, learner.loss, learner.schedule.get_last_lr()[0]))
+    if math.isfinite(learner.loss):
+        _update(learner)
+    learner.step += 1
+    torch._foreach_zero_([p.grad for p in learner.slot.tensors])  # in place: gradients are views of the bank's memory
+
+
+def _update(learner: Learner) -> None:
+    tensors = learner.slot.tensors
+    if learner.scaler.is_enabled():
+        learner.scaler.unscale_(learner.optimizer)
+    if learner.spec.max_grad_norm:
+        torch.nn.utils.clip_grad_norm_(tensors, learner.spec.max_grad_norm)
+    if learner.scaler.is_enabled():
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+    else:
+        learner.optimizer.step()
+    learner.schedule.step()
+
+
+def mean_loss(learner: Learner, steps: int = 10) -> float:
+    """Return the mean training loss of the last steps, nats per label token."""
+    recent = [loss for _, loss, _ in learner.losses[-steps:]]
+    return sum(recent) / len(recent) if recent else math.nan
+

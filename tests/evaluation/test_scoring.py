@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from evaluation.scoring import LabelLogits, Likelihoods, TokenSequence, completion_logprobs, label_logits_of
+
+# Different lengths, out of order, two that share all but their last token, and one id that is also the padding.
+SEQUENCES = [
+    TokenSequence(ids=(1, 5, 9), prompt_length=1),
+    TokenSequence(ids=(1, 7, 3, 8, 2, 11, 4), prompt_length=3),
+    TokenSequence(ids=(1, 5, 12), prompt_length=2),
+    TokenSequence(ids=(6, 2, 0, 0), prompt_length=2),
+    TokenSequence(ids=(1, 40, 41, 42, 43, 44), prompt_length=5),
+]
+
+
+def naive_logprob(model: LlamaForCausalLM, sequence: TokenSequence, sharpness: float = 1.0) -> float:
+    with torch.no_grad():
+        logits = model(torch.tensor([sequence.ids])).logits[0] * sharpness
+    places = range(sequence.prompt_length, len(sequence.ids))
+    return sum(float(logits[place - 1].log_softmax(-1)[sequence.ids[place]]) for place in places)
+
+
+def naive_logprobs(model: LlamaForCausalLM, sharpness: float = 1.0) -> Tensor:
+    return torch.tensor([naive_logprob(model, sequence, sharpness) for sequence in SEQUENCES], dtype=torch.float64)
+
+
+def slots_of_rising_sharpness(model: LlamaForCausalLM, num_slots: int) -> LabelLogits:
+    """A bank in which slot k multiplies its logits by k + 1, to see which rows it takes for whose."""
+
+    def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        slots = rows // (len(input_ids) // num_slots)
+        return label_logits_of(model)(input_ids, rows, cols) * (slots + 1)[:, None]
+
+    return label_logits
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 100])
+def test_logprobs_equal_a_loop_over_the_model(llama: LlamaForCausalLM, batch_rows: int) -> None:
+    scored = completion_logprobs(label_logits_of(llama), SEQUENCES, batch_rows=batch_rows, pad_id=0)
+    torch.testing.assert_close(scored.logprobs[0], naive_logprobs(llama), rtol=0, atol=1e-4)
+    assert scored.num_tokens.tolist() == [2, 4, 1, 2, 1]
+
+
+def test_three_copies_give_three_equal_results(llama: LlamaForCausalLM) -> None:
+    scored = completion_logprobs(label_logits_of(llama), SEQUENCES, batch_rows=6, pad_id=0, copies=3)
+    for copy in range(3):
+        torch.testing.assert_close(scored.logprobs[copy], naive_logprobs(llama), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7, 100])
+def test_each_slot_scores_its_own_block_of_rows(llama: LlamaForCausalLM, batch_rows: int) -> None:
+    bank = slots_of_rising_sharpness(llama, 3)
+    scored = completion_logprobs(bank, SEQUENCES, batch_rows=batch_rows, pad_id=0, copies=3)
+    expected = torch.stack([naive_logprobs(llama, sharpness) for sharpness in (1.0, 2.0, 3.0)])
+    torch.testing.assert_close(scored.logprobs, expected, rtol=0, atol=3e-4)
+
+
+def test_the_bank_hears_how_many_rows_each_slot_gets(llama: LlamaForCausalLM) -> None:
+    heard: list[int] = []
+    shapes: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def rows(num: int) -> Iterator[None]:
+        heard.append(num)
+        yield
+
+    def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        shapes.append(tuple(input_ids.shape))
+        return label_logits_of(llama)(input_ids, rows, cols)
+
+    completion_logprobs(label_logits, SEQUENCES, batch_rows=7, pad_id=0, copies=2, rows=rows)
+    # Five sequences are four inputs, for two of them differ in the last token alone, which is never fed.
+    assert heard == [3, 1]
+    assert shapes == [(6, 6), (2, 2)]
+
+
+def test_losses_and_perplexity_follow_from_logprobs() -> None:
+    scored = Likelihoods(logprobs=torch.tensor([[-2.0, -6.0]]).double(), num_tokens=torch.tensor([1, 3]))
+    assert scored.losses.tolist() == [[2, 2]]
+    uneven = Likelihoods(logprobs=torch.tensor([[-1.0, -6.0]]).double(), num_tokens=torch.tensor([1, 3]))
+    assert uneven.corpus_loss.tolist() == [7 / 4]
+    assert uneven.perplexity.tolist() == [pytest.approx(math.exp(7 / 4))]
+
+
+def test_the_corpus_loss_is_the_models_own_loss(llama: LlamaForCausalLM) -> None:
+    sequence = SEQUENCES[1]
+    ids = torch.tensor([sequence.ids])
+    labels = ids.clone()
+    labels[:, : sequence.prompt_length] = -100
+    scored = completion_logprobs(label_logits_of(llama), [sequence], batch_rows=1, pad_id=0)
+    assert float(scored.corpus_loss) == pytest.approx(float(llama(ids, labels=labels).loss.detach()), abs=1e-5)
+
+
+def test_what_a_model_caches_while_scored_can_still_be_trained_with(llama: LlamaForCausalLM) -> None:
+    seen: list[Tensor] = []
+
+    def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        seen.append(label_logits_of(llama)(input_ids, rows, cols))
+        return seen[-1]
+
+    completion_logprobs(label_logits, SEQUENCES, batch_rows=8, pad_id=0)
+    assert not seen[0].requires_grad
+    assert not seen[0].is_inference()
+
+
+@pytest.mark.parametrize(("ids", "prompt_length"), [((1, 2), 0), ((1, 2), 2), ((), 0)])
+def test_a_sequence_without_prompt_or_completion_is_refused(ids: tuple[int, ...], prompt_length: int) -> None:
+    with pytest.raises(ValueError, match="at least one prompt token and one completion token"):
+        TokenSequence(ids=ids, prompt_length=prompt_length)
+
+
+def test_a_model_in_train_mode_is_refused(llama: LlamaForCausalLM) -> None:
+    llama.train()
+    try:
+        with pytest.raises(AssertionError, match="dropout"):
+            completion_logprobs(label_logits_of(llama), SEQUENCES, batch_rows=4, pad_id=0)
+    finally:
+        llama.eval()  # type: ignore[no-untyped-call]

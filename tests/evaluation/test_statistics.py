@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats  # type: ignore[import-untyped,unused-ignore]
+
+from evaluation.statistics import mean_interval, paired_difference, resampled_means, tied_with_best, wilson_interval
+
+
+def skewed_scores(num: int, seed: int = 0) -> list[float]:
+    return [float(score) for score in np.random.default_rng(seed).exponential(size=num)]
+
+
+def test_wilson_interval_equals_the_textbook_values() -> None:
+    # Newcombe (1998), table I: 81/263, 15/148, 0/20 and 1/29 by the score method without continuity correction.
+    table = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)]
+    for successes, total, low, high in table:
+        interval = wilson_interval(successes, total)
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+        assert interval.value == successes / total
+
+
+def test_wilson_interval_has_width_when_every_answer_is_right() -> None:
+    assert wilson_interval(20, 20).low == pytest.approx(1 - 0.1611, abs=5e-5)
+    assert wilson_interval(20, 20).high == 1
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_interval_refuses_what_is_no_proportion(successes: int, total: int) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(successes, total)
+
+
+def test_mean_interval_agrees_with_scipy() -> None:
+    scores = skewed_scores(60)
+    ours = mean_interval(scores, resamples=20_000)
+    theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="BCa", rng=1).confidence_interval
+    assert ours.value == pytest.approx(np.mean(scores))
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    # A percentile interval would sit lower: the check above can tell the two apart.
+    plain = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert abs(plain.high - theirs.high) > 0.03
+
+
+def test_mean_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    intervals = [mean_interval(skewed_scores(80, seed), resamples=500) for seed in range(300)]
+    covered = np.mean([interval.includes(1.0) for interval in intervals])
+    assert 0.90 < covered < 0.98
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    scores = skewed_scores(50)
+    assert mean_interval(scores) == mean_interval(scores)
+    assert mean_interval(scores) != mean_interval(scores, seed=1)
+
+
+def test_equal_scores_have_an_interval_without_width_and_one_score_an_endless_one() -> None:
+    tenths = mean_interval([0.1] * 7)
+    assert tenths.low == pytest.approx(0.1)
+    assert tenths.low <= tenths.value <= tenths.high
+    assert (mean_interval([0.3]).low, mean_interval([0.3]).high) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("scores", [[], [0.5, math.nan], [math.inf, 1.0]])
+def test_missing_scores_are_refused_not_averaged(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        mean_interval(scores)
+
+
+def test_pairing_finds_a_difference_that_unpaired_noise_would_hide() -> None:
+    hardness, noise = np.random.default_rng(0).normal(size=(2, 100))
+    first, second = list(hardness + 0.1), list(hardness + 0.1 * noise)
+    difference = paired_difference(first, second)
+    assert difference.low > 0
+    assert mean_interval(first).low < mean_interval(second).value
+    reverse = paired_difference(second, first)
+    assert (reverse.value, reverse.high) == pytest.approx((-difference.value, -difference.low), abs=0.01)
+
+
+def test_paired_difference_needs_the_same_examples() -> None:
+    with pytest.raises(ValueError, match="got 2 and 3"):
+        paired_difference([1, 0], [1, 0, 1])
+
+
+def test_resampling_keeps_pairs_together_and_blocks_change_no_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.array(skewed_scores(30))
+    means = resampled_means(np.stack([scores, 2 * scores], axis=1), resamples=64, seed=0)
+    np.testing.assert_allclose(means[:, 1], 2 * means[:, 0])
+    monkeypatch.setattr("evaluation.statistics.BLOCK_ELEMENTS", 100)
+    in_blocks = resampled_means(scores[:, None], resamples=64, seed=0)
+    assert in_blocks.shape == (64, 1)
+    assert in_blocks.mean() == pytest.approx(scores.mean(), abs=0.1)
+
+
+def test_a_clearly_worse_trial_is_not_tied_and_a_slightly_worse_one_is() -> None:
+    hardness, noise = np.random.default_rng(0).normal(size=(2, 200))
+    trials = {
+        "best": hardness,
+        "near": hardness + 0.3 * (noise - noise.mean()) - 0.01,
+        "far": hardness - 0.2 + 0.3 * noise,
+    }
+    scores = {key: [float(score) for score in values] for key, values in trials.items()}
+    assert tied_with_best(scores, maximize=True) == {"best", "near"}
+    losses = {key: [-score for score in values] for key, values in scores.items()}
+    assert tied_with_best(losses, maximize=False) == {"best", "near"}
+
+
+def test_trials_with_equal_scores_are_all_tied() -> None:
+    assert tied_with_best({1: [1.0, 0.0] * 20, 2: [1.0, 0.0] * 20}, maximize=True) == {1, 2}
+    assert tied_with_best({}, maximize=True) == set()
+
+
+@pytest.mark.parametrize(("num", "expected"), [(5, {"all", "none"}), (10, {"all"})])
+def test_five_examples_cannot_tell_trials_apart_and_ten_can(num: int, expected: set[str]) -> None:
+    assert tied_with_best({"all": [1.0] * num, "none": [0.0] * num}, maximize=True) == expected
+
+
+def test_among_many_equal_trials_a_lucky_one_drives_few_others_away() -> None:
+    # 20 trials, each right with probability 0.5 + independent luck: without the correction many studies lose some.
+    intact = 0
+    for seed in range(40):
+        answers = np.random.default_rng(seed).integers(2, size=(20, 100)).astype(float)
+        intact += len(tied_with_best(dict(enumerate(answers.tolist())), maximize=True, resamples=500)) == 20
+    assert intact >= 30
+
+
+def test_trials_scored_on_other_examples_are_refused() -> None:
+    with pytest.raises(ValueError, match="same examples"):
+        tied_with_best({1: [1.0], 2: [1.0, 0.0]}, maximize=True)
