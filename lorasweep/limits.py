@@ -11,6 +11,7 @@ Rule = tuple[Callable[[Any], bool], str]
 
 TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
 METRICS = ("accuracy", *TEXT_METRICS, "loss", "perplexity")
+PROBE_METRICS = tuple(m for m in METRICS if m != "macro_f1")  # it has no score per example
 
 RANGES: dict[str, Rule] = {
     "lora.r": (lambda v: v >= 1, "must be at least 1"),
@@ -33,7 +34,7 @@ RANGES: dict[str, Rule] = {
     "data.limit": (lambda v: v is None or v >= 2, "must be at least 2 examples"),
     "eval.objective": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
     "eval.metrics": (lambda v: set(v) <= set(METRICS), f"may only hold {', '.join(METRICS)}"),
-    "eval.probes.*.metric": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
+    "eval.probes.*.metric": (lambda v: v in PROBE_METRICS, f"is not one of {', '.join(PROBE_METRICS)}"),
     "eval.limit": (lambda v: v is None or v >= 1, "must be at least 1 example"),
     "eval.batch_rows": (lambda v: v >= 1, "must be at least 1"),
     "eval.max_new_tokens": (lambda v: v >= 1, "must be at least 1"),

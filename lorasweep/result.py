@@ -23,6 +23,7 @@ class Start:
     number: int
     spec: TrialSpec
     folder: str  # the adapter is saved below it
+    predicted_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,69 @@
+"""The tokenised examples of a task or a probe, for one base's tokenizer."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lorasweep.data.cache import cached_rows
+from lorasweep.data.formats import Example
+from lorasweep.data.render import TokenRow, render
+from lorasweep.data.splits import read_source, read_splits
+from lorasweep.errors import DataError
+from lorasweep.spec import DataSpec, ProbeSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Rows by split; `notes` say what was cut or left out."""
+
+    train: tuple[TokenRow, ...]
+    validation: tuple[TokenRow, ...]
+    test: tuple[TokenRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+def load_task(spec: DataSpec, tokenizer: Any, tokenizer_key: str) -> Task:
+    """Read, render and tokenise every split.
+
+    Raises:
+        DataError: a source is missing or malformed, or no row is left.
+    """
+    splits = read_splits(spec)
+    notes = [f"left out: {complaint}" for complaint in splits.complaints]
+    rows: dict[str, tuple[TokenRow, ...]] = {}
+    for name in ("train", "validation", "test"):
+        examples: tuple[Example, ...] = getattr(splits, name)
+        rows[name] = _rows(examples, tokenizer, tokenizer_key, spec.max_length)
+        notes += _cuts(f"data.{name}", len(examples), rows[name], spec.max_length)
+    if not rows["train"] or not rows["validation"]:
+        raise DataError(f"{spec.train}: every answer lies beyond data.max_length={spec.max_length}; raise it")
+    return Task(train=rows["train"], validation=rows["validation"], test=rows["test"], notes=tuple(notes))
+
+
+def load_probe(spec: ProbeSpec, tokenizer: Any, tokenizer_key: str) -> tuple[TokenRow, ...]:
+    """Read, render and tokenise a probe.
+
+    Raises:
+        DataError: its source is missing or malformed, or has no options where its metric needs them.
+    """
+    examples, _ = read_source(spec.path, spec)
+    rows = _rows(tuple(examples[: spec.limit]), tokenizer, tokenizer_key, spec.max_length)
+    if spec.metric == "accuracy" and not all(row.options for row in rows):
+        raise DataError(f"{spec.path}: probe {spec.name!r} is scored by accuracy, but its rows have no 'options'; "
+                        "add them or set metric=loss or exact_match")  # fmt: skip
+    return rows
+
+
+def _rows(examples: tuple[Example, ...], tokenizer: Any, key: str, max_length: int) -> tuple[TokenRow, ...]:
+    if not examples:
+        return ()
+    return tuple(cached_rows(examples, key, max_length, partial(render, examples, tokenizer, max_length)))
+
+
+def _cuts(name: str, num_examples: int, rows: tuple[TokenRow, ...], max_length: int) -> list[str]:
+    notes = []
+    if lost := num_examples - len(rows):
+        notes.append(f"{name}: {lost} of {num_examples} rows left out, their answers lie beyond {max_length} tokens")
+    if cut := sum(row.is_truncated for row in rows):
+        notes.append(f"{name}: {cut} of {len(rows)} rows cut at data.max_length={max_length}")
+    return notes

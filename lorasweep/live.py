@@ -1,0 +1,47 @@
+"""A trial while it trains."""
+
+from dataclasses import dataclass, field
+
+from lorasweep.result import Point, Start
+from lorasweep.spec import TrialSpec
+from lorasweep.train import Learner, mean_loss
+
+
+@dataclass(eq=False, slots=True)
+class Live:
+    """A started trial, its learner, and what it has reported so far."""
+
+    start: Start
+    learner: Learner
+    started_s: float
+    rung: int = 0
+    shared_by: int = 1
+    metrics: dict[str, float] = field(default_factory=dict)
+    history: list[Point] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        return self.start.number
+
+    @property
+    def spec(self) -> TrialSpec:
+        return self.start.spec
+
+    @property
+    def appetite(self) -> int:
+        """Order trials by what they add to the memory of a bank."""
+        rows = self.spec.train.per_device_train_batch_size
+        return rows * 10**12 + self.learner.slot.num_trainable
+
+    def reach(self, metrics: dict[str, float]) -> None:
+        """Note what was measured at the rung that the learner is at."""
+        x = self.learner
+        speed = {
+            "train/loss": mean_loss(x),
+            "train/learning_rate": x.losses[-1][2],
+            "perf/its_per_s": x.step / x.train_s,
+            "perf/tokens_per_s": x.num_tokens / x.train_s,
+        }
+        self.rung = x.rung
+        self.metrics = metrics
+        self.history.append(Point(step=x.step, metrics={**{f"eval/{k}": v for k, v in metrics.items()}, **speed}))

@@ -1,0 +1,136 @@
+"""Turn what a worker measured into a trial's result."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lorasweep.adapters import save_adapter
+from lorasweep.data.render import TokenRow
+from lorasweep.data.tasks import Task
+from lorasweep.live import Live
+from lorasweep.model import Base
+from lorasweep.probes import Probes
+from lorasweep.result import Cost, Finished, Point, Sample, Start, TrialResult, TrialState
+from lorasweep.score import Asked, SuiteScore, score_suite, write
+from lorasweep.spec import EvalSpec
+
+CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few enough for a tracking server
+
+
+def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
+    """Return the objective and the loss on validation, per slot."""
+    scored = score_suite(asked, task.validation[: spec.limit], dict.fromkeys((spec.objective, "loss")), spec)
+    return [result.metrics for result in scored]
+
+
+def test_metrics(asked: Asked, task: Task, spec: EvalSpec) -> dict[str, float]:
+    """Return every metric on the test split; empty where there is none."""
+    if not task.test:
+        return {}
+    return score_suite(asked, task.test[: spec.limit], spec.all_metrics, spec)[0].metrics
+
+
+def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak_bytes: int) -> list[TrialResult]:
+    """Measure trials at their last step in full and save their adapters."""
+    assert asked.bank is not None
+    spec = lives[0].spec.eval
+    rows = task.validation[: spec.limit]
+    scored = score_suite(asked, rows, spec.all_metrics, spec)
+    forgotten = probes.forgotten(asked.bank, asked.slots)
+    outputs = _samples(asked, rows[: spec.num_samples], scored, spec)
+    results = []
+    for live, score, (drops, lost), samples in zip(lives, scored, forgotten, outputs, strict=True):
+        live.reach({**score.metrics, **lost})
+        size = save_adapter(asked.bank, live.learner.slot, Path(live.start.folder) / "adapter")
+        result = _result(live, TrialState.COMPLETE, "", asked.base, peak_bytes)
+        results.append(
+            replace(
+                result,
+                scores=score.scores[spec.objective],
+                probes=drops,
+                samples=samples,
+                cost=replace(result.cost, adapter_bytes=size),
+            )
+        )
+    return results
+
+
+def final_event(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> Finished:
+    """Return the event of a live trial that ended before its last step."""
+    return Finished(number=live.number, result=_result(live, state, reason, base, peak_bytes))
+
+
+def failed(start: Start, state: TrialState, reason: str) -> Finished:
+    """Return the event of a trial that never lived."""
+    now = time.time()
+    result = TrialResult(
+        number=start.number,
+        state=state,
+        spec=start.spec,
+        params={},
+        fingerprint=start.spec.fingerprint,
+        reason=reason,
+        started_s=now,
+        ended_s=now,
+    )
+    return Finished(number=start.number, result=result)
+
+
+def _result(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> TrialResult:
+    return TrialResult(
+        number=live.number,
+        state=state,
+        spec=live.spec,
+        params={},
+        fingerprint=live.spec.fingerprint,
+        reason=reason,
+        objective=live.metrics.get(live.spec.eval.objective),
+        metrics=live.metrics,
+        history=_history(live),
+        cost=_cost(live, base, peak_bytes),
+        started_s=live.started_s,
+        ended_s=time.time(),
+    )
+
+
+def _history(live: Live) -> tuple[Point, ...]:
+    """Merge the training losses, thinned out, with what was measured at rungs."""
+    losses = live.learner.losses
+    every = max(1, len(losses) // CURVE_POINTS)
+    curve = [Point(step=s, metrics={"train/step_loss": loss}) for s, loss, _ in losses[::every]]
+    return tuple(sorted([*curve, *live.history], key=lambda point: point.step))
+
+
+def _cost(live: Live, base: Base | None, peak_bytes: int) -> Cost:
+    x = live.learner
+    trainable = x.slot.num_trainable
+    total = base.info.num_parameters + trainable if base else trainable
+    return Cost(
+        wall_s=time.time() - live.started_s,
+        train_s=x.train_s,
+        its_per_s=x.step / x.train_s if x.train_s else 0.0,
+        tokens_per_s=x.num_tokens / x.train_s if x.train_s else 0.0,
+        predicted_bytes=live.start.predicted_bytes,
+        peak_bytes=peak_bytes,
+        shared_by=live.shared_by,
+        trainable_parameters=trainable,
+        trainable_percent=100 * trainable / total,
+    )
+
+
+def _samples(
+    asked: Asked, rows: Sequence[TokenRow], scored: Sequence[SuiteScore], spec: EvalSpec
+) -> list[tuple[Sample, ...]]:
+    """Return the first rows' answers, written now where no metric has had them written."""
+    promptable = [row for row in rows if row.prompt_length]
+    if not promptable:
+        return [() for _ in scored]
+    if scored[0].outputs:
+        texts = [list(score.outputs[: len(rows)]) for score in scored]
+    else:
+        texts = write(asked, promptable, spec.max_new_tokens)
+    return [
+        tuple(Sample(prompt=r.prompt, reference=r.reference, output=t.strip()) for r, t in zip(promptable, copy, strict=False))
+        for copy in texts
+    ]

@@ -1,0 +1,87 @@
+"""What a base can do before training, once per base and precision, and what an adapted model has lost of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
+from lorasweep.bank import Bank, Slot
+from lorasweep.data.cache import cache_dir
+from lorasweep.data.render import TokenRow
+from lorasweep.data.tasks import load_probe
+from lorasweep.files import write_json
+from lorasweep.model import Base, tokenizer_key
+from lorasweep.result import Probe
+from lorasweep.score import Asked, score_suite
+from lorasweep.spec import EvalSpec, ProbeSpec, digest
+
+Scores = dict[str, ProbeScore]
+
+
+class Probes:
+    """The probes of an evaluation on one base, with the base's own scores."""
+
+    def __init__(self, base: Base, spec: EvalSpec) -> None:
+        self.base = base
+        self.spec = spec
+        key = tokenizer_key(base.tokenizer)
+        self.rows = {probe.name: load_probe(probe, base.tokenizer, key) for probe in spec.probes}
+        self.before = self._baseline()
+
+    def forgotten(self, bank: Bank, slots: Sequence[Slot]) -> list[tuple[tuple[Probe, ...], dict[str, float]]]:
+        """Return, for each slot, every probe before and after, and metrics with the mean relative drop."""
+        scored = self._score(Asked(self.base, bank, tuple(slots), self.spec.batch_rows))
+        return [self._compare(after) for after in scored]
+
+    def _compare(self, after: Scores) -> tuple[tuple[Probe, ...], dict[str, float]]:
+        if not after:
+            return (), {}
+        outcome = forgetting(self.before, after)
+        metrics = {f"probe/{p.name}/{p.metric}": p.after for p in outcome.probes}
+        if outcome.mean_relative_drop is not None:
+            metrics["forgetting"] = outcome.mean_relative_drop.value
+        return tuple(_probe(p) for p in outcome.probes), metrics
+
+    def _score(self, asked: Asked) -> list[Scores]:
+        scored: list[Scores] = [{} for _ in range(asked.copies)]
+        for probe in self.spec.probes:
+            rows = self.rows[probe.name]
+            for scores, result in zip(scored, score_suite(asked, rows, [probe.metric], self.spec), strict=True):
+                scores[probe.name] = _probe_score(probe, rows, result.scores[probe.metric])
+        return scored
+
+    def _baseline(self) -> Scores:
+        """Read the base's scores from the cache, or measure them. A damaged file is measured anew."""
+        path = cache_dir() / "baselines" / f"{self._key()}.json"
+        try:
+            return {n: ProbeScore(**{**raw, "scores": tuple(raw["scores"])}) for n, raw in json.loads(path.read_text()).items()}
+        except (OSError, ValueError, TypeError, KeyError):
+            scores = self._score(Asked(self.base, None, (), self.spec.batch_rows))[0]
+            write_json(path, {name: asdict(score) for name, score in scores.items()})
+            return scores
+
+    def _key(self) -> str:
+        contents: Mapping[str, object] = {name: [row.ids for row in rows] for name, rows in self.rows.items()}
+        kinds = [asdict(probe) for probe in self.spec.probes]
+        return digest([self.base.info.fingerprint, asdict(self.base.spec), self.base.device.type, contents, kinds,
+                       self.spec.max_new_tokens])  # fmt: skip
+
+
+def _probe_score(probe: ProbeSpec, rows: Sequence[TokenRow], scores: tuple[float, ...]) -> ProbeScore:
+    is_choice = probe.metric == "accuracy"
+    chance = sum(1 / len(row.options) for row in rows) / len(rows) if is_choice else 0.0
+    return ProbeScore(name=probe.name, metric=probe.metric, scores=scores, chance=chance)
+
+
+def _probe(drop: ProbeDrop) -> Probe:
+    return Probe(
+        name=drop.name,
+        metric=drop.metric,
+        before=drop.before,
+        after=drop.after,
+        drop=drop.drop.value,
+        relative_drop=0.0 if drop.relative_drop is None else drop.relative_drop,
+        low=drop.drop.low,
+        high=drop.drop.high,
+        note=drop.left_out or "",
+    )

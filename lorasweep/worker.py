@@ -1,0 +1,234 @@
+"""One device, one base, one bank: train and evaluate the trials one is told to.
+
+The driver's whole contract with a worker is `Worker.advance`. An exception becomes a trial's state here and nowhere else.
+"""
+
+import logging
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lorasweep.adapters import load_adapter
+from lorasweep.bank import Bank
+from lorasweep.data.tasks import Task, load_task
+from lorasweep.errors import LoraSweepError
+from lorasweep.live import Live
+from lorasweep.meter import Meter
+from lorasweep.model import Base, load_base, tokenizer_key
+from lorasweep.outcome import failed, final_event, finish, rung_metrics, test_metrics
+from lorasweep.probes import Probes
+from lorasweep.result import Command, Event, Finished, Note, Progress, Rung, Score, Scored, Start, Stop, TrialState
+from lorasweep.score import Asked
+from lorasweep.spec import EvalSpec, TrialSpec
+from lorasweep.train import make_learner, mean_loss, train_step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What a worker is made of. `rank` and `target_modules` cover every trial there will be."""
+
+    device: str
+    num_slots: int
+    rank: int
+    target_modules: tuple[str, ...]
+    num_threads: int = 0
+    slice_s: float = 1.0  # a worker speaks at least this often, so that the driver can stop it
+
+
+class Worker:
+    """See `advance`."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.device = torch.device(settings.device)
+        if settings.num_threads:
+            torch.set_num_threads(settings.num_threads)
+        self.meter = Meter(self.device)
+        self.base: Base | None = None
+        self.bank: Bank | None = None
+        self.tasks: dict[str, Task] = {}
+        self.probes: dict[str, Probes] = {}
+        self.live: dict[int, Live] = {}
+
+    def advance(self, commands: Sequence[Command]) -> list[Event]:
+        """Start and stop trials, train every live slot until one reaches a rung or the time slice ends, evaluate.
+
+        Args:
+            commands: what to do first, in order.
+
+        Returns:
+            What happened: progress of live trials, rungs with the objective, finished trials.
+        """
+        events: list[Event] = []
+        for command in commands:
+            events += self._obey(command)
+        if self.live:
+            events += self._guarded(list(self.live), self._train)
+        return events
+
+    def _obey(self, command: Command) -> list[Event]:
+        if isinstance(command, Start):
+            return self._guarded([command.number], lambda: self._start(command), command)
+        if isinstance(command, Score):
+            return [Scored(number=command.number, metrics=self._score(command))]
+        return self._stop(command)
+
+    def _start(self, command: Start) -> list[Event]:
+        spec = command.spec
+        events = self._prepare(spec)
+        assert self.bank is not None and self.base is not None
+        slot = self.bank.add(command.number, spec.lora, spec.train.seed)
+        rows = self.tasks[spec.data_key].train
+        learner = make_learner(slot, spec.train, rows, spec.eval.rungs, spec.model.dtype)
+        self.live[command.number] = Live(start=command, learner=learner, started_s=time.time())
+        return events
+
+    def _prepare(self, spec: TrialSpec) -> list[Event]:
+        """Have the spec's base, data and probe baselines in memory; notes say what was cut from the data."""
+        if self.base is None or self.base.spec != spec.model:
+            assert not self.live, "a base is changed only when no trial lives on it"
+            self.base = self.bank = None
+            self.tasks, self.probes = {}, {}
+            self.base = load_base(spec.model, self.settings.device)
+            self.bank = Bank(self.base, self.settings.num_slots, self.settings.rank, self.settings.target_modules)
+        if repr(spec.eval) not in self.probes:
+            self.probes[repr(spec.eval)] = Probes(self.base, spec.eval)
+        if spec.data_key in self.tasks:
+            return []
+        task = load_task(spec.data, self.base.tokenizer, tokenizer_key(self.base.tokenizer))
+        self.tasks[spec.data_key] = task
+        return [Note(text=note) for note in task.notes]
+
+    def _train(self) -> list[Event]:
+        """Train all live slots until one of them has something to report."""
+        assert self.bank is not None
+        self._set_mode()
+        deadline = time.perf_counter() + self.settings.slice_s
+        learners = [live.learner for live in self.live.values()]
+        for live in self.live.values():
+            live.shared_by = max(live.shared_by, len(self.live))
+        while True:
+            train_step(self.bank, learners)
+            broken = [x for x in learners if x.losses and not math.isfinite(x.losses[-1][1])]
+            at_rung = [x for x in learners if x.rung and x.rung > self.live[x.slot.number].rung and x not in broken]
+            if broken or at_rung or time.perf_counter() > deadline:
+                break
+        events: list[Event] = [self._progress(live) for live in self.live.values()]
+        for learner in broken:
+            events.append(self._end(learner.slot.number, TrialState.FAILED, f"loss is not finite at step {learner.step}"))
+        return events + self._report([self.live[x.slot.number] for x in at_rung])
+
+    def _set_mode(self) -> None:
+        """Dropout of the base is off either way; training mode is what switches activation checkpointing on."""
+        assert self.base is not None
+        wants = any(live.spec.train.activation_checkpointing for live in self.live.values())
+        if wants:
+            self.base.model.activation_checkpointing_enable()  # type: ignore[operator]
+        self.base.model.train(wants)
+
+    def _progress(self, live: Live) -> Progress:
+        x = live.learner
+        pace = x.step / x.train_s if x.train_s else 0.0
+        return Progress(number=live.number, step=x.step, num_steps=x.num_steps, loss=mean_loss(x), its_per_s=pace)
+
+    def _report(self, lives: list[Live]) -> list[Event]:
+        """Evaluate trials at a rung together: the objective on the way, everything at the end."""
+        events: list[Event] = []
+        for spec in dict.fromkeys(repr((x.spec.eval, x.spec.data_key, x.learner.is_done)) for x in lives):
+            same = [x for x in lives if repr((x.spec.eval, x.spec.data_key, x.learner.is_done)) == spec]
+            events += self._finish(same) if same[0].learner.is_done else self._rung(same)
+        return events
+
+    def _rung(self, lives: list[Live]) -> list[Event]:
+        data, evaluation = lives[0].spec.data_key, lives[0].spec.eval
+        events: list[Event] = []
+        scored = rung_metrics(self._asked(lives, evaluation), self.tasks[data], evaluation)
+        for live, metrics in zip(lives, scored, strict=True):
+            live.reach(metrics)
+            events.append(Rung(number=live.number, rung=live.rung, step=live.learner.step, metrics=metrics))
+        return events
+
+    def _finish(self, lives: list[Live]) -> list[Event]:
+        """Measure finished trials in full, keep their adapters and free their slots."""
+        spec = lives[0].spec
+        asked = self._asked(lives, spec.eval)
+        results = finish(asked, lives, self.tasks[spec.data_key], self.probes[repr(spec.eval)], self.meter.peak_bytes())
+        for live in lives:
+            self._free(live)
+        return [Finished(number=result.number, result=result) for result in results]
+
+    def _stop(self, command: Stop) -> list[Event]:
+        if command.number not in self.live:
+            return []
+        return [self._end(command.number, TrialState.PRUNED, command.reason)]
+
+    def _end(self, number: int, state: TrialState, reason: str) -> Event:
+        """End a live trial early, with what is known of it."""
+        live = self.live[number]
+        event = final_event(live, state, reason, self.base, self.meter.peak_bytes())
+        self._free(live)
+        return event
+
+    def _free(self, live: Live) -> None:
+        assert self.bank is not None
+        self.bank.remove(live.learner.slot)
+        del self.live[live.number]
+        if not self.live:
+            self.meter.reset()
+
+    def _score(self, command: Score) -> dict[str, float]:
+        """Score a kept adapter on the test split."""
+        self._prepare(command.spec)
+        assert self.bank is not None
+        slot = self.bank.add(command.number, command.spec.lora, command.spec.train.seed)
+        try:
+            self.bank.load(slot, load_adapter(Path(command.adapter)))
+            return test_metrics(
+                Asked(self.bank.base, self.bank, (slot,), command.spec.eval.batch_rows),
+                self.tasks[command.spec.data_key],
+                command.spec.eval,
+            )
+        finally:
+            self.bank.remove(slot)
+
+    def _asked(self, lives: Sequence[Live], evaluation: EvalSpec) -> Asked:
+        assert self.bank is not None
+        return Asked(self.bank.base, self.bank, tuple(x.learner.slot for x in lives), evaluation.batch_rows)
+
+    def _guarded(self, numbers: list[int], act: Callable[[], list[Event]], start: Start | None = None) -> list[Event]:
+        """Run `act`; what it raises ends the trials that it was about."""
+        try:
+            return act()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return self._out_of_memory(start, error)
+        except LoraSweepError as error:
+            return self._drop(numbers, start, TrialState.FAILED, str(error))
+        except Exception as error:  # the one place: a trial's crash must not take the sweep with it
+            log.debug("trial crashed", exc_info=error)
+            return self._drop(numbers, start, TrialState.FAILED, traceback.format_exc())
+
+    def _drop(self, numbers: list[int], start: Start | None, state: TrialState, reason: str) -> list[Event]:
+        known = [self._end(number, state, reason) for number in numbers if number in self.live]
+        return known or ([failed(start, state, reason)] if start else [])
+
+    def _out_of_memory(self, start: Start | None, error: BaseException) -> list[Event]:
+        """The hungriest live trial is infeasible beside the others; they begin again, for a step was lost."""
+        reason = f"out of memory: {str(error).splitlines()[0] if str(error) else 'the device is full'}"
+        if not self.live:
+            return [failed(start, TrialState.INFEASIBLE, reason)] if start else []
+        hungriest = max(self.live.values(), key=lambda live: live.appetite)
+        event = self._end(hungriest.number, TrialState.INFEASIBLE, reason)
+        others = [live.start for live in self.live.values()]
+        for live in list(self.live.values()):
+            self._free(live)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return [event, *(e for other in others for e in self._obey(other))]
+
