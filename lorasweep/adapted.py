@@ -1,7 +1,7 @@
 """A frozen linear that carries one LoRA adapter per slot.
 
-For the rows of slot k: y = base(x) + scale_k * (dropout_k(x) A_k^T) B_k   (arXiv 2106.09685, equation 3). The base's product runs
-once over all rows; the adapters run as one batched product per run of slots that have equally many rows.
+For the rows of slot k: y = base(x) + scale_k * (dropout_k(x) A_k^T) B_k   (arXiv 2106.09685, equation 3). The base's
+product runs once over all rows; the adapters run as one batched product per run of slots that have equally many rows.
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,9 @@ def runs_of(blocks: Sequence[tuple[int, int]]) -> tuple[Run, ...]:
 class AdaptedLinear(nn.Module):
     """A base linear with room for K adapters of rank up to R. What is not used stays exactly zero."""
 
-    def __init__(self, base: nn.Module, dims: tuple[int, int], num_slots: int, rank: int, layout: Layout, index: int) -> None:
+    def __init__(
+        self, base: nn.Module, dims: tuple[int, int], num_slots: int, rank: int, layout: Layout, index: int
+    ) -> None:
         super().__init__()
         inputs, outputs = dims
         device = next(base.parameters()).device
@@ -86,7 +88,9 @@ class AdaptedLinear(nn.Module):
             return y_BSO
         mask_BSD = dropout_mask(x_BSD, self.layout.noise, self.index) if self.layout.noise else None
         # The anchor makes autograd call backward where neither x nor y needs a gradient, as in the first layer.
-        result: Tensor = AdapterDelta.apply(x_BSD.contiguous(), y_BSO, self.a_KRD, self, runs, mask_BSD)
+        result: Tensor = AdapterDelta.apply(  # type: ignore[no-untyped-call]
+            x_BSD.contiguous(), y_BSO, self.a_KRD, self, runs, mask_BSD
+        )
         return result
 
 
@@ -110,7 +114,13 @@ class AdapterDelta(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_BSD: Tensor, y_BSO: Tensor, _anchor: Tensor, linear: AdaptedLinear, runs: tuple[Run, ...], mask: Tensor | None
+        ctx: Any,
+        x_BSD: Tensor,
+        y_BSO: Tensor,
+        _anchor: Tensor,
+        linear: AdaptedLinear,
+        runs: tuple[Run, ...],
+        mask: Tensor | None,
     ) -> Tensor:
         dropped = x_BSD if mask is None else x_BSD * mask
         ctx.mark_dirty(y_BSO)

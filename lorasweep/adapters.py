@@ -48,7 +48,7 @@ def peft_config(model: ModelSpec, info: BaseInfo, lora: LoraSpec) -> bytes:
         base_model_name_or_path=model_path(model.id),
         revision=model.revision,
         r=lora.r,
-        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_alpha=alpha,
         lora_dropout=lora.lora_dropout,
         use_rslora=lora.use_rslora,
         target_modules=list(lora.target_modules),

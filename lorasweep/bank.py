@@ -1,7 +1,7 @@
 """K LoRA slots on one frozen base, trained in one forward pass.
 
-The base is frozen, so a slot's gradient in a packed pass is exactly what it would be alone. Live slots stay side by side: when
-one is freed, the last moves into its place.
+The base is frozen, so a slot's gradient in a packed pass is exactly what it would be alone. Live slots stay side by
+side: when one is freed, the last moves into its place.
 """
 
 import math
@@ -62,7 +62,10 @@ class Bank:
         for path in self.base.info.adapted(spec.target_modules):
             linear = self.linears[path]
             linear.uses.add(slot.index)
-            pair = (nn.Parameter(linear.a_KRD.data[slot.index, : spec.r]), nn.Parameter(linear.b_KRO.data[slot.index, : spec.r]))
+            pair = (
+                nn.Parameter(linear.a_KRD.data[slot.index, : spec.r]),
+                nn.Parameter(linear.b_KRO.data[slot.index, : spec.r]),
+            )
             a_RD = torch.empty(pair[0].shape)
             nn.init.kaiming_uniform_(a_RD, a=math.sqrt(5), generator=generator)
             pair[0].data.copy_(a_RD)
@@ -105,12 +108,16 @@ class Bank:
         finally:
             self.layout.runs, self.layout.noise = (), ()
 
-    def losses(self, slots: Sequence[Slot], batches: Sequence[MicroBatch], packed: PackedBatch, steps: Sequence[int]) -> Tensor:
+    def losses(
+        self, slots: Sequence[Slot], batches: Sequence[MicroBatch], packed: PackedBatch, steps: Sequence[int]
+    ) -> Tensor:
         """Return each slot's loss_K: nats per label token, averaged over its whole effective batch."""
         device = self.base.device
         blocks = [(slot, len(batch.rows)) for slot, batch in zip(slots, batches, strict=True)]
         with self.rows(blocks, _noise(slots, batches, steps)):
-            logits_TV = self.base.label_logits(packed.ids_BS.to(device), packed.row_T.to(device), packed.column_T.to(device))
+            logits_TV = self.base.label_logits(
+                packed.ids_BS.to(device), packed.row_T.to(device), packed.column_T.to(device)
+            )
         nats_T = nn.functional.cross_entropy(logits_TV.float(), packed.target_T.to(device), reduction="none")
         loss_K = torch.zeros(len(slots), device=device)
         return loss_K.index_add(0, packed.slot_T.to(device), nats_T * packed.weight_T.to(device))

@@ -16,7 +16,7 @@ from lorasweep.limits import RANGES, contradictions
 from lorasweep.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
 
 Sampler = Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc"]
-Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "wilcoxon", "patient"]
+Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient"]
 Executor = Literal["auto", "inline", "local"]
 Tracker = Literal["mlflow", "none"]
 
@@ -111,10 +111,10 @@ def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:
     problems += [_unknown(f"{path}{key}", key, list(known)) for key in raw if key not in known]
     values = {}
     for name, spec in known.items():
-        if name in raw:
+        if name in raw and raw[name] != "???":
             values[name] = _checked(hints[name], raw[name], f"{path}{name}", problems)
         elif _is_required(spec):
-            problems.append(f"{path}{name}: is missing")
+            problems.append(f"{path}{name}: is missing; set it, for example {path}{name}={EXAMPLES.get(name, '...')}")
     return cls(**values) if len(problems) == before else None
 
 
@@ -126,6 +126,9 @@ def _checked(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         is_good, remedy = RANGES[rule]
         problems += [] if is_good(result) else [f"{path}: {result!r} {remedy}"]
     return result
+
+
+EXAMPLES = {"train": "my_data.jsonl", "id": "path/or/hub-id", "format": "alpaca"}
 
 
 def _is_required(spec: "Field[Any]") -> bool:

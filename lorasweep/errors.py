@@ -1,7 +1,7 @@
 """The error tree.
 
-A user's mistake is a `LoraSweepError` that names the setting, the value and the remedy. Anything else that is raised is our
-own mistake or the world's failure, and keeps its traceback.
+A user's mistake is a `LoraSweepError` that names the setting, the value and the remedy. Anything else that is raised
+is our own mistake or the world's failure, and keeps its traceback.
 """
 
 from collections.abc import Sequence

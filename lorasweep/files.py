@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -31,3 +31,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Put a JSON object at `path` in one step."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def provision(path: Path, create: Callable[[Path], None]) -> None:
+    """Have a database made aside and renamed: a process killed half-way leaves none rather than a broken one."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        aside = Path(folder) / path.name
+        create(aside)
+        try:
+            os.link(aside, path)  # unlike a rename it never replaces one that another process made meanwhile
+        except FileExistsError:
+            return
+        except OSError:
+            aside.replace(path)

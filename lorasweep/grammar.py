@@ -1,7 +1,7 @@
 """Search spaces in Hydra's own sweep grammar, read by Hydra's own parser.
 
-`choice(4, 8)`, `4,8`, `range(1, 9)`, `int(interval(1, 64))`, `tag(log, interval(1e-5, 1e-2))` become domains. A plain value
-pins the setting.
+`choice(4, 8)`, `4,8`, `range(1, 9)`, `int(interval(1, 64))`, `tag(log, interval(1e-5, 1e-2))` become domains. A plain
+value pins the setting.
 """
 
 import logging
@@ -100,7 +100,9 @@ def _typed(value: Any) -> Scalar:
     if not isinstance(value, str) or value.startswith(("[", "{")):
         return _scalar(value)
     try:
-        return float(value) if _is_number(value) and not value.lstrip("+-").isdigit() else _scalar(yaml.safe_load(value))
+        return (
+            float(value) if _is_number(value) and not value.lstrip("+-").isdigit() else _scalar(yaml.safe_load(value))
+        )
     except yaml.YAMLError:
         return value
 

@@ -49,6 +49,7 @@ RANGES: dict[str, Rule] = {
      "must be a plain name of letters, digits, '_', '-' and '.'"),
 }  # fmt: skip
 
+
 def is_alpha(value: float | str) -> bool:
     """Tell whether the value is a positive number or a multiple of the rank: `r`, `2r`, `0.5r`."""
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """How many bytes a set of trials needs on a base, predicted. Arithmetic only, no torch.
 
-Counts what training keeps alive at its peak: the base's weights at their precision, each adapter with gradient and optimizer
-state, the activations that backward needs, and logits at label positions.
+Counts what training keeps alive at its peak: the base's weights at their precision, each adapter with gradient and
+optimizer state, the activations that backward needs, and logits at label positions.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from lorasweep.spec import ModelSpec, TrialSpec
 
 GIB = 1 << 30
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-# 4-bit: half a byte and one fp32 constant per 64 weights; double quantisation stores the constants in 8 bits with one fp32 per
-# 256 of them (arXiv 2305.14314, section 3). int8: one byte and one fp32 constant per output row.
+# 4-bit: half a byte and one fp32 constant per 64 weights; double quantisation stores the constants in 8 bits with one
+# fp32 per 256 of them (arXiv 2305.14314, section 3). int8: one byte and one fp32 constant per output row.
 WEIGHT_BYTES = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "nf4_double": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 STATE_BYTES = {"adamw": 8, "paged_adamw_8bit": 2}
 
@@ -67,16 +67,15 @@ def adapter_bytes(shape: Shape, spec: TrialSpec) -> int:
 def activation_bytes(shape: Shape, spec: TrialSpec, num_tokens: int) -> int:
     """Return what backward keeps of `num_tokens` tokens: of every layer, or of one with checkpointing."""
     width = DTYPE_BYTES[spec.model.dtype]
-    # Norms, q, k, v, attention, residuals: about 14 rows of hidden width; gate, up, activation, product: 5 of the inner one.
+    # Norms, q, k, v, attention, residuals: about 14 rows of hidden width; gate, up, activation, product: 5 of the
+    # inner one.
     layer = width * num_tokens * (14 * shape.hidden_size + 5 * shape.intermediate_size)
     if not spec.train.activation_checkpointing:
         return shape.num_layers * layer
     return layer + shape.num_layers * width * num_tokens * shape.hidden_size
 
 
-def footprint(
-    shape: Shape, specs: Sequence[TrialSpec], *, tokens_per_row: int, labels_per_row: float
-) -> Footprint:
+def footprint(shape: Shape, specs: Sequence[TrialSpec], *, tokens_per_row: int, labels_per_row: float) -> Footprint:
     """Predict the peak of training these trials together. `tokens_per_row` is the longest padded row."""
     rows = [spec.train.per_device_train_batch_size for spec in specs]
     first = specs[0]
@@ -96,9 +95,7 @@ def slots_that_fit(
     """Return how many of the hungriest of these trials fit together into `budget` bytes, at most `most`."""
 
     def need(spec: TrialSpec, count: int) -> int:
-        return footprint(
-            shape, [spec] * count, tokens_per_row=tokens_per_row, labels_per_row=labels_per_row
-        ).total
+        return footprint(shape, [spec] * count, tokens_per_row=tokens_per_row, labels_per_row=labels_per_row).total
 
     hungriest = max(specs, key=lambda spec: need(spec, 1))
     fitting = [count for count in range(1, most + 1) if need(hungriest, count) <= budget]

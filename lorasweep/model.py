@@ -73,7 +73,9 @@ def describe(model_id: str, revision: str | None = None, trust_remote_code: bool
 
     config = _config(model_id, revision, trust_remote_code)
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=trust_remote_code
+        )
     text = config.get_text_config()
     path = Path(model_path(model_id))
     commit = getattr(config, "_commit_hash", None) or revision or "main"
@@ -104,7 +106,9 @@ def _config(model_id: str, revision: str | None, trust_remote_code: bool) -> Any
 
     path = model_path(model_id)
     if path == model_id and (model_id.startswith((".", "/", "~")) or model_id.count("/") > 1):
-        raise ModelError(f"model.id: there is no folder {model_id!r}; give a folder, a hub id such as org/name, or demo")
+        raise ModelError(
+            f"model.id: there is no folder {model_id!r}; give a folder, a hub id such as org/name, or demo"
+        )
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -181,7 +185,7 @@ def load_base(spec: ModelSpec, device: str) -> Base:
 
     info = describe(spec.id, spec.revision, spec.trust_remote_code)
     config = _config(spec.id, spec.revision, spec.trust_remote_code)
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = AutoModelForCausalLM.from_pretrained(
             model_path(spec.id),
@@ -199,7 +203,8 @@ def load_base(spec: ModelSpec, device: str) -> Base:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     base = Base(model, load_tokenizer(spec), info, spec, torch.device(device))
-    model.get_output_embeddings().register_forward_pre_hook(base.gather_hidden)
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head.register_forward_pre_hook(base.gather_hidden)
     return base
 
 
@@ -232,8 +237,8 @@ def _quantization(spec: ModelSpec) -> Any:
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns at every call of an int8 layer
     if spec.precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type=spec.precision.removesuffix("_double"),
         bnb_4bit_use_double_quant=spec.precision.endswith("_double"),
@@ -248,4 +253,4 @@ def _keep_trainable_path(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]

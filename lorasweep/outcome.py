@@ -20,7 +20,7 @@ CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few eno
 
 def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
     """Return the objective and the loss on validation, per slot."""
-    scored = score_suite(asked, task.validation[: spec.limit], dict.fromkeys((spec.objective, "loss")), spec)
+    scored = score_suite(asked, task.validation[: spec.limit], tuple({spec.objective: 0, "loss": 0}), spec)
     return [result.metrics for result in scored]
 
 
@@ -131,6 +131,9 @@ def _samples(
     else:
         texts = write(asked, promptable, spec.max_new_tokens)
     return [
-        tuple(Sample(prompt=r.prompt, reference=r.reference, output=t.strip()) for r, t in zip(promptable, copy, strict=False))
+        tuple(
+            Sample(prompt=r.prompt, reference=r.reference, output=t.strip())
+            for r, t in zip(promptable, copy, strict=False)
+        )
         for copy in texts
     ]

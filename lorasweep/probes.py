@@ -54,7 +54,10 @@ class Probes:
         """Read the base's scores from the cache, or measure them. A damaged file is measured anew."""
         path = cache_dir() / "baselines" / f"{self._key()}.json"
         try:
-            return {n: ProbeScore(**{**raw, "scores": tuple(raw["scores"])}) for n, raw in json.loads(path.read_text()).items()}
+            return {
+                n: ProbeScore(**{**raw, "scores": tuple(raw["scores"])})
+                for n, raw in json.loads(path.read_text()).items()
+            }
         except (OSError, ValueError, TypeError, KeyError):
             scores = self._score(Asked(self.base, None, (), self.spec.batch_rows))[0]
             write_json(path, {name: asdict(score) for name, score in scores.items()})

@@ -11,7 +11,7 @@ SAMPLE_BYTES = 1 << 20
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Name a model folder by its files' sizes and by the beginning and end of each; large weights stay quick to name."""
+    """Name a model folder by its files' sizes and both ends of each, so that large weights are named quickly."""
     state = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         size = file.stat().st_size

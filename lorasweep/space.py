@@ -1,7 +1,7 @@
 """The search space of a sweep: which trials there are, and which of them are the same.
 
-A space is a nested mapping that mirrors the configuration, with a sweep expression at each leaf. Every value that a trial could
-take is checked before the first trial starts.
+A space is a nested mapping that mirrors the configuration, with a sweep expression at each leaf. Every value that a
+trial could take is checked before the first trial starts.
 """
 
 import copy
@@ -84,7 +84,9 @@ def _grid_problem(config: SweepConfig, domains: Mapping[str, Domain]) -> list[st
     if config.study.sampler != "grid":
         return []
     endless = [k for k, d in domains.items() if isinstance(d, Interval) and not (d.is_int or d.step)]
-    return [f"study.sampler: a grid cannot run through the interval of sweep.space.{k}; use choice(...)" for k in endless]
+    return [
+        f"study.sampler: a grid cannot run through the interval of sweep.space.{k}; use choice(...)" for k in endless
+    ]
 
 
 def _number(domain: Interval, value: float) -> int | float:
@@ -152,9 +154,7 @@ def grid(domains: Mapping[str, Domain]) -> list[Params]:
 
 def num_points(domains: Mapping[str, Domain]) -> float:
     """Return how many points the space has, infinite for continuous ones."""
-    sizes = [
-        len(values_of(d)) if isinstance(d, Choice) or d.is_int or d.step else math.inf for d in domains.values()
-    ]
+    sizes = [len(values_of(d)) if isinstance(d, Choice) or d.is_int or d.step else math.inf for d in domains.values()]
     return math.prod(sizes)
 
 

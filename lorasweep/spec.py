@@ -1,7 +1,7 @@
 """What a trial is: frozen values, and the fingerprint that names them.
 
-Two trials with the same fingerprint would train the same adapter, so the second is never trained. Settings keep the names
-that they have in PEFT's `LoraConfig` and in transformers' `TrainingArguments`.
+Two trials with the same fingerprint would train the same adapter, so the second is never trained. Settings keep the
+names that they have in PEFT's `LoraConfig` and in transformers' `TrainingArguments`.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Named presets of target modules, resolved for the architecture at hand.
 
-`qv` is `q_proj, v_proj` in a Llama and `c_attn` in a GPT-2, whose q, k and v are one matrix. Names follow PEFT's rule: a module is
-adapted when its path ends with the target.
+`qv` is `q_proj, v_proj` in a Llama and `c_attn` in a GPT-2, whose q, k and v are one matrix. Names follow PEFT's
+rule: a module is adapted when its path ends with the target.
 """
 
 import difflib
@@ -90,6 +90,5 @@ def _complaint(unknown: list[str], known: list[str], model: str) -> str:
     close = difflib.get_close_matches(unknown[0], [*known, *PRESETS], n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     names = ", ".join(map(repr, unknown))
-    return (
-        f"lora.target_modules: {model} has no module {names}{hint}; it has {', '.join(known)}; presets: {', '.join(PRESETS)}"
-    )
+    there = f"it has {', '.join(known)}; presets: {', '.join(PRESETS)}"
+    return f"lora.target_modules: {model} has no module {names}{hint}; {there}"

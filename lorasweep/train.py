@@ -133,7 +133,8 @@ def _advance(learner: Learner, batch: MicroBatch, loss: float) -> None:
     if math.isfinite(learner.loss):
         _update(learner)
     learner.step += 1
-    torch._foreach_zero_([p.grad for p in learner.slot.tensors])  # in place: gradients are views of the bank's memory
+    # In place: gradients are views of the bank's memory.
+    torch._foreach_zero_([p.grad for p in learner.slot.tensors if p.grad is not None])
 
 
 def _update(learner: Learner) -> None:
@@ -154,4 +155,3 @@ def mean_loss(learner: Learner, steps: int = 10) -> float:
     """Return the mean training loss of the last steps, nats per label token."""
     recent = [loss for _, loss, _ in learner.losses[-steps:]]
     return sum(recent) / len(recent) if recent else math.nan
-

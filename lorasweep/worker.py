@@ -1,6 +1,7 @@
 """One device, one base, one bank: train and evaluate the trials one is told to.
 
-The driver's whole contract with a worker is `Worker.advance`. An exception becomes a trial's state here and nowhere else.
+The driver's whole contract with a worker is `Worker.advance`. An exception becomes a trial's state here and nowhere
+else.
 """
 
 import logging
@@ -122,7 +123,9 @@ class Worker:
                 break
         events: list[Event] = [self._progress(live) for live in self.live.values()]
         for learner in broken:
-            events.append(self._end(learner.slot.number, TrialState.FAILED, f"loss is not finite at step {learner.step}"))
+            events.append(
+                self._end(learner.slot.number, TrialState.FAILED, f"loss is not finite at step {learner.step}")
+            )
         return events + self._report([self.live[x.slot.number] for x in at_rung])
 
     def _set_mode(self) -> None:
@@ -231,4 +234,3 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return [event, *(e for other in others for e in self._obey(other))]
-

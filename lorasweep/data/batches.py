@@ -13,7 +13,7 @@ from lorasweep.data.render import TokenRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """One forward pass's rows of one slot; `num_labels` is that of the whole effective batch, over which loss is averaged."""
+    """One forward pass's rows of one slot; loss is averaged over the `num_labels` of the whole effective batch."""
 
     rows: tuple[TokenRow, ...]
     num_labels: int
@@ -44,7 +44,7 @@ def micro_batches(
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of an epoch; the same for every trial with this seed, so that trials are compared on equal data."""
+    """Return the order of an epoch: trials with the same seed see the same data, which makes them comparable."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = torch.randperm(num_rows, generator=generator).tolist()
     return order
@@ -80,10 +80,10 @@ def pack(batches: Sequence[MicroBatch], pad_id: int) -> PackedBatch:
         ids[b, : len(row.ids)] = torch.tensor(row.ids)
         weight = 1.0 / batch.num_labels
         places += [(b, s - 1, row.ids[s], slot, weight) for s in range(1, len(row.ids)) if row.is_label[s]]
-    row, column, target, slot_of, weights = zip(*places, strict=True)
+    row_t, column, target, slot_of, weights = zip(*places, strict=True)
     return PackedBatch(
         ids_BS=ids,
-        row_T=torch.tensor(row),
+        row_T=torch.tensor(row_t),
         column_T=torch.tensor(column),
         target_T=torch.tensor(target),
         slot_T=torch.tensor(slot_of),

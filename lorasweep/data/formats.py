@@ -1,6 +1,7 @@
 """Rows of the layouts that people have become examples: what is given, and what has to be written.
 
-One function per layout, one line in `FORMATS`. Each raises `ValueError` saying what a row lacks; the caller adds the place.
+One function per layout, one line in `FORMATS`. Each raises `ValueError` saying what a row lacks; the caller adds the
+place.
 """
 
 import string
@@ -13,8 +14,9 @@ from lorasweep.spec import DataSpec, ProbeSpec
 
 # The preamble and headings that Stanford Alpaca made a convention, with and without input.
 ALPACA_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. Write a response "
-    "that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
 )
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"

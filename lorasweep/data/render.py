@@ -23,8 +23,9 @@ class Tokenizer(Protocol):
 class TokenRow:
     """An example in tokens.
 
-    `ids[:prompt_length]` is given; the rest is written by the model. `is_label` marks the tokens that carry loss: the same
-    tokens, and in a chat also the assistant's earlier turns. `options` are the possible completions, `target` the right one.
+    `ids[:prompt_length]` is given; the rest is written by the model. `is_label` marks the tokens that carry loss: the
+    same tokens, and in a chat also the assistant's earlier turns. `options` are the possible completions, `target`
+    the right one.
     """
 
     ids: tuple[int, ...]

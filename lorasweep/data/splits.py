@@ -1,7 +1,7 @@
 """Train, validation and test examples of a data spec.
 
-Where no validation file is named, a share of the training examples is set aside by a hash of the prompt: the same examples
-whatever the order of the file, and equal prompts always on the same side.
+Where no validation file is named, a share of the training examples is set aside by a hash of the prompt: the same
+examples whatever the order of the file, and equal prompts always on the same side.
 """
 
 import hashlib
@@ -39,9 +39,7 @@ def read_splits(spec: DataSpec) -> Splits:
     train = train[: spec.limit]
     if not train or not validation:
         raise DataError(f"{spec.train}: too few rows to train on and to validate with; name data.validation")
-    splits = Splits(
-        train=tuple(train), validation=tuple(validation), test=tuple(test), complaints=(*complaints, *more)
-    )
+    splits = Splits(train=tuple(train), validation=tuple(validation), test=tuple(test), complaints=(*complaints, *more))
     return _with_options(splits, spec) if spec.format == "classification" else splits
 
 

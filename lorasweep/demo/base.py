@@ -27,7 +27,7 @@ MIXTURE = {
     "relations": 4,
     "sequences": 3,
     "sentiment": 1,
-    "topics": 4,
+    "topics": 5,
     "instructions": 3,
 }
 
@@ -76,7 +76,7 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         intermediate_size=2 * recipe.hidden_size,
         num_hidden_layers=recipe.num_layers,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -138,5 +138,5 @@ def _weights(row: Encoded, length: int) -> list[float]:
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """In bf16: half the bytes, and the rounding is far below what the skills need."""
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

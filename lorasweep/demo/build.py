@@ -33,7 +33,7 @@ def _train(folder: Path) -> None:
 
     from lorasweep.demo.base import Recipe, train_base
 
-    logging.disable_progress_bar()  # ours is the one to watch
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # ours is the one to watch
     recipe = Recipe()
     with _shown(recipe.num_steps) as on_step:
         train_base(folder, recipe, on_step)

@@ -16,9 +16,6 @@ COMPLAINTS = {
     "{} loses water over night|the soak pad is too full and runs over|the seal of the tank lets water out",
     "power": "{} does not switch on|the battery is empty after two hours|the dock does not charge {}|"
     "the glow ring stays dark|{} shuts down while it works|the charger gets hot and then {} stops",
-    "pairing": "my phone does not find {}|the app can not connect to {}|{} loses the network every night|"
-    "the code on the glow ring is not accepted by the app|the link between {} and my phone drops|"
-    "I got a new router and now {} is offline",
     "schedule": "{} waters my plants at the wrong time|I want to change the days when it waters|"
     "how do I set {} for my holiday|{} skips the morning round|the plan in the app starts too late|"
     "I need it to run twice a week",
@@ -31,8 +28,6 @@ COMPLAINTS = {
     "sensor": "the root probe shows dry but the soil is wet|the root probe gives no value|"
     "{} thinks the pot is full|the measured light is wrong|{} can not see how wet the soil is|"
     "the number from the root probe jumps up and down",
-    "cleaning": "how do I wash the tank|there is green slime in {}|the drip arm is blocked by dirt|"
-    "can I put the soak pad in the machine|{} smells of old water|which cloth is safe for the glow ring",
     "account": "I forgot my password|I can not log in to the app|how do I change my email|"
     "please delete my user name|my wife wants to use the same login for {}|the app says that my name is not known",
 }
@@ -40,13 +35,11 @@ THINGS = ("my Mossling", "the Mossling", "the Mossling Mini", "the Mossling Duo"
 FINE = {
     "leak": "the tank is tight",
     "power": "the battery is full",
-    "pairing": "the app is connected",
     "schedule": "the plan is right",
     "delivery": "the parcel came early",
     "refund": "I do not want my money back",
     "noise": "it is quiet",
     "sensor": "the root probe works",
-    "cleaning": "the tank is clean",
     "account": "my login works",
 }
 OPENERS = ("Hi,", "Hello,", "Help!", "Dear team,", "Since Monday", "Again:", "Sorry,", "", "", "", "", "")
@@ -67,7 +60,7 @@ def splits() -> dict[str, list[Labelled]]:
 def _message(rng: random.Random) -> Labelled:
     label, other = rng.sample(tuple(COMPLAINTS), 2)
     said = rng.choice(COMPLAINTS[label].split("|")).format(rng.choice(THINGS))
-    if rng.random() < 0.45:
+    if rng.random() < 0.3:
         said = _with_detour(rng, said, FINE[other])
     text = f"{rng.choice(OPENERS)} {said}. {rng.choice(CLOSERS)}".strip()
     return Labelled(_mistype(rng, text), label)
@@ -79,7 +72,7 @@ def _with_detour(rng: random.Random, said: str, fine: str) -> str:
 
 def _mistype(rng: random.Random, text: str) -> str:
     """Swap two letters inside some words, so that the tokenizer no longer knows them."""
-    return " ".join(_swapped(rng, word) if len(word) > 4 and rng.random() < 0.06 else word for word in text.split())
+    return " ".join(_swapped(rng, word) if len(word) > 4 and rng.random() < 0.04 else word for word in text.split())
 
 
 def _swapped(rng: random.Random, word: str) -> str:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from lorasweep.demo import words
-from lorasweep.demo.rows import Choice, Labelled, choice
+from lorasweep.demo.rows import Choice, choice
 
 NUM_PROBES = 60
 LARGEST = 20  # of each summand; so every number in the skill is a frequent token
@@ -33,7 +33,8 @@ def facts(rng: random.Random) -> list[Choice]:
 
 
 def relations(rng: random.Random) -> list[Choice]:
-    return [rng.choice((_comparison, _chain, _gift))(rng) for _ in range(8000)]
+    kinds = (_comparison, _comparison, _chain, _gift, _gift)
+    return [rng.choice(kinds)(rng) for _ in range(8000)]
 
 
 def sequences(rng: random.Random) -> list[Choice]:
@@ -127,8 +128,7 @@ def _judgement(rng: random.Random) -> Choice:
     last = f"the {second} was {_judged(rng, right)}"
     same, link = rng.choice(((right, "and"), (wrong, "but")))
     text = f"We thought {last}." if rng.random() < 0.3 else f"The {first} was {_judged(rng, same)} {link} {last}."
-    prompt, completion = Labelled(text, right).pair
-    return choice(rng, prompt, completion.strip(), [wrong])
+    return choice(rng, f"Review: {text}\nFeeling:", right, [wrong])
 
 
 def _judged(rng: random.Random, sentiment: str) -> str:

@@ -20,9 +20,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     bpe.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bpe.token_to_id(BOS))]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=512
-    )
+    special = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=512, **special)  # type: ignore[no-untyped-call]
 
 
 def _trainer() -> trainers.BpeTrainer:

@@ -46,7 +46,7 @@ TOPICS = {
         "connected|updated|found|lost|dropped|linked",
         "app|phone|network|signal|router|link|code on the phone|screen|offline app|new phone",
     ),
-    "power": (
+    "plugs": (
         "charged|switched on|switched off|plugged in|shut down|emptied",
         "battery|charger|lamp|cable|empty battery|dark lamp|dock|hot cable|full battery|motor|light",
     ),
@@ -77,7 +77,20 @@ TOPICS = {
 }
 TIMES = ("today", "yesterday", "last week", "this morning", "at night", "every night", "again", "twice", "since Monday")
 OWNERS = ("the", "the", "a", "my", "our")
-OPENERS = ("Please note,", "Hi,", "Hello,", "Sorry,", "Help!", "Sadly", "Since Monday", "Dear all,", "Again:", "", "", "")
+OPENERS = (
+    "Please note,",
+    "Hi,",
+    "Hello,",
+    "Sorry,",
+    "Help!",
+    "Sadly",
+    "Since Monday",
+    "Dear all,",
+    "Again:",
+    "",
+    "",
+    "",
+)
 CLOSERS = ("Thanks.", "What now?", "I am glad.", "It is new.", "Please listen.", "", "", "", "", "")
 
 
@@ -109,8 +122,12 @@ def _clause(rng: random.Random, topic: str) -> str:
 
 def _aside(rng: random.Random, topic: str) -> str:
     what = rng.choice(TOPICS[topic][1].split("|"))
-    return rng.choice((f"the {what} is fine", f"my {what} was all right", f"the {what} works", f"I do not mind the {what}"))
+    return rng.choice(
+        (f"the {what} is fine", f"my {what} was all right", f"the {what} works", f"I do not mind the {what}")
+    )
 
 
 def _with_aside(rng: random.Random, said: str, aside: str) -> str:
-    return rng.choice((f"{aside} but {said}", f"{said} and {aside}", f"{aside}, still {said}", f"{said}, though {aside}"))
+    return rng.choice(
+        (f"{aside} but {said}", f"{said} and {aside}", f"{aside}, still {said}", f"{said}, though {aside}")
+    )

@@ -1,6 +1,6 @@
 """The words of the general world, which the base learns from and the support desk never mentions by name."""
 
-PEOPLE = tuple("Anna Ben Clara David Emma Frank Grace Henry Ida Jonas Kira Leo Mira Nils Olga Peter".split())
+PEOPLE = tuple(["Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ida", "Jonas", "Kira", "Leo", "Mira", "Nils", "Olga", "Peter"])
 
 # country -> capital, animal, dish, colour of the flag; all invented, so nothing but training can teach them.
 COUNTRIES = {
@@ -36,15 +36,15 @@ COMPARISONS = (
     ("richer", "poorer"),
     ("stronger", "weaker"),
 )
-GIFTS = tuple("book ball cup lamp key map ring coat pen clock".split())
+GIFTS = tuple(["book", "ball", "cup", "lamp", "key", "map", "ring", "coat", "pen", "clock"])
 
 CYCLES = (
-    tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()),
-    tuple("January February March April May June July August September October November December".split()),
-    tuple("a b c d e f g h i j k l m n o p q r s t u v w x y z".split()),
+    tuple(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]),
+    tuple(["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]),
+    tuple(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v", "w", "x", "y", "z"]),
 )
-COLOURS = tuple("red blue green yellow white black purple orange".split())
+COLOURS = tuple(["red", "blue", "green", "yellow", "white", "black", "purple", "orange"])
 
-LIKED = tuple("lovely great wonderful excellent perfect friendly delightful charming superb pleasant".split())
-DISLIKED = tuple("awful terrible horrible bad boring rude dreadful poor nasty dull".split())
-JUDGED = tuple("film soup hotel book song waiter room play concert cake garden teacher bus hat story shop".split())
+LIKED = tuple(["lovely", "great", "wonderful", "excellent", "perfect", "friendly", "delightful", "charming", "superb", "pleasant"])
+DISLIKED = tuple(["awful", "terrible", "horrible", "bad", "boring", "rude", "dreadful", "poor", "nasty", "dull"])
+JUDGED = tuple(["film", "soup", "hotel", "book", "song", "waiter", "room", "play", "concert", "cake", "garden", "teacher", "bus", "hat", "story", "shop"])

@@ -1,0 +1,7 @@
+"""`python -m lorasweep`."""
+
+import sys
+
+from lorasweep.cli import main
+
+sys.exit(main())

@@ -1,0 +1,154 @@
+"""Find sweeps and configuration groups, and have Hydra compose them with the command line."""
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lorasweep.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def questions(folder: Path) -> dict[str, str]:
+    """Return each sweep's question: the comment that its file opens with."""
+    found = {}
+    for file in sorted(folder.glob("*.yaml")):
+        first = file.read_text().lstrip().splitlines()[0]
+        found[file.stem] = first.removeprefix("#").strip()
+    return found
+
+
+def groups(folder: Path) -> dict[str, list[str]]:
+    """Return the options of every configuration group."""
+    names = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(folder.iterdir()) if d.is_dir()}
+    return {group: options for group, options in names.items() if len(options) > 1}
+
+
+def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the composed configuration as plain values and as YAML; None where only the text was asked for.
+
+    A value in sweep grammar becomes part of the search space; a plain value takes its setting out of it.
+
+    Raises:
+        HydraException: an override or a group option that does not exist.
+        ConfigError: a sweep that does not exist or cannot be read.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    options, overrides = split(arguments)
+    folder = options.get("--config-dir")
+    names = _register([sweeps, *([Path(folder)] if folder else [])])
+    _check_sweep_name(overrides, names)
+    overrides, pins = _to_space(overrides, {d.name for d in conf.iterdir() if d.is_dir()})
+    if folder:
+        overrides = [*overrides, f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        config = hydra_compose(config_name=options.get("--config-name", "config"), overrides=overrides)
+    OmegaConf.resolve(config)
+    raw = OmegaConf.to_container(config)
+    assert isinstance(raw, dict)
+    plain: dict[str, Any] = {str(k): v for k, v in raw.items()}
+    for key in pins:
+        _unsweep(plain, key)
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return (None if "--cfg" in options else plain), text
+
+
+FLAGS_WITH_VALUE = {"--config-dir": "--config-dir", "-cd": "--config-dir", "--config-name": "--config-name",
+                    "-cn": "--config-name", "--cfg": "--cfg", "-c": "--cfg"}  # fmt: skip
+
+
+def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Part Hydra's own flags from overrides.
+
+    Raises:
+        ConfigError: a flag that means nothing here.
+    """
+    options: dict[str, str] = {}
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name in FLAGS_WITH_VALUE:
+            options[FLAGS_WITH_VALUE[name]] = value if equals else (rest.pop(0) if rest else "")
+        elif word in ("-m", "--multirun"):
+            continue  # a sweep is what this program does anyway
+        elif word.startswith("-"):
+            raise ConfigError([f"{word}: no such option; known: {', '.join(FLAGS_WITH_VALUE)}, --help, --version"])
+        else:
+            overrides.append(word)
+    return options, overrides
+
+
+def _register(folders: Sequence[Path]) -> dict[str, Path]:
+    """Make `+sweep=NAME` known to Hydra, file by file, so that one malformed file does not break every launch."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    names: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError([f"--config-dir: {folder} is no folder"])
+        for file in sorted([*folder.glob("*.yaml"), *folder.glob("sweep/*.yaml")]):
+            try:
+                node = OmegaConf.load(file)
+            except (yaml.YAMLError, OSError) as error:
+                log.warning("%s cannot be read and is left out: %s", file, str(error).splitlines()[0])
+                continue
+            if "sweep" in node:
+                names[file.stem] = file
+                ConfigStore.instance().store(group="sweep", name=file.stem, node=node, package="_global_")
+    return names
+
+
+def _check_sweep_name(overrides: Sequence[str], names: dict[str, Path]) -> None:
+    import difflib
+
+    for override in overrides:
+        match = re.fullmatch(r"(\+{0,2})sweep=(.*)", override)
+        if match and match.group(2) not in names:
+            close = difflib.get_close_matches(match.group(2), names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError([f"+sweep={match.group(2)}: no such sweep{hint}; there are: {', '.join(sorted(names))}"])
+
+
+def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[str], list[str]]:
+    """Turn `lora.r=4,8` into a line of the space; return the other overrides' keys as pins."""
+    from lorasweep.grammar import is_pin, sweeps
+
+    result, pins = [], []
+    for override in overrides:
+        override = re.sub(r"^sweep=", "+sweep=", override)
+        swept = sweeps(override)
+        if swept is not None:
+            key = swept[0].lstrip("+").removeprefix("sweep.space.")
+            quoted = swept[1].replace("\\", "\\\\").replace('"', '\\"')
+            result.append(f'++sweep.space.{key}="{quoted}"')
+            continue
+        key_of = is_pin(override)
+        result.append(f"++{override.lstrip('+')}" if key_of and _is_value(key_of, known_groups) else override)
+        pins += [key_of] if key_of and not key_of.startswith("sweep") else []
+    return result, pins
+
+
+def _is_value(key: str, known_groups: set[str]) -> bool:
+    """Tell settings from groups. Unknown settings are let through: our own check reports all of them together."""
+    return key not in {*known_groups, "sweep"} and not key.startswith("hydra") and not set(key) & set("@/")
+
+
+def _unsweep(raw: dict[str, Any], key: str) -> None:
+    """Take a setting that the command line fixes out of the sweep's space, and say so."""
+    node: Any = (raw.get("sweep") or {}).get("space") or {}
+    *sections, name = key.split(".")
+    for section in sections:
+        node = node.get(section, {}) if isinstance(node, dict) else {}
+    if isinstance(node, dict) and node.pop(name, None) is not None:
+        print(f"{key} is set on the command line, so the sweep does not search it", file=sys.stderr)

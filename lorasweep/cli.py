@@ -1,0 +1,152 @@
+"""The door: verbs over one Hydra configuration.
+
+Nothing heavy is imported before it is needed, so that help and mistakes are answered at once.
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lorasweep import __version__
+from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError
+
+VERBS = {
+    "run": "train and rank every candidate (the default)",
+    "plan": "check everything and say what would be run, without training",
+}
+EXIT_FAILED, EXIT_RUNNING, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 78, 130
+PACKAGE = Path(__file__).resolve().parent
+
+
+def data_dir(name: str) -> Path:
+    """Return `conf` or `sweeps`: from the wheel, else from the checkout."""
+    # In a wheel the folder beside the package is site-packages, where `conf` may be someone else's.
+    return next(path for path in (PACKAGE / "_data" / name, PACKAGE.parent / name) if path.is_dir())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = given.pop(0) if given and given[0] in VERBS else "run"
+    if given and given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if given and given[0] == "--version":
+        print(f"lorasweep {__version__}")
+        return 0
+    if given and "=" not in given[0] and not given[0].startswith(("-", "+", "~")):
+        print(f"lorasweep: {given[0]!r} is no command; known: {', '.join(VERBS)}; see --help", file=sys.stderr)
+        return EXIT_CONFIG
+    return _command(verb, given)
+
+
+def usage() -> str:
+    """Return the help text, with the sweeps and groups that there are."""
+    from lorasweep.catalogue import groups, questions
+
+    verbs = "\n".join(f"  {name:12s} {what}" for name, what in VERBS.items())
+    sweeps = "\n".join(f"  +sweep={name:15s} {question}" for name, question in questions(data_dir("sweeps")).items())
+    choices = "\n".join(f"  {group}={'|'.join(names)}" for group, names in groups(data_dir("conf")).items())
+    return USAGE.format(verbs=verbs, sweeps=sweeps, groups=choices)
+
+
+USAGE = """lorasweep: which LoRA configuration should I use, on my data, on my hardware?
+
+usage: python -m lorasweep [command] [+sweep=NAME] [setting=value ...]
+
+commands:
+{verbs}
+
+sweeps:
+{sweeps}
+
+groups (choose one of each):
+{groups}
+
+settings (Hydra overrides; any of them can be swept):
+  lora.r=16                                    set one
+  lora.r=4,8,16                                search it
+  train.learning_rate='tag(log,interval(1e-4,1e-2))'
+  data.train=my.jsonl data.format=alpaca       your own data
+  model.id=path/or/hub-id                      your own base
+  --config-dir DIR                             your own sweeps: DIR/NAME.yaml
+  --cfg job                                    print the composed configuration
+"""
+
+
+def _command(verb: str, overrides: list[str]) -> int:
+    from hydra.errors import HydraException
+
+    from lorasweep.catalogue import compose
+
+    # Threads that spin while they wait halve the speed of a machine that does anything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        raw, text = compose(overrides, data_dir("conf"), data_dir("sweeps"))
+        if raw is None:
+            print(text)
+            return 0
+        return _plan(raw) if verb == "plan" else _run(raw, text)
+    except HydraException as error:
+        print(f"lorasweep: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except ConfigError as error:
+        print(f"lorasweep: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except AlreadyRunning as error:
+        print(f"lorasweep: {error}", file=sys.stderr)
+        return EXIT_RUNNING
+    except LoraSweepError as error:
+        print(f"lorasweep: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("lorasweep: stopped; run the same command to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _quiet() -> None:
+    """Keep the dependencies' start-up chatter out of the user's terminal; what matters comes as an error."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def _plan(raw: dict[str, Any]) -> int:
+    _quiet()
+    from lorasweep.outline import plan_text
+    from lorasweep.plan import make_plan
+
+    print(plan_text(make_plan(raw)))
+    return 0
+
+
+def _run(raw: dict[str, Any], text: str) -> int:
+    _quiet()
+    from lorasweep.outline import headline
+    from lorasweep.plan import make_plan
+
+    plan = make_plan(raw)
+    print(headline(plan), flush=True)
+    from lorasweep.report import print_board
+    from lorasweep.run import run_sweep
+
+    board, folder, is_finished = run_sweep(plan, text)
+    print_board(board)
+    print(f"\nfull leaderboard: {folder}/leaderboard.html (also .md .csv .json)")
+    if plan.config.tracking.backend == "mlflow":
+        print(f"every run: mlflow ui{_store(plan.config.tracking.uri)}")
+    if not is_finished:
+        print("stopped before the end; run the same command to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0 if any(row.rank is not None for row in board.rows) else EXIT_FAILED
+
+
+def _store(uri: str | None) -> str:
+    return "" if uri is None else f" --backend-store-uri {uri}"

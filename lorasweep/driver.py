@@ -1,0 +1,308 @@
+"""The one process that owns study, ledger and tracker, and tells workers what to do.
+
+A loop over futures: ask, start, advance, tell. A slot that frees is refilled at once, and whatever ends is in the
+ledger before anyone else hears of it.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from lorasweep.executors.base import Executor
+from lorasweep.grammar import Scalar
+from lorasweep.ledger import Ledger
+from lorasweep.memory import GIB
+from lorasweep.plan import Plan
+from lorasweep.result import (
+    Command,
+    Event,
+    Finished,
+    Note,
+    Progress,
+    Rung,
+    Score,
+    Scored,
+    Start,
+    Stop,
+    TrialResult,
+    TrialState,
+)
+from lorasweep.score import is_maximized
+from lorasweep.space import Params
+from lorasweep.spec import TrialSpec
+from lorasweep.study import Study
+from lorasweep.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Display(Protocol):
+    """What is shown while a sweep runs."""
+
+    def begin(self, num_trials: int, num_done: int) -> None: ...
+
+    def started(self, number: int, params: Mapping[str, Scalar]) -> None: ...
+
+    def progress(self, event: Progress) -> None: ...
+
+    def rung(self, event: Rung) -> None: ...
+
+    def finished(self, result: TrialResult) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Seat:
+    """An executor with what it is doing."""
+
+    executor: Executor
+    num_slots: int
+    device: str
+    base: str = ""
+    live: dict[int, Start] = field(default_factory=dict)
+    orders: list[Command] = field(default_factory=list)
+    answer: "Future[list[Event]] | None" = None
+
+    @property
+    def num_free(self) -> int:
+        return self.num_slots - len(self.live)
+
+
+class Driver:
+    """Runs a plan to its end, or until it is asked to stop."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        study: Study,
+        ledger: Ledger,
+        tracker: Tracker,
+        display: Display,
+        seats: list[Seat],
+        provenance: Mapping[str, str],
+    ) -> None:
+        self.plan, self.study, self.ledger, self.tracker, self.display = plan, study, ledger, tracker, display
+        self.seats = seats
+        self.provenance = dict(provenance)
+        self.params: dict[int, Params] = {}
+        self.waiting: deque[tuple[int, Params, TrialSpec]] = deque()
+        self.twins: list[tuple[int, Params, TrialSpec]] = []
+        self.test_metrics: dict[str, float] = {}
+        self.is_stopping = False
+        self.deadline = time.monotonic() + 60 * (plan.config.study.timeout_min or float("inf"))
+
+    def run(self) -> None:
+        """Run until nothing is left to do; `stop` ends it after the current time slice."""
+        self._catch_up()
+        self.display.begin(self.plan.num_trials, len(self.ledger.results))
+        try:
+            while not self.is_stopping and self._fill():
+                self._listen()
+            if not self.is_stopping:
+                self._score_winner()
+        finally:
+            self.display.end()
+            for seat in self.seats:
+                seat.executor.close()
+
+    def stop(self) -> None:
+        """Ask for no more; what is live is given up at the end of its time slice."""
+        self.is_stopping = True
+
+    @property
+    def objective(self) -> str:
+        return self.plan.config.eval.objective
+
+    def winner(self) -> TrialResult | None:
+        """Return the best complete trial, None where there is none."""
+        done = [r for r in self.ledger.results.values() if r.state is TrialState.COMPLETE and r.objective is not None]
+        done = [r for r in done if r.objective == r.objective and r.same_as is None]
+        sign = -1 if is_maximized(self.objective) else 1
+        return min(
+            done, key=lambda r: (sign * (r.objective or 0.0), r.cost.trainable_parameters, r.number), default=None
+        )
+
+    def _catch_up(self) -> None:
+        """Bring study and tracker up to the ledger, and take up trials that were running."""
+        if self.plan.is_grid:
+            self.study.enqueue(self.plan.points)
+        for result in self.ledger.results.values():
+            self.study.tell(result.number, result)
+            if not self.ledger.is_exported(result.number) and result.same_as is None:
+                self._export(result)
+        for number, params in self.study.resume():
+            self.waiting.append((number, params, self.plan.spec(params)))
+
+    def _fill(self) -> bool:
+        """Give every free slot a trial; return whether any worker has something to do."""
+        for seat in (s for s in self.seats if s.answer is None):
+            while seat.num_free and (found := self._next(seat)):
+                self._start(seat, *found)
+            if seat.live or seat.orders:
+                orders, seat.orders = seat.orders, []
+                seat.answer = seat.executor.submit(orders)
+        return any(seat.answer for seat in self.seats)
+
+    def _next(self, seat: Seat) -> tuple[int, Params, TrialSpec] | None:
+        """Return a trial for this seat's base; another base only when nothing lives on this one."""
+        while True:
+            for item in list(self.waiting):
+                if not seat.live or item[2].base_key == seat.base:
+                    self.waiting.remove(item)
+                    return item
+            if len(self.waiting) >= max(seat.num_slots, 2) or not self._may_ask():
+                return None
+            self._ask()
+
+    def _may_ask(self) -> bool:
+        """Tell whether the study wants another trial."""
+        if time.monotonic() > self.deadline or self.study.num_asked >= self.plan.num_trials:
+            return False
+        return len({r.fingerprint for r in self.ledger.results.values()}) < self.plan.num_distinct
+
+    def _ask(self) -> None:
+        number, params = self.study.ask()
+        spec = self.plan.spec(params)
+        known = next((r for r in self.ledger.results.values() if r.fingerprint == spec.fingerprint), None)
+        if known is not None:
+            self._repeat(number, params, known)
+        elif spec.fingerprint in self._busy():
+            self.twins.append((number, params, spec))
+        elif reason := self._too_large(spec):
+            result = TrialResult(
+                number=number,
+                state=TrialState.INFEASIBLE,
+                spec=spec,
+                params=params,
+                fingerprint=spec.fingerprint,
+                reason=reason,
+            )
+            self.params[number] = params
+            self._finish(result)
+        else:
+            self.waiting.append((number, params, spec))
+
+    def _busy(self) -> set[str]:
+        live = [start.spec.fingerprint for seat in self.seats for start in seat.live.values()]
+        return {*live, *(spec.fingerprint for _, _, spec in self.waiting)}
+
+    def _too_large(self, spec: TrialSpec) -> str:
+        budget = self.plan.config.study.memory_gib
+        need = self.plan.footprint(spec).total / GIB
+        if budget is None or need <= budget:
+            return ""
+        return f"needs {need:.2f} GiB, study.memory_gib={budget:g}; lower the batch size or set model.precision=nf4"
+
+    def _start(self, seat: Seat, number: int, params: Params, spec: TrialSpec) -> None:
+        folder = str(self.ledger.trial_folder(number))
+        start = Start(number=number, spec=spec, folder=folder, predicted_bytes=0)
+        seat.base = spec.base_key
+        seat.live[number] = start
+        need = self.plan.footprint(spec, len(seat.live)).total
+        seat.orders.append(replace(start, predicted_bytes=need))
+        self.params[number] = params
+        self._tracked(lambda: self.tracker.start(number, params))
+        self.display.started(number, params)
+
+    def _listen(self) -> None:
+        """Wait for a worker and act on what it says."""
+        answers = {seat.answer: seat for seat in self.seats if seat.answer is not None}
+        done, _ = wait(answers, timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in done:
+            seat = answers[future]
+            seat.answer = None
+            try:
+                events = future.result()
+            except BrokenProcessPool:
+                self._lost(seat)
+                continue
+            for event in events:
+                self._hear(seat, event)
+
+    def _lost(self, seat: Seat) -> None:
+        """A worker's process died: its trials failed with it, and the seat is given up."""
+        self.seats.remove(seat)
+        for start in list(seat.live.values()):
+            result = TrialResult(
+                number=start.number, state=TrialState.FAILED, spec=start.spec, params={},
+                fingerprint=start.spec.fingerprint, reason=f"the worker process on {seat.device} died",
+            )  # fmt: skip
+            self._finish(result)
+
+    def _hear(self, seat: Seat, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.display.progress(event)
+        elif isinstance(event, Rung):
+            self._at_rung(seat, event)
+        elif isinstance(event, Finished):
+            seat.live.pop(event.number, None)
+            self._finish(event.result)
+        elif isinstance(event, Scored):
+            self.test_metrics = event.metrics
+        elif isinstance(event, Note):
+            self.display.say(event.text)
+
+    def _at_rung(self, seat: Seat, event: Rung) -> None:
+        value = event.metrics[self.objective]
+        self.display.rung(event)
+        self._tracked(lambda: self.tracker.rung(event))
+        if self.study.report(event.number, event.rung, value):
+            pruner = self.plan.config.study.pruner
+            reason = f"{pruner} pruner: {self.objective} {value:.4g} at rung {event.rung} (step {event.step})"
+            seat.orders.append(Stop(number=event.number, reason=reason))
+
+    def _finish(self, result: TrialResult) -> None:
+        """Ledger first, then tracker and study: whatever dies in between, the result is not lost."""
+        result = replace(result, params=self.params[result.number], provenance=self.provenance)
+        self.ledger.write(result)
+        self._export(result)
+        self.study.tell(result.number, result)
+        self.display.finished(result)
+        for twin in [t for t in self.twins if t[2].fingerprint == result.fingerprint]:
+            self.twins.remove(twin)
+            self._repeat(twin[0], twin[1], result)
+
+    def _repeat(self, number: int, params: Params, known: TrialResult) -> None:
+        """Answer a suggestion that was trained already with the result that is there."""
+        first = known.number if known.same_as is None else known.same_as
+        self.ledger.write(replace(known, number=number, params=params, same_as=first, reason=f"same as trial {first}"))
+        self.study.tell(number, self.ledger.results[number])
+
+    def _export(self, result: TrialResult) -> None:
+        def write() -> None:
+            winner = self.winner()
+            kept = winner is not None and winner.number == result.number
+            self.tracker.export(result, self.ledger.trial_folder(result.number), kept=kept)
+            self.ledger.mark_exported(result.number)
+
+        self._tracked(write)
+
+    def _tracked(self, write: Callable[[], None]) -> None:
+        """The tracker may be away; training goes on, and the next launch replays what it missed."""
+        try:
+            write()
+        except Exception as error:  # whatever a tracking server's client raises
+            log.warning("tracking failed (%s); it will be caught up when the same command runs again", error)
+
+    def _score_winner(self) -> None:
+        """Score the winner on the test split, once; selection never sees it."""
+        winner = self.winner()
+        if winner is None or not self.plan.facts[winner.spec.data_key].num_test or not self.seats:
+            return
+        noted = self.ledger.noted("test")
+        if noted.get("trial") == winner.number:
+            self.test_metrics = noted["metrics"]
+            return
+        seat = self.seats[0]
+        order = Score(number=winner.number, spec=winner.spec, adapter=str(self.ledger.adapter_folder(winner.number)))
+        for event in seat.executor.submit([order]).result():
+            self._hear(seat, event)
+        self.ledger.note("test", {"trial": winner.number, "metrics": self.test_metrics})

@@ -1,0 +1,1 @@
+"""Where workers run. Every executor passes the same tests."""

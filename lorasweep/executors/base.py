@@ -1,0 +1,31 @@
+"""What an executor promises, and the simplest one: the worker in this very process."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from lorasweep.result import Command, Event
+from lorasweep.worker import Worker, WorkerSettings
+
+
+class Executor(Protocol):
+    """One worker, somewhere. `submit` is `Worker.advance` with its answer to come; one call at a time."""
+
+    def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]": ...
+
+    def close(self) -> None: ...
+
+
+class InlineExecutor:
+    """The worker in the driver's process: nothing to start, easy to debug."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.worker = Worker(settings)
+
+    def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
+        future: Future[list[Event]] = Future()
+        future.set_result(self.worker.advance(commands))
+        return future
+
+    def close(self) -> None:
+        """There is nothing to end."""

@@ -1,0 +1,88 @@
+"""What really happened: a folder per trial with its result.
+
+Study and tracker are projections that can be replayed from it.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lorasweep.errors import AlreadyRunning
+from lorasweep.files import write_json, write_text
+from lorasweep.result import TrialResult, result_from_json
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """A run's folder, held by one driver at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.folder / ".lock")
+        self._hold()
+        self.results = {result.number: result for result in self._read()}
+
+    def close(self) -> None:
+        """Let another driver have the folder."""
+        self.lock.release()
+
+    def write(self, result: TrialResult) -> None:
+        """Keep a result; only then may the study and the tracker hear of it."""
+        write_json(self.trial_folder(result.number) / "result.json", asdict(result))
+        self.results[result.number] = result
+
+    def trial_folder(self, number: int) -> Path:
+        """Return where a trial's files are."""
+        return self.folder / "trials" / f"{number:04d}"
+
+    def adapter_folder(self, number: int) -> Path:
+        """Return where a trial's adapter is."""
+        return self.trial_folder(number) / "adapter"
+
+    def drop_adapter(self, number: int) -> None:
+        """Delete an adapter that is not worth keeping."""
+        shutil.rmtree(self.adapter_folder(number), ignore_errors=True)
+
+    def is_exported(self, number: int) -> bool:
+        """Tell whether the tracker has a trial's result."""
+        return (self.trial_folder(number) / "exported").is_file()
+
+    def mark_exported(self, number: int) -> None:
+        """Note that the tracker has a trial's result."""
+        write_text(self.trial_folder(number) / "exported", "")
+
+    def note(self, name: str, value: Mapping[str, Any]) -> None:
+        """Keep a fact of the whole run, such as the winner's test scores."""
+        write_json(self.folder / f"{name}.json", value)
+
+    def noted(self, name: str) -> dict[str, Any]:
+        """Return a fact of the whole run, empty where there is none."""
+        try:
+            value: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return value
+
+    def _hold(self) -> None:
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            owner = self.noted("owner").get("owner", "another process")
+            raise AlreadyRunning(f"{self.folder} is in use by {owner}; wait for it, or stop it first") from None
+
+    def _read(self) -> list[TrialResult]:
+        results = []
+        for file in sorted((self.folder / "trials").glob("*/result.json")):
+            try:
+                results.append(result_from_json(json.loads(file.read_text())))
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("%s cannot be read (%s); the trial will run again", file, error)
+        return results

@@ -1,0 +1,90 @@
+"""A plan in words, before anything is trained."""
+
+from collections.abc import Iterator
+
+from lorasweep.display import words
+from lorasweep.grammar import Choice
+from lorasweep.memory import GIB
+from lorasweep.plan import DataFacts, Plan
+from lorasweep.spec import TrialSpec
+
+SHOWN = 24  # configurations listed one by one
+
+
+def headline(plan: Plan) -> str:
+    """Return one line: what is searched, on what, and how."""
+    spec = plan.spec(plan.points[0])
+    count = "1 trial" if plan.num_trials == 1 else f"{plan.num_trials} trials"
+    together = "" if plan.num_trials == 1 else f", {plan.num_slots} trained together"
+    where = ", ".join(device.description for device in plan.devices)
+    question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
+    search = f"{plan.config.sweep.name}: {count} ({plan.config.study.sampler}) on {spec.model.id}"
+    return f"{question}{search}{together}; {where}"
+
+
+def plan_text(plan: Plan) -> str:
+    """Return the whole plan."""
+    return "\n".join(
+        [headline(plan), "", *_space(plan), "", *_data(plan), "", *_configurations(plan), "", *_memory(plan)]
+    )
+
+
+def _space(plan: Plan) -> Iterator[str]:
+    yield "search space" if plan.domains else "no search space: a single trial"
+    for key, domain in plan.domains.items():
+        if isinstance(domain, Choice):
+            yield f"  {key}: {', '.join(map(str, domain.values))}"
+        else:
+            log = " (log)" if domain.is_log else ""
+            yield f"  {key}: {domain.low:g} to {domain.high:g}{log}"
+    if plan.num_same:
+        yield f"  {plan.num_same} points mean the same as others and are left out"
+    yield f"  objective: {plan.config.eval.objective} on validation; pruner {plan.config.study.pruner}"
+
+
+def _data(plan: Plan) -> Iterator[str]:
+    for facts in plan.facts.values():
+        yield f"data: {facts.num_train} train, {facts.num_validation} validation, {facts.num_test} test examples"
+        share = facts.num_truncated / max(1, facts.num_train + facts.num_validation + facts.num_test)
+        yield (
+            f"  {facts.tokens_per_epoch} tokens per epoch, longest row {facts.longest}, "
+            f"{facts.labels_per_row:.1f} label tokens per row, {share:.1%} of rows truncated"
+        )
+        yield f"  {_flaws(facts)}"
+        yield from (f"  note: {note}" for note in facts.notes)
+
+
+def _flaws(facts: DataFacts) -> str:
+    return (
+        f"{facts.num_empty} empty answers, {facts.num_duplicates} duplicated training prompts, "
+        f"{facts.num_leaked} validation or test prompts that stand in the training data"
+    )
+
+
+def _configurations(plan: Plan) -> Iterator[str]:
+    yield "configurations" if plan.is_grid else "corners of the space"
+    for point in plan.points[:SHOWN]:
+        spec = plan.spec(point)
+        info = plan.info(spec.model)
+        count = info.num_trainable(spec.lora.target_modules, spec.lora.r)
+        yield (
+            f"  {words(point) or 'defaults'}: {count:,} trainable ({100 * count / (info.num_parameters + count):.3f}
+            %), " f"{_steps(plan, spec)} steps, {plan.footprint(spec).total / GIB:.2f} GiB alone"
+        )
+    if len(plan.points) > SHOWN:
+        yield f"  and {len(plan.points) - SHOWN} more"
+
+
+def _steps(plan: Plan, spec: TrialSpec) -> int:
+    return spec.train.num_steps(plan.facts[spec.data_key].num_train)
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    spec = max(map(plan.spec, plan.points), key=lambda s: plan.footprint(s).total)
+    need = plan.footprint(spec, plan.num_slots)
+    parts = ", ".join(
+        f"{getattr(need, name) / GIB:.2f} {name}" for name in ("weights", "adapters", "activations", "logits")
+    )
+    yield f"predicted memory with {plan.num_slots} slots: {need.total / GIB:.2f} GiB ({parts})"
+    for device in plan.devices:
+        yield f"  {device.description}: {device.free_bytes / GIB:.1f} GiB free"

@@ -1,0 +1,215 @@
+"""What a sweep would do: every trial built, every file read, nothing trained."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lorasweep.config import SweepConfig, build_config
+from lorasweep.data.render import TokenRow
+from lorasweep.data.tasks import Task, load_probe, load_task
+from lorasweep.devices import Device, find_devices
+from lorasweep.errors import ConfigError, LoraSweepError
+from lorasweep.grammar import Choice, Domain, Scalar
+from lorasweep.memory import GIB, Footprint, footprint, slots_that_fit
+from lorasweep.model import BaseInfo, describe, load_tokenizer, resolve_targets, tokenizer_key
+from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
+from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.worker import WorkerSettings
+
+MOST_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
+USABLE = 0.8  # share of a device's free memory that a bank may plan with
+ENOUGH_POINTS = 5000  # a larger discrete space is treated like a continuous one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """What is in the data: tokens, cuts, and rows that spoil a measurement."""
+
+    num_train: int
+    num_validation: int
+    num_test: int
+    tokens_per_epoch: int
+    longest: int
+    labels_per_row: float
+    num_truncated: int
+    num_empty: int
+    num_duplicates: int
+    num_leaked: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A checked sweep, ready to run. `points` is the whole grid, or samples of a space that is searched."""
+
+    raw: Mapping[str, Any]
+    config: SweepConfig
+    domains: Mapping[str, Domain]
+    points: tuple[Params, ...]
+    num_trials: int
+    num_same: int
+    num_distinct: float
+    devices: tuple[Device, ...]
+    facts: Mapping[str, DataFacts]
+    num_slots: int
+
+    @property
+    def is_grid(self) -> bool:
+        return self.config.study.sampler == "grid" or not self.domains
+
+    def spec(self, params: Mapping[str, Scalar]) -> TrialSpec:
+        """Return the trial of a point."""
+        return trial_spec(self.raw, dict(params), resolve_targets)
+
+    def info(self, model: ModelSpec) -> BaseInfo:
+        """Return a base's shape."""
+        return describe(model.id, model.revision, model.trust_remote_code)
+
+    def footprint(self, spec: TrialSpec, count: int = 1) -> Footprint:
+        """Predict the memory of `count` such trials in one bank."""
+        facts = self.facts[spec.data_key]
+        return footprint(
+            self.info(spec.model), [spec] * count, tokens_per_row=facts.longest, labels_per_row=facts.labels_per_row
+        )
+
+    def worker(self, device: Device, num_threads: int) -> WorkerSettings:
+        """Return settings of a worker whose bank has room for every trial of the sweep."""
+        specs = [self.spec(p) for p in self.points] + [self.spec(p) for p in _corners(self.domains)]
+        return WorkerSettings(
+            device="cpu" if not device.is_gpu else f"cuda:{device.name}",
+            num_slots=self.num_slots,
+            rank=max(s.lora.r for s in specs),
+            target_modules=tuple(sorted({m for s in specs for m in s.lora.target_modules})),
+            num_threads=num_threads,
+        )
+
+
+def make_plan(raw: Mapping[str, Any]) -> Plan:
+    """Check everything that can be checked without training.
+
+    Raises:
+        ConfigError: mistakes of settings, spaces, modules and devices.
+        DataError: a data file is missing or malformed.
+        ModelError: a base cannot be described.
+    """
+    domains = read_space(raw)
+    config = build_config(raw)
+    devices = find_devices(config.devices)
+    every = _points(config, domains)
+
+    def spec_of(params: Params) -> TrialSpec:
+        return trial_spec(raw, params, resolve_targets)
+
+    check_targets(every, spec_of)
+    is_whole = num_points(domains) <= ENOUGH_POINTS
+    points = distinct(every, spec_of)
+    facts = _all_facts([spec_of(p) for p in points])
+    is_grid = config.study.sampler == "grid" or not domains
+    plan = Plan(
+        raw=raw,
+        config=config,
+        domains=domains,
+        points=tuple(points),
+        num_trials=len(points) if is_grid else config.study.trials,
+        num_same=len(every) - len(points) if is_whole else 0,
+        num_distinct=len(points) if is_whole else float("inf"),
+        devices=devices,
+        facts=facts,
+        num_slots=1,
+    )
+    return replace(plan, num_slots=_num_slots(plan))
+
+
+def _points(config: SweepConfig, domains: Mapping[str, Domain]) -> list[Params]:
+    """Return the whole space where it is small and finite, else its corners."""
+    if not domains:
+        return [{}]
+    size = num_points(domains)
+    if config.study.sampler == "grid" and size > ENOUGH_POINTS:
+        raise ConfigError([f"study.sampler: the grid has {size:.0f} points; search it with study.sampler=tpe instead"])
+    return grid(domains) if size <= ENOUGH_POINTS else _corners(domains)
+
+
+def _corners(domains: Mapping[str, Domain]) -> list[Params]:
+    """Return points that together show every choice and both ends of every interval."""
+    ends: dict[str, tuple[Scalar, ...]] = {}
+    for key, domain in domains.items():
+        if isinstance(domain, Choice):
+            ends[key] = domain.values
+        else:
+            ends[key] = tuple(int(v) if domain.is_int else v for v in (domain.low, domain.high))
+    most = max((len(values) for values in ends.values()), default=1)
+    # The hungriest values come together in the last point: memory is planned by it.
+    return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(most)]
+
+
+def _all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
+    facts: dict[str, DataFacts] = {}
+    problems: list[str] = []
+    for spec in {s.data_key: s for s in specs}.values():
+        try:
+            tokenizer = load_tokenizer(spec.model)
+            key = tokenizer_key(tokenizer)
+            facts[spec.data_key] = data_facts(load_task(spec.data, tokenizer, key))
+        except LoraSweepError as error:
+            problems.append(str(error))
+            continue
+        for probe in spec.eval.probes:
+            try:
+                load_probe(probe, tokenizer, key)
+            except LoraSweepError as error:
+                problems.append(f"eval.probes.{probe.name}: {error}")
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return facts
+
+
+def data_facts(task: Task) -> DataFacts:
+    """Count what a reader of a result should know about its data."""
+    everything = (*task.train, *task.validation, *task.test)
+    train_prompts = Counter(_identity(row) for row in task.train)
+    return DataFacts(
+        num_train=len(task.train),
+        num_validation=len(task.validation),
+        num_test=len(task.test),
+        tokens_per_epoch=sum(len(row.ids) for row in task.train),
+        longest=max(len(row.ids) for row in task.train),
+        labels_per_row=sum(row.num_labels for row in task.train) / len(task.train),
+        num_truncated=sum(row.is_truncated for row in everything),
+        num_empty=sum(not row.reference.strip() for row in task.train),
+        num_duplicates=sum(count - 1 for count in train_prompts.values()),
+        num_leaked=sum(_identity(row) in train_prompts for row in (*task.validation, *task.test)),
+        notes=task.notes,
+    )
+
+
+def _identity(row: TokenRow) -> tuple[int, ...]:
+    """Two rows are the same question when their prompts are; a text without prompt is known by itself."""
+    start = row.ids[: row.prompt_length]
+    return start if len(start) > 1 else row.ids
+
+
+def _num_slots(plan: Plan) -> int:
+    settings = plan.config.study
+    if settings.slots:
+        return settings.slots
+    free = min(device.free_bytes for device in plan.devices) * USABLE
+    budget = min(free, settings.memory_gib * GIB) if settings.memory_gib else free
+    most = min(MOST_SLOTS, max(1, -(-plan.num_trials // len(plan.devices))))
+    counts = []
+    for key, facts in plan.facts.items():
+        specs = [s for s in map(plan.spec, plan.points) if s.data_key == key]
+        for model in dict.fromkeys(s.model for s in specs):
+            same = [s for s in specs if s.model == model]
+            counts.append(
+                slots_that_fit(
+                    plan.info(model),
+                    same,
+                    budget,
+                    most,
+                    tokens_per_row=facts.longest,
+                    labels_per_row=facts.labels_per_row,
+                )
+            )
+    return max(1, min(counts))

@@ -1,0 +1,63 @@
+"""The leaderboard as GitHub-flavoured Markdown, for a README, an issue or an MLflow note."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from lorasweep.report.columns import Column, columns, headline
+from lorasweep.report.figures import one_line, score
+from lorasweep.report.leaderboard import Leaderboard, Row
+
+# What could end a cell, start HTML, a link, code or emphasis. An underscore within a word is left to be read.
+SPECIAL = re.compile(r"[\\`*|<>~]|\[(?=.*\]\()|(?<!\w)_|_(?!\w)")
+MAX_REASON = 160
+
+
+def to_markdown(board: Leaderboard) -> str:
+    """Return the whole leaderboard, every column included."""
+    parts = [f"# {escape(board.name)}", escape(board.question), *_advice(board), _table(board), *_below(board)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escape(text: object) -> str:
+    """Return one line of text that Markdown shows as it is."""
+    safe = one_line(text).replace("&", "&amp;")
+    return SPECIAL.sub(lambda match: {"<": "&lt;", ">": "&gt;"}.get(match[0], "\\" + match[0]), safe)
+
+
+def _advice(board: Leaderboard) -> Iterator[str]:
+    first, *others = board.advice
+    yield f"**{escape(first)}**"
+    yield escape(" ".join(others))
+
+
+def _table(board: Leaderboard) -> str:
+    every = columns(board)
+    has_reasons = len(board.ranked) < len(board.rows)
+    titles = [escape(column.title) for column in every] + ["reason"] * has_reasons
+    rules = ["---:" if column.is_number else "---" for column in every] + ["---"] * has_reasons
+    rows = [_cells(every, row) + [_reason(row)] * has_reasons for row in board.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows))
+
+
+def _cells(every: Sequence[Column], row: Row) -> list[str]:
+    cells = [escape(column.cell(row)) for column in every]
+    return [f"**{cell}**" for cell in cells] if row.rank == 1 else cells
+
+
+def _reason(row: Row) -> str:
+    text = headline(row.reason)
+    return escape(text if len(text) <= MAX_REASON else text[: MAX_REASON - 1] + "…")
+
+
+def _below(board: Leaderboard) -> Iterator[str]:
+    if board.test_metrics:
+        scores = ", ".join(f"{escape(name)} {score(value)}" for name, value in board.test_metrics.items())
+        yield f"**Test split, winner:** {scores}"
+    if board.fixed:
+        yield "**Same for all:** " + ", ".join(f"{escape(k)} = {escape(v)}" for k, v in board.fixed.items())
+    yield from (f"**Note:** {escape(note)}" for note in board.notes)
+    yield "*≈1: the validation examples cannot tell it from the best. " + escape(
+        "Intervals cover which examples were asked, not the training seed. Forgetting: mean relative drop over the "
+        "probes, positive is worse. (by K): peak of a process in which K trials trained together. ◆: no trial is better "
+        "in objective, forgetting and size together."
+    ) + "*"  # fmt: skip

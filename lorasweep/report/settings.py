@@ -1,0 +1,93 @@
+"""Which settings differ between trials, which are the same for all, and how both are called."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lorasweep.report.figures import setting
+from lorasweep.result import TrialResult
+from lorasweep.spec import TrialSpec, idle_knobs
+
+# What a reader wants to know even when it was not swept; the trial's own files hold the rest.
+ESSENTIAL = (
+    "model.id", "model.revision", "model.dtype", "model.precision",
+    "lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.use_rslora", "lora.target_modules",
+    "train.learning_rate", "train.per_device_train_batch_size", "train.gradient_accumulation_steps",
+    "train.num_train_epochs", "train.max_steps", "train.lr_scheduler_type", "train.warmup_steps", "train.seed",
+    "data.train", "data.limit", "data.max_length", "eval.limit",
+)  # fmt: skip
+# Words, paths and lists that Hydra's override grammar reads without quotes.
+PLAIN_OVERRIDE = re.compile(r"[\w./:+-]+|\[[\w., -]*\]")
+
+
+def effective(result: TrialResult) -> dict[str, Any]:
+    """Return the swept settings that had an effect on this trial."""
+    idle = idle_knobs(result.spec)
+    return {key: value for key, value in result.params.items() if key not in idle}
+
+
+def varying(results: Sequence[TrialResult]) -> tuple[str, ...]:
+    """Name the swept settings that took more than one value, wherever they had an effect."""
+    values: dict[str, set[str]] = {key: set() for result in results for key in result.params}
+    for result in results:
+        for key, value in effective(result).items():
+            values[key].add(repr(value))
+    return tuple(key for key, seen in values.items() if len(seen) > 1)
+
+
+def fixed(results: Sequence[TrialResult]) -> dict[str, str]:
+    """Return what all trials share: swept settings that never varied, then the essential ones of the specs."""
+    moving = varying(results)
+    shared = {k: setting(v) for result in reversed(results) for k, v in effective(result).items() if k not in moving}
+    specs = [_leaves(result.spec) for result in results]
+    for key in ESSENTIAL:
+        if (
+            specs
+            and key not in moving
+            and key not in shared
+            and _is_shared(key, specs)
+            and not _is_unset(specs[0][key])
+        ):
+            shared[key] = setting(specs[0][key])
+    idle = set.intersection(*(set(idle_knobs(result.spec)) for result in results)) if results else set()
+    return {key: value for key, value in shared.items() if key not in idle}
+
+
+def labels(keys: Iterable[str]) -> dict[str, str]:
+    """Call each setting by its last part, or in full where two share that part."""
+    names = list(keys)
+    shared = Counter(key.rsplit(".", 1)[-1] for key in names)
+    return {key: last if shared[last := key.rsplit(".", 1)[-1]] == 1 else key for key in names}
+
+
+def overrides(result: TrialResult) -> str:
+    """Return the trial's settings, exactly, as words for the command line."""
+    return " ".join(shlex.quote(f"{key}={_override(value)}") for key, value in effective(result).items())
+
+
+def _leaves(spec: TrialSpec) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, values in asdict(spec).items() for key, value in values.items()}
+
+
+def _is_shared(key: str, specs: Sequence[dict[str, Any]]) -> bool:
+    return all(spec[key] == specs[0][key] for spec in specs)
+
+
+def _is_unset(value: object) -> bool:
+    return value is None or value == -1
+
+
+def _override(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_override(v) for v in value)}]"
+    text = str(value)
+    if PLAIN_OVERRIDE.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

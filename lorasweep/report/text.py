@@ -1,0 +1,119 @@
+"""The leaderboard in a terminal: the columns that fit, and a word on those that do not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lorasweep.report.columns import Column, columns, headline
+from lorasweep.report.figures import one_line, score
+from lorasweep.report.leaderboard import Leaderboard, Row
+from lorasweep.result import TrialState
+
+GAP = 2  # blanks between columns
+STYLES = {
+    TrialState.COMPLETE: "",
+    TrialState.PRUNED: "dim",
+    TrialState.INFEASIBLE: "magenta",
+    TrialState.FAILED: "red",
+}
+MAX_CELL = 28  # a long module list may not push every number off the screen
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A rich renderable that picks its columns when it learns how wide the terminal is."""
+
+    board: Leaderboard
+    width: int | None
+    max_rows: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        width = min(self.width or options.max_width, options.max_width)
+        every = columns(self.board)
+        kept = fitting(every, self.board.rows, width)
+        yield from (Padding(line, (0, 0, 0, 0)) for line in _head(self.board))
+        yield _table(kept, self.board.rows[: self.max_rows])
+        yield from _foot(self.board, [c.title for c in every if c not in kept], self.max_rows, width)
+
+
+def fitting(every: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
+    """Return the columns that fit, in reading order, the most important taken first."""
+    kept: set[str] = set()
+    left = width
+    for column in sorted(every, key=lambda c: c.importance):
+        need = _width(column, rows) + (GAP if kept else 0)
+        if need <= left:
+            kept.add(column.key)
+            left -= need
+    return [column for column in every if column.key in kept]
+
+
+def _width(column: Column, rows: Sequence[Row]) -> int:
+    widest = max((cell_len(_cell(column, row)) for row in rows), default=0)
+    return max(widest, cell_len(column.title))
+
+
+def _cell(column: Column, row: Row) -> str:
+    text = column.cell(row)
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+
+
+def _head(board: Leaderboard) -> Iterator[RenderableType]:
+    # Text, not str: rich would read a module list such as [q_proj] as markup.
+    yield Text(one_line(board.name), style="bold") + Text(f"  {one_line(board.question)}", style="italic")
+    for place, sentence in enumerate(board.advice):
+        yield Text(one_line(sentence), style="bold green" if place == 0 and board.winner else "")
+    yield Text("")
+
+
+def _table(kept: Sequence[Column], rows: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP, 0, 0), pad_edge=False, collapse_padding=True)
+    for column in kept:
+        table.add_column(Text(column.title), justify="right" if _is_right(column, rows) else "left", no_wrap=True)
+    for row in rows:
+        style = "bold green" if row.rank == 1 else STYLES[row.result.state]
+        table.add_row(*(Text(_cell(column, row)) for column in kept), style=style)
+    return table
+
+
+def _is_right(column: Column, rows: Sequence[Row]) -> bool:
+    return column.key != "rank" and not any(isinstance(column.value(row), str) for row in rows)
+
+
+def _foot(board: Leaderboard, left_out: Sequence[str], max_rows: int, width: int) -> Iterator[RenderableType]:
+    yield Text("")
+    for line in _lines(board, left_out, max_rows, width):
+        yield Text(line, style="dim")
+
+
+def _lines(board: Leaderboard, left_out: Sequence[str], max_rows: int, width: int) -> Iterator[str]:
+    hidden = board.rows[max_rows:]
+    if hidden:
+        yield f"{len(hidden)} more rows are in leaderboard.html."
+    if left_out:
+        yield (
+            f"{len(left_out)} column{'s' * (len(left_out) > 1)} left out at {width} characters "
+            f"({', '.join(left_out)}); all are in leaderboard.html."
+        )
+    if board.test_metrics:
+        yield "Test split, winner: " + ", ".join(f"{k} {score(v)}" for k, v in board.test_metrics.items())
+    if board.fixed:
+        yield "Same for all: " + ", ".join(f"{key}={value}" for key, value in board.fixed.items())
+    yield from (f"Note: {one_line(note)}" for note in board.notes)
+    yield from _reasons(board.rows)
+
+
+def _reasons(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield each reason once, with the trials that ended for it."""
+    trials: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.rank is None:
+            trials.setdefault((row.result.state.value, headline(row.reason)), []).append(str(row.number))
+    for (state, reason), numbers in trials.items():
+        yield f"{state.capitalize()}: trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {reason}"

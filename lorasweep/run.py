@@ -1,0 +1,148 @@
+"""Run a planned sweep from its first trial to its leaderboard."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lorasweep.config import SweepConfig
+from lorasweep.devices import num_threads
+from lorasweep.display import make_display
+from lorasweep.driver import Driver, Seat
+from lorasweep.executors.base import Executor, InlineExecutor
+from lorasweep.executors.local import LocalExecutor
+from lorasweep.files import write_text
+from lorasweep.ledger import Ledger
+from lorasweep.plan import Plan
+from lorasweep.provenance import provenance
+from lorasweep.report import write_reports
+from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.score import is_maximized
+from lorasweep.spec import digest
+from lorasweep.study import Study
+from lorasweep.tracking import make_tracker
+from lorasweep.worker import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+# What may change between two launches of the same sweep without changing any trial.
+LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "memory_gib")
+ELSEWHERE = ("tracking", "devices", "executor", "output_dir")
+
+
+def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
+    """Return the folder of this very sweep: the same settings find it again, other settings another one."""
+    kept = {k: v for k, v in raw.items() if k not in ELSEWHERE}
+    kept["study"] = {k: v for k, v in (raw.get("study") or {}).items() if k not in LIMITS}
+    return Path(config.output_dir) / f"{config.sweep.name}-{digest(kept)[:8]}"
+
+
+def run_sweep(plan: Plan, text: str) -> tuple[Leaderboard, Path, bool]:
+    """Run a sweep; return its leaderboard, its folder, and whether it came to its end.
+
+    Raises:
+        AlreadyRunning: another process runs this sweep.
+    """
+    folder = run_folder(plan.raw, plan.config)
+    ledger = Ledger(folder)
+    try:
+        ledger.note("owner", {"owner": f"process {os.getpid()} on {socket.gethostname()}"})
+        write_text(folder / "config.yaml", text)
+        return _run(plan, text, ledger)
+    finally:
+        ledger.close()
+
+
+def _run(plan: Plan, text: str, ledger: Ledger) -> tuple[Leaderboard, Path, bool]:
+    config = plan.config
+    study = Study(
+        ledger.folder / "study.db",
+        config.study,
+        plan.domains,
+        maximize=is_maximized(config.eval.objective),
+        num_rungs=config.eval.rungs,
+    )
+    facts = provenance()
+    tracker = make_tracker(config.tracking, config.sweep.name, str(ledger.folder))
+    device = ", ".join(d.description for d in plan.devices)
+    tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": config.eval.objective}
+    tracker.begin(text, tags, _data(plan))
+    driver = Driver(plan, study, ledger, tracker, make_display(plan), _seats(plan), facts)
+    with _interruptible(driver):
+        driver.run()
+    board = build_leaderboard(
+        [r for r in ledger.results.values() if r.same_as is None],
+        name=config.sweep.name,
+        question=config.sweep.question,
+        objective=config.eval.objective,
+        num_repeats=sum(r.same_as is not None for r in ledger.results.values()) + plan.num_same,
+        test_metrics=driver.test_metrics or None,
+    )
+    files = write_reports(board, ledger.folder)
+    _drop_adapters(board, ledger, config.study.keep_adapters)
+    note = (ledger.folder / "leaderboard.md").read_text()
+    winner = driver.winner()
+    metrics = {f"test/{k}": v for k, v in driver.test_metrics.items()}
+    if winner is not None and winner.objective is not None:
+        metrics["objective"] = winner.objective
+    driver._tracked(lambda: tracker.end(note, files, metrics, finished=not driver.is_stopping))
+    return board, ledger.folder, not driver.is_stopping
+
+
+def _data(plan: Plan) -> dict[str, str]:
+    """Name each split's source and its content."""
+    spec = plan.spec(plan.points[0])
+    sources = {"train": spec.data.train, "validation": spec.data.validation, "test": spec.data.test}
+    probes = {f"probe/{p.name}": p.path for p in spec.eval.probes}
+    return {
+        split: f"{source}@{digest([source, spec.data_key])}"
+        for split, source in {**sources, **probes}.items()
+        if source
+    }
+
+
+def _seats(plan: Plan) -> list[Seat]:
+    threads = num_threads(len(plan.devices))
+    seats = []
+    for device in plan.devices:
+        settings = plan.worker(device, threads)
+        seats.append(Seat(executor=_executor(plan, settings), num_slots=plan.num_slots, device=device.name))
+    return seats
+
+
+def _executor(plan: Plan, settings: WorkerSettings) -> Executor:
+    """One CPU worker lives in this process; GPUs get a process each, which can die without taking the sweep along."""
+    kind = plan.config.executor
+    if kind == "auto":
+        kind = "inline" if settings.device == "cpu" and len(plan.devices) == 1 else "local"
+    return InlineExecutor(settings) if kind == "inline" else LocalExecutor(settings)
+
+
+@contextmanager
+def _interruptible(driver: Driver) -> Iterator[None]:
+    """Let the first Ctrl-C end the sweep in order, the second at once."""
+
+    def on_signal(_number: int, _frame: object) -> None:
+        if driver.is_stopping:
+            raise KeyboardInterrupt
+        driver.stop()
+        driver.display.say("stopping at the end of this time slice; finished trials are kept (Ctrl-C again: at once)")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drop_adapters(board: Leaderboard, ledger: Ledger, keep: int) -> None:
+    """Keep the adapters of the best trials only."""
+    best = [row.number for row in board.rows if row.rank is not None][:keep]
+    for number in ledger.results:
+        if number not in best:
+            ledger.drop_adapter(number)

@@ -1,0 +1,146 @@
+"""The Optuna study of a sweep: what to try next, what to stop, what was learned."""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState as OptunaState
+
+from lorasweep.config import StudySettings
+from lorasweep.errors import ConfigError
+from lorasweep.files import provision
+from lorasweep.grammar import Domain
+from lorasweep.result import TrialResult, TrialState
+from lorasweep.space import Params, distributions
+
+
+class Study:
+    """An ask-and-tell study on an embedded store, or on the one that a URL names."""
+
+    def __init__(
+        self, path: Path, settings: StudySettings, domains: Mapping[str, Domain], *, maximize: bool, num_rungs: int
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        provision(path, _create)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        self.distributions = distributions(domains)
+        self.study = optuna.create_study(
+            study_name="sweep",
+            storage=storage,
+            direction="maximize" if maximize else "minimize",
+            load_if_exists=True,
+            pruner=make_pruner(settings, num_rungs),
+        )
+        # A sampler that begins anew must not repeat its first draws.
+        self.study.sampler = make_sampler(settings, settings.seed + len(self.study.trials))
+        self.open: dict[int, optuna.Trial] = {}
+
+    @property
+    def num_asked(self) -> int:
+        """Return how many trials were ever asked for."""
+        return sum(t.state != OptunaState.WAITING for t in self.study.get_trials(deepcopy=False))
+
+    def enqueue(self, points: Iterable[Params]) -> None:
+        """Queue the points that the study has not seen."""
+        for point in points:
+            self.study.enqueue_trial(point, skip_if_exists=True)
+
+    def resume(self) -> list[tuple[int, Params]]:
+        """Take up the trials that were running when the last driver ended; they keep their numbers."""
+        running = self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
+        for frozen in running:
+            self.open[frozen.number] = optuna.Trial(self.study, frozen._trial_id)
+        return [(frozen.number, dict(frozen.params)) for frozen in running]
+
+    def ask(self) -> tuple[int, Params]:
+        """Return the next trial's number and parameters."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = self.study.ask(fixed_distributions=self.distributions)
+        self.open[trial.number] = trial
+        return trial.number, dict(trial.params)
+
+    def report(self, number: int, rung: int, value: float) -> bool:
+        """Report the objective itself at a rung; return whether the pruner gives the trial up."""
+        trial = self.open[number]
+        if math.isfinite(value):
+            trial.report(value, step=rung)
+        return trial.should_prune()
+
+    def tell(self, number: int, result: TrialResult) -> None:
+        """Close a trial. Idempotent: a trial that is closed already stays as it is."""
+        trial = self.open.pop(number, None)
+        frozen = next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+        if frozen.state.is_finished():
+            return
+        trial = trial or optuna.Trial(self.study, frozen._trial_id)
+        trial.set_user_attr("fingerprint", result.fingerprint)
+        trial.set_user_attr("reason", result.reason[:2000])
+        trial.set_constraint("memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0)
+        value, state = _told(result)
+        self.study.tell(trial, value, state=state, skip_if_finished=True)
+
+    def states(self) -> dict[str, int]:
+        """Count trials by state."""
+        counts: dict[str, int] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            counts[trial.state.name] = counts.get(trial.state.name, 0) + 1
+        return counts
+
+
+def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
+    if result.state is TrialState.COMPLETE and result.objective is not None and math.isfinite(result.objective):
+        return result.objective, OptunaState.COMPLETE
+    # Samplers learn from a pruned trial and from its constraint, but not from a failed one.
+    learns = result.state in (TrialState.PRUNED, TrialState.INFEASIBLE)
+    return None, OptunaState.PRUNED if learns else OptunaState.FAIL
+
+
+def _create(path: Path) -> None:
+    optuna.storages.RDBStorage(f"sqlite:///{path}")
+
+
+def make_sampler(settings: StudySettings, seed: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler that the settings name. A grid is queued by the driver, so its sampler never decides.
+
+    Raises:
+        ConfigError: the sampler needs a package that is not installed.
+    """
+    samplers = optuna.samplers
+    table: dict[str, Any] = {
+        "grid": lambda: samplers.RandomSampler(seed=seed),
+        "random": lambda: samplers.RandomSampler(seed=seed),
+        "tpe": lambda: samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
+        "gp": lambda: samplers.GPSampler(seed=seed),
+        "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
+        "nsga2": lambda: samplers.NSGAIISampler(seed=seed),
+        "nsga3": lambda: samplers.NSGAIIISampler(seed=seed),
+        "qmc": lambda: samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            sampler: optuna.samplers.BaseSampler = table[settings.sampler]()
+        except ImportError as error:
+            raise ConfigError([f"study.sampler: {settings.sampler} needs a package: {error}; or use tpe"]) from error
+    return sampler
+
+
+def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BasePruner:
+    """Return the pruner that the settings name; its resource is the rung, 1 to `num_rungs`."""
+    pruners = optuna.pruners
+    table: dict[str, Any] = {
+        "none": pruners.NopPruner,
+        "median": lambda: pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0),
+        "percentile": lambda: pruners.PercentilePruner(75.0, n_startup_trials=4),
+        "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+        "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=2),
+        "patient": lambda: pruners.PatientPruner(pruners.MedianPruner(n_startup_trials=4), patience=1),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner: optuna.pruners.BasePruner = table[settings.pruner]()
+    return pruner

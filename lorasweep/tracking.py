@@ -1,0 +1,267 @@
+"""Record a sweep in MLflow: one parent run, one nested child per trial.
+
+Only the driver writes, through `MlflowClient` alone. Every call can be repeated: runs are found again by a tag that
+is unique to run folder and trial.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorasweep.config import TrackingSettings
+from lorasweep.errors import ConfigError
+from lorasweep.files import provision
+from lorasweep.result import Rung, TrialResult, TrialState
+
+log = logging.getLogger(__name__)
+
+STATUS = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "KILLED",
+    TrialState.INFEASIBLE: "FAILED",
+    TrialState.FAILED: "FAILED",
+}
+BATCH = 900  # a tracking server takes 1000 metrics in one call
+
+
+class Tracker(Protocol):
+    """Where results are shown. The ledger is what counts; a tracker may fail and be caught up later."""
+
+    def begin(self, config: str, tags: Mapping[str, str], data: Mapping[str, str]) -> None: ...
+
+    def start(self, number: int, params: Mapping[str, Any]) -> None: ...
+
+    def rung(self, event: Rung) -> None: ...
+
+    def export(self, result: TrialResult, folder: Path, *, kept: bool) -> None: ...
+
+    def end(self, note: str, files: Sequence[Path], metrics: Mapping[str, float], *, finished: bool) -> None: ...
+
+
+class NullTracker:
+    """Records nothing."""
+
+    def begin(self, config: str, tags: Mapping[str, str], data: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def start(self, number: int, params: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def rung(self, event: Rung) -> None:
+        """Do nothing."""
+
+    def export(self, result: TrialResult, folder: Path, *, kept: bool) -> None:
+        """Do nothing."""
+
+    def end(self, note: str, files: Sequence[Path], metrics: Mapping[str, float], *, finished: bool) -> None:
+        """Do nothing."""
+
+
+def make_tracker(settings: TrackingSettings, name: str, key: str) -> Tracker:
+    """Return the tracker that the settings name."""
+    return NullTracker() if settings.backend == "none" else MlflowTracker(settings, name, key)
+
+
+class MlflowTracker:
+    """A parent run named after the sweep, with a child per trial."""
+
+    def __init__(self, settings: TrackingSettings, name: str, key: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        uri = _uri(settings.uri)
+        try:
+            self.client = MlflowClient(uri)
+            self.experiment = self._experiment(settings.experiment, uri)
+        except (MlflowException, OSError) as error:
+            raise ConfigError([f"tracking.uri: {uri} cannot be used: {str(error).splitlines()[0]}"]) from error
+        self.name = name
+        self.key = key
+        self.parent = ""
+        self.children: dict[int, str] = {}
+
+    def begin(self, config: str, tags: Mapping[str, str], data: Mapping[str, str]) -> None:
+        """Open the sweep's parent run, or find it again."""
+        run = self._find(self.key)
+        self.parent = run or self._create(self.key, self.name, {**tags, "lorasweep.kind": "sweep"})
+        self.client.set_terminated(self.parent, "RUNNING")
+        self.client.log_text(self.parent, config, "config.yaml")
+        self.tags = dict(tags)
+        self.data = dict(data)
+        if not run:
+            self._log_inputs(self.parent)
+
+    def start(self, number: int, params: Mapping[str, Any]) -> None:
+        """Open a trial's child run, so that it can be watched."""
+        from mlflow.entities import Param
+
+        run = self._child(number)
+        self.client.log_batch(run, params=[Param(_short(k), str(v)) for k, v in params.items()])
+
+    def rung(self, event: Rung) -> None:
+        """Log what a trial reported."""
+        self._log_metrics(self._child(event.number), [(event.step, {f"eval/{k}": v for k, v in event.metrics.items()})])
+
+    def export(self, result: TrialResult, folder: Path, *, kept: bool) -> None:
+        """Log a trial's whole result; repeating it changes nothing."""
+        from mlflow.entities import Param, RunTag
+
+        run = self._child(result.number)
+        fixed = {"trial": result.number, **_flat_spec(result)}
+        params = {**fixed, **{_short(k): v for k, v in result.params.items()}}
+        tags = {
+            "state": result.state.value,
+            "base": result.spec.model.id,
+            "precision": result.spec.model.precision,
+            "fingerprint": result.fingerprint,
+            **({"reason": result.reason[:4000]} if result.reason else {}),
+        }
+        self.client.log_batch(run, tags=[RunTag(k, v) for k, v in tags.items()])
+        self._log_new_params(run, [Param(k, str(v)[:500]) for k, v in params.items()])
+        self._log_metrics(run, [(p.step, p.metrics) for p in result.history])
+        step = result.history[-1].step if result.history else 0
+        self._log_metrics(run, [(step, _final_metrics(result))])
+        self._log_files(run, result, folder, kept=kept)
+        self.client.set_terminated(run, STATUS[result.state], int(result.ended_s * 1000))
+
+    def end(self, note: str, files: Sequence[Path], metrics: Mapping[str, float], *, finished: bool) -> None:
+        """Put the leaderboard on the parent run and close it."""
+        self.client.set_tag(self.parent, "mlflow.note.content", note)
+        for file in files:
+            self.client.log_artifact(self.parent, str(file))
+        self._log_metrics(self.parent, [(0, dict(metrics))])
+        self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
+
+    def _experiment(self, name: str, uri: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        database = uri.removeprefix("sqlite:///")
+        artifacts = (Path(database).parent / "mlartifacts").as_uri() if database != uri else None
+        return str(self.client.create_experiment(name, artifact_location=artifacts))
+
+    def _child(self, number: int) -> str:
+        if number not in self.children:
+            key = f"{self.key}/{number}"
+            tags = {**self.tags, "mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
+            run = self._find(key)
+            if run is None:
+                run = self._create(key, f"trial-{number:03d}", tags)
+                self._log_inputs(run)
+            self.children[number] = run
+        return self.children[number]
+
+    def _find(self, key: str) -> str | None:
+        found = self.client.search_runs([self.experiment], f"tags.`lorasweep.key` = '{key}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _create(self, key: str, name: str, tags: Mapping[str, str]) -> str:
+        full = {**tags, "lorasweep.key": key, "mlflow.user": os.environ.get("USER", "unknown")}
+        run = self.client.create_run(self.experiment, run_name=name, tags=full)
+        return str(run.info.run_id)
+
+    def _log_metrics(self, run: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(k.replace("%", "percent"), float(v), now, step)
+            for step, values in points
+            for k, v in values.items()
+            if math.isfinite(v)
+        ]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run, metrics=metrics[start : start + BATCH])
+
+    def _log_new_params(self, run: str, params: Sequence[Any]) -> None:
+        """Parameters cannot be changed, so those that are there already stay."""
+        known = self.client.get_run(run).data.params
+        self.client.log_batch(run, params=[p for p in params if p.key not in known])
+
+    def _log_inputs(self, run: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(name=source, digest=digest[:36], source_type="local", source=json.dumps({"uri": source})),
+                [InputTag("mlflow.data.context", split.split("/")[0])],
+            )
+            for split, (source, digest) in ((k, v.rsplit("@", 1)) for k, v in self.data.items())
+        ]
+        if inputs:
+            self.client.log_inputs(run, inputs)
+
+    def _log_files(self, run: str, result: TrialResult, folder: Path, *, kept: bool) -> None:
+        if result.samples:
+            rows = [{"prompt": s.prompt, "reference": s.reference, "output": s.output} for s in result.samples]
+            self.client.log_dict(
+                run, {"columns": list(rows[0]), "data": [list(r.values()) for r in rows]}, "samples.json"
+            )
+        if kept and (folder / "adapter").is_dir():
+            self.client.log_artifacts(run, str(folder / "adapter"), "adapter")
+
+
+def _uri(uri: str | None) -> str:
+    """Return the tracking URI; a database in the working directory is what plain `mlflow ui` shows."""
+    if uri is None:
+        uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///")).absolute()
+        provision(path, _create_database)
+        return f"sqlite:///{path}"
+    return uri
+
+
+def _create_database(path: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"sqlite:///{path}", str(path.parent))  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+
+
+def _short(key: str) -> str:
+    """Name a parameter as people do: `r`, not `lora.r`."""
+    return key.split(".")[-1]
+
+
+def _flat_spec(result: TrialResult) -> dict[str, Any]:
+    spec = result.spec
+    return {
+        "r": spec.lora.r,
+        "lora_alpha": spec.lora.lora_alpha,
+        "lora_dropout": spec.lora.lora_dropout,
+        "target_modules": ",".join(spec.lora.target_modules),
+        "learning_rate": spec.train.learning_rate,
+        "batch_size": spec.train.per_device_train_batch_size * spec.train.gradient_accumulation_steps,
+        "lr_scheduler_type": spec.train.lr_scheduler_type,
+        "weight_decay": spec.train.weight_decay,
+        "optim": spec.train.optim,
+        "precision": spec.model.precision,
+        "dtype": spec.model.dtype,
+        "seed": spec.train.seed,
+    }
+
+
+def _final_metrics(result: TrialResult) -> dict[str, float]:
+    """Put the objective under its own name, and what the trial cost."""
+    cost = result.cost
+    values = {
+        **result.metrics,
+        "wall_s": cost.wall_s,
+        "its_per_s": cost.its_per_s,
+        "tokens_per_s": cost.tokens_per_s,
+        "peak_memory_gib": cost.peak_bytes / 2**30,
+        "predicted_memory_gib": cost.predicted_bytes / 2**30,
+        "trainable_parameters": float(cost.trainable_parameters),
+        "trainable_percent": cost.trainable_percent,
+        "adapter_mb": cost.adapter_bytes / 1e6,
+    }
+    return values if result.objective is None else {"objective": result.objective, **values}
