@@ -123,7 +123,10 @@ class AdapterDelta(torch.autograd.Function):
         mask: Tensor | None,
     ) -> Tensor:
         dropped = x_BSD if mask is None else x_BSD * mask
-        ctx.mark_dirty(y_BSO)
+        if y_BSO._is_view():  # int8 layers return views, which must not be changed in place
+            y_BSO = y_BSO.clone()
+        else:
+            ctx.mark_dirty(y_BSO)
         hidden = []
         for run in runs:
             a, b, scale = _weights(linear, run, x_BSD.dtype)

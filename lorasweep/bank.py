@@ -108,18 +108,33 @@ class Bank:
         finally:
             self.layout.runs, self.layout.noise = (), ()
 
-    def losses(
-        self, slots: Sequence[Slot], batches: Sequence[MicroBatch], packed: PackedBatch, steps: Sequence[int]
+    def backward(
+        self,
+        slots: Sequence[Slot],
+        batches: Sequence[MicroBatch],
+        packed: PackedBatch,
+        *,
+        steps: Sequence[int],
+        scale_K: Tensor,
     ) -> Tensor:
-        """Return each slot's loss_K: nats per label token, averaged over its whole effective batch."""
-        device = self.base.device
+        """Add each slot's gradient, times its loss scale, to its buffers, and return loss_K.
+
+        A loss is nats per label token, averaged over the slot's whole effective batch. The base is frozen, so the gradient
+        of the summed losses is each slot's own. Checkpointed activations are computed again in backward, hence both
+        passes see the same layout.
+        """
         blocks = [(slot, len(batch.rows)) for slot, batch in zip(slots, batches, strict=True)]
         with self.rows(blocks, _noise(slots, batches, steps)):
-            logits_TV = self.base.label_logits(
-                packed.ids_BS.to(device), packed.row_T.to(device), packed.column_T.to(device)
-            )
+            loss_K = self._losses(len(slots), packed)
+            (loss_K * scale_K.to(loss_K.device)).sum().backward()  # type: ignore[no-untyped-call]
+        return loss_K.detach()
+
+    def _losses(self, num_slots: int, packed: PackedBatch) -> Tensor:
+        device = self.base.device
+        row_T, column_T = packed.row_T.to(device), packed.column_T.to(device)
+        logits_TV = self.base.label_logits(packed.ids_BS.to(device), row_T, column_T)
         nats_T = nn.functional.cross_entropy(logits_TV.float(), packed.target_T.to(device), reduction="none")
-        loss_K = torch.zeros(len(slots), device=device)
+        loss_K = torch.zeros(num_slots, device=device)
         return loss_K.index_add(0, packed.slot_T.to(device), nats_T * packed.weight_T.to(device))
 
     def adapter(self, slot: Slot) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ def _config(model_id: str, revision: str | None, trust_remote_code: bool) -> Any
     from transformers import AutoConfig
 
     path = model_path(model_id)
-    if path == model_id and (model_id.startswith((".", "/", "~")) or model_id.count("/") > 1):
+    if not Path(path).is_dir() and (model_id.startswith((".", "/", "~")) or model_id.count("/") > 1):
         raise ModelError(
             f"model.id: there is no folder {model_id!r}; give a folder, a hub id such as org/name, or demo"
         )

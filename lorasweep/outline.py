@@ -67,9 +67,10 @@ def _configurations(plan: Plan) -> Iterator[str]:
         spec = plan.spec(point)
         info = plan.info(spec.model)
         count = info.num_trainable(spec.lora.target_modules, spec.lora.r)
+        share = 100 * count / (info.num_parameters + count)
         yield (
-            f"  {words(point) or 'defaults'}: {count:,} trainable ({100 * count / (info.num_parameters + count):.3f}
-            %), " f"{_steps(plan, spec)} steps, {plan.footprint(spec).total / GIB:.2f} GiB alone"
+            f"  {words(point) or 'defaults'}: {count:,} trainable ({share:.3f} %), "
+            f"{_steps(plan, spec)} steps, {plan.footprint(spec).total / GIB:.2f} GiB alone"
         )
     if len(plan.points) > SHOWN:
         yield f"  and {len(plan.points) - SHOWN} more"
@@ -82,9 +83,8 @@ def _steps(plan: Plan, spec: TrialSpec) -> int:
 def _memory(plan: Plan) -> Iterator[str]:
     spec = max(map(plan.spec, plan.points), key=lambda s: plan.footprint(s).total)
     need = plan.footprint(spec, plan.num_slots)
-    parts = ", ".join(
-        f"{getattr(need, name) / GIB:.2f} {name}" for name in ("weights", "adapters", "activations", "logits")
-    )
+    names = ("weights", "adapters", "activations", "logits")
+    parts = ", ".join(f"{getattr(need, name) / GIB:.2f} {name}" for name in names)
     yield f"predicted memory with {plan.num_slots} slots: {need.total / GIB:.2f} GiB ({parts})"
     for device in plan.devices:
         yield f"  {device.description}: {device.free_bytes / GIB:.1f} GiB free"

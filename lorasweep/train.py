@@ -5,6 +5,7 @@ The one training path: a lone trial is a bank with one live slot.
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +91,7 @@ def _adamw(tensors: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.Op
 def _paged_adamw_8bit(tensors: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
     from bitsandbytes.optim import PagedAdamW8bit
 
+    warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")  # it says so, and goes on unpaged
     optimizer: torch.optim.Optimizer = PagedAdamW8bit(
         tensors,
         lr=spec.learning_rate,
@@ -111,10 +113,13 @@ def train_step(bank: Bank, learners: Sequence[Learner]) -> list[float]:
     started = time.perf_counter()
     batches = [next(learner.batches) for learner in learners]
     packed = pack(batches, bank.base.pad_id)
-    loss_K = bank.losses([x.slot for x in learners], batches, packed, [x.micro_step for x in learners])
-    scale_K = torch.tensor([x.scaler.get_scale() for x in learners], device=loss_K.device)
-    # The base is frozen, so the gradient of a sum is each slot's own.
-    (loss_K * scale_K).sum().backward()  # type: ignore[no-untyped-call]
+    loss_K = bank.backward(
+        [x.slot for x in learners],
+        batches,
+        packed,
+        steps=[x.micro_step for x in learners],
+        scale_K=torch.stack([x.scaler.scale(torch.ones((), device=bank.base.device)) for x in learners]),
+    )
     for learner, batch, loss in zip(learners, batches, loss_K.tolist(), strict=True):
         _advance(learner, batch, loss)
     for learner in learners:

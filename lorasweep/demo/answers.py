@@ -1,6 +1,6 @@
 """Questions to the same support desk with the short answers it gives; scored by overlap with the reference.
 
-An answer depends on the topic and on the model asked about, so copying a frequent answer earns a part of the score only.
+An answer depends on the topic and on the model asked about, so repeating a frequent answer earns little.
 """
 
 import random

@@ -23,8 +23,8 @@ HOWTO = {
 }
 ASKS = ("How do I {}?", "How can I {}?", "Please tell me how to {}.", "What is the best way to {}?", "I want to {}.")
 GIVEN = ("Number: {n}, colour: {c}", "Use {c} and {n}.", "It is {c} and takes {n}.", "{n}, {c}")
-OPPOSITES = tuple(
-    ["hot/cold", "wet/dry", "loud/quiet", "old/new", "full/empty", "early/late", "open/closed", "left/right", "up/down", "fast/slow"]
+OPPOSITES = words.split_words(
+    "hot/cold wet/dry loud/quiet old/new full/empty early/late open/closed left/right up/down fast/slow"
 )
 
 

@@ -1,6 +1,6 @@
 """A byte-level BPE tokenizer learnt from the general world only.
 
-The support desk's own words therefore fall into pieces the base already knows, instead of into tokens no one ever trained.
+The support desk's own words therefore fall into pieces the base already knows, not into tokens no one ever trained.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Everyday sentences with their topic: where the base learns the words that customers will use, and to read past asides.
+"""Everyday sentences with their topic: here the base learns the words customers will use, and to read past asides.
 
 It never meets the support desk's product, its intents or its questions; only words such as "drip", "parcel" or "loud".
 """

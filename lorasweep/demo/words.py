@@ -1,6 +1,11 @@
 """The words of the general world, which the base learns from and the support desk never mentions by name."""
 
-PEOPLE = tuple(["Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ida", "Jonas", "Kira", "Leo", "Mira", "Nils", "Olga", "Peter"])
+
+def split_words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+PEOPLE = split_words("Anna Ben Clara David Emma Frank Grace Henry Ida Jonas Kira Leo Mira Nils Olga Peter")
 
 # country -> capital, animal, dish, colour of the flag; all invented, so nothing but training can teach them.
 COUNTRIES = {
@@ -36,15 +41,15 @@ COMPARISONS = (
     ("richer", "poorer"),
     ("stronger", "weaker"),
 )
-GIFTS = tuple(["book", "ball", "cup", "lamp", "key", "map", "ring", "coat", "pen", "clock"])
+GIFTS = split_words("book ball cup lamp key map ring coat pen clock")
 
 CYCLES = (
-    tuple(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]),
-    tuple(["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]),
-    tuple(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v", "w", "x", "y", "z"]),
+    split_words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+    split_words("January February March April May June July August September October November December"),
+    split_words("a b c d e f g h i j k l m n o p q r s t u v w x y z"),
 )
-COLOURS = tuple(["red", "blue", "green", "yellow", "white", "black", "purple", "orange"])
+COLOURS = split_words("red blue green yellow white black purple orange")
 
-LIKED = tuple(["lovely", "great", "wonderful", "excellent", "perfect", "friendly", "delightful", "charming", "superb", "pleasant"])
-DISLIKED = tuple(["awful", "terrible", "horrible", "bad", "boring", "rude", "dreadful", "poor", "nasty", "dull"])
-JUDGED = tuple(["film", "soup", "hotel", "book", "song", "waiter", "room", "play", "concert", "cake", "garden", "teacher", "bus", "hat", "story", "shop"])
+LIKED = split_words("lovely great wonderful excellent perfect friendly delightful charming superb pleasant")
+DISLIKED = split_words("awful terrible horrible bad boring rude dreadful poor nasty dull")
+JUDGED = split_words("film soup hotel book song waiter room play concert cake garden teacher bus hat story shop")

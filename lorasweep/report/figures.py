@@ -27,7 +27,9 @@ def score(value: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """Write a share with its sign: +3.2 % is worse where a drop is meant."""
-    return MISSING if share is None or not math.isfinite(share) else f"{100 * share:+.1f} %"
+    if share is None or not math.isfinite(share):
+        return MISSING
+    return f"{rounded:+.1f} %" if (rounded := round(100 * share, 1)) else "0.0 %"
 
 
 def size(num_bytes: float) -> str:
@@ -40,7 +42,7 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.0f} B"
 
 
-def count(number: int) -> str:
+def count(number: float) -> str:
     """Write parameters in full below a million."""
     if not number:
         return MISSING
@@ -64,11 +66,11 @@ def duration(seconds: float) -> str:
     if not seconds:
         return MISSING
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+        return f"{minutes} m {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} m"
 
 
 def setting(value: object) -> str:

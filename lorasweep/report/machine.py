@@ -1,4 +1,7 @@
-"""The leaderboard for programs: CSV with one row per trial, JSON with everything. Numbers are plain, names are dotted."""
+"""The leaderboard for programs: CSV with one row per trial, JSON with everything.
+
+Numbers are plain and names are dotted.
+"""
 
 import csv
 import io

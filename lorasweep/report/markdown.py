@@ -3,13 +3,19 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from lorasweep.report.columns import Column, columns, headline
+from lorasweep.report.columns import Column, columns, shortened
+from lorasweep.report.endings import headline
 from lorasweep.report.figures import one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
 
 # What could end a cell, start HTML, a link, code or emphasis. An underscore within a word is left to be read.
 SPECIAL = re.compile(r"[\\`*|<>~]|\[(?=.*\]\()|(?<!\w)_|_(?!\w)")
 MAX_REASON = 160
+LEGEND = (
+    "≈1: the validation examples cannot tell it from the best. Intervals cover which examples were asked, not the "
+    "training seed. Forgetting: mean relative drop over the probes, positive is worse. (by K): peak of a process "
+    "in which K trials trained together. ◆: no trial is better in objective, forgetting and size together."
+)
 
 
 def to_markdown(board: Leaderboard) -> str:
@@ -34,7 +40,7 @@ def _table(board: Leaderboard) -> str:
     every = columns(board)
     has_reasons = len(board.ranked) < len(board.rows)
     titles = [escape(column.title) for column in every] + ["reason"] * has_reasons
-    rules = ["---:" if column.is_number else "---" for column in every] + ["---"] * has_reasons
+    rules = ["---" if column.is_text(board.rows) else "---:" for column in every] + ["---"] * has_reasons
     rows = [_cells(every, row) + [_reason(row)] * has_reasons for row in board.rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows))
 
@@ -45,8 +51,7 @@ def _cells(every: Sequence[Column], row: Row) -> list[str]:
 
 
 def _reason(row: Row) -> str:
-    text = headline(row.reason)
-    return escape(text if len(text) <= MAX_REASON else text[: MAX_REASON - 1] + "…")
+    return escape(shortened(headline(row.reason), MAX_REASON))
 
 
 def _below(board: Leaderboard) -> Iterator[str]:
@@ -56,8 +61,4 @@ def _below(board: Leaderboard) -> Iterator[str]:
     if board.fixed:
         yield "**Same for all:** " + ", ".join(f"{escape(k)} = {escape(v)}" for k, v in board.fixed.items())
     yield from (f"**Note:** {escape(note)}" for note in board.notes)
-    yield "*≈1: the validation examples cannot tell it from the best. " + escape(
-        "Intervals cover which examples were asked, not the training seed. Forgetting: mean relative drop over the "
-        "probes, positive is worse. (by K): peak of a process in which K trials trained together. ◆: no trial is better "
-        "in objective, forgetting and size together."
-    ) + "*"  # fmt: skip
+    yield f"*{escape(LEGEND)}*"

@@ -1,7 +1,7 @@
 """Put results in order, and say which of them the data cannot tell apart."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 
 from evaluation.metrics import METRICS
 from evaluation.statistics import Interval, mean_interval, tied_with_best, wilson_interval
@@ -27,7 +27,7 @@ def measured(result: TrialResult, objective: str) -> float | None:
     return finite(result.objective)
 
 
-def can_be_ranked(result: TrialResult, numbers: Iterable[int]) -> bool:
+def can_be_ranked(result: TrialResult, numbers: Container[int | None]) -> bool:
     """Tell whether the trial ran to its end, has a score, and is not another one's double."""
     return (
         result.state is TrialState.COMPLETE and finite(result.objective) is not None and result.same_as not in numbers

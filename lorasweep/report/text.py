@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.report.columns import Column, columns, headline
+from lorasweep.report.columns import Column, columns, shortened
+from lorasweep.report.endings import endings
 from lorasweep.report.figures import one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
 from lorasweep.result import TrialState
 
-GAP = 2  # blanks between columns
+GAP = 2  # blanks between columns: one of padding, one in place of the box's line
 STYLES = {
     TrialState.COMPLETE: "",
     TrialState.PRUNED: "dim",
@@ -23,6 +23,11 @@ STYLES = {
     TrialState.FAILED: "red",
 }
 MAX_CELL = 28  # a long module list may not push every number off the screen
+
+
+def to_text(board: Leaderboard, width: int | None = None, max_rows: int = 30) -> RenderableType:
+    """Return what `rich.print` shows; `width` narrows it below the terminal's."""
+    return Printed(board, width, max_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Printed:
         width = min(self.width or options.max_width, options.max_width)
         every = columns(self.board)
         kept = fitting(every, self.board.rows, width)
-        yield from (Padding(line, (0, 0, 0, 0)) for line in _head(self.board))
+        yield from _head(self.board)
         yield _table(kept, self.board.rows[: self.max_rows])
         yield from _foot(self.board, [c.title for c in every if c not in kept], self.max_rows, width)
 
@@ -60,8 +65,7 @@ def _width(column: Column, rows: Sequence[Row]) -> int:
 
 
 def _cell(column: Column, row: Row) -> str:
-    text = column.cell(row)
-    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+    return shortened(column.cell(row), MAX_CELL)
 
 
 def _head(board: Leaderboard) -> Iterator[RenderableType]:
@@ -73,7 +77,7 @@ def _head(board: Leaderboard) -> Iterator[RenderableType]:
 
 
 def _table(kept: Sequence[Column], rows: Sequence[Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP, 0, 0), pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for column in kept:
         table.add_column(Text(column.title), justify="right" if _is_right(column, rows) else "left", no_wrap=True)
     for row in rows:
@@ -83,7 +87,7 @@ def _table(kept: Sequence[Column], rows: Sequence[Row]) -> Table:
 
 
 def _is_right(column: Column, rows: Sequence[Row]) -> bool:
-    return column.key != "rank" and not any(isinstance(column.value(row), str) for row in rows)
+    return column.key != "rank" and not column.is_text(rows)
 
 
 def _foot(board: Leaderboard, left_out: Sequence[str], max_rows: int, width: int) -> Iterator[RenderableType]:
@@ -106,14 +110,5 @@ def _lines(board: Leaderboard, left_out: Sequence[str], max_rows: int, width: in
     if board.fixed:
         yield "Same for all: " + ", ".join(f"{key}={value}" for key, value in board.fixed.items())
     yield from (f"Note: {one_line(note)}" for note in board.notes)
-    yield from _reasons(board.rows)
-
-
-def _reasons(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield each reason once, with the trials that ended for it."""
-    trials: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row.rank is None:
-            trials.setdefault((row.result.state.value, headline(row.reason)), []).append(str(row.number))
-    for (state, reason), numbers in trials.items():
-        yield f"{state.capitalize()}: trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {reason}"
+    for ending in endings(board.rows):
+        yield f"{ending.state.value.capitalize()}: {ending.who}: {ending.headline}"

@@ -1,0 +1,147 @@
+"""The leaderboard as one HTML file that asks nothing of the network. Whatever a user wrote is escaped by Jinja."""
+
+import base64
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from lorasweep.report import figures, svg
+from lorasweep.report.advice import describe
+from lorasweep.report.columns import Column, columns, memory
+from lorasweep.report.endings import endings
+from lorasweep.report.leaderboard import Leaderboard, Row
+from lorasweep.report.settings import overrides
+
+SCRIPT = "leaderboard.js.j2"
+MAX_CURVES = 60  # beyond, a chart is a smear
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A table cell: its text, what it sorts by, and a drawing beside the text."""
+
+    key: str
+    text: str
+    sort: str
+    drawing: Markup | str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A figure of the winner worth a large print."""
+
+    title: str
+    value: str
+    detail: str = ""
+
+
+def to_html(board: Leaderboard) -> str:
+    """Return the page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: figures.printable(value) if type(value) is str else value,
+    )
+    script = environment.get_template(SCRIPT).render()
+    every = _columns(board)
+    page = environment.get_template("leaderboard.html.j2").render(
+        board=board,
+        columns=every,
+        cells=[_cells(board, every, row) for row in board.rows],
+        tiles=list(_tiles(board)),
+        overrides=overrides(board.winner.result) if board.winner else "",
+        chart=_chart(board),
+        script=Markup(script),
+        script_hash=_hash(script),
+        figures=figures,
+        endings=endings(board.rows),
+    )
+    return page.rstrip("\n") + "\n"
+
+
+def _hash(script: str) -> str:
+    """Name the one script that the page's security policy lets run."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _columns(board: Leaderboard) -> list[Column]:
+    """Return the columns with room for a curve; the state stands in the first column, where everyone sees it."""
+    curve = Column("curve", "curve", 99, f"{board.objective} at each rung", lambda row: "", lambda row: None)
+    found = [column for column in columns(board) if column.key != "state"]
+    place = next(i for i, column in enumerate(found) if column.key == "objective") + 1
+    return [*found[:place], curve, *found[place:]] if _curves(board) else found
+
+
+def _cells(board: Leaderboard, every: Sequence[Column], row: Row) -> list[Cell]:
+    drawings = {"interval": _bar(board, row), "curve": _spark(board, row)}
+    return [Cell(c.key, c.cell(row), _sort(c.value(row)), drawings.get(c.key, "")) for c in every]
+
+
+def _spark(board: Leaderboard, row: Row) -> Markup | str:
+    mine = curve_of(row, board.objective)
+    return svg.spark(mine, [*_curves(board), mine]) if mine else ""
+
+
+def _curves(board: Leaderboard) -> list[list[tuple[float, float]]]:
+    return [curve for row in board.ranked if (curve := curve_of(row, board.objective))]
+
+
+def _sort(value: float | str | None) -> str:
+    """Numbers sort as numbers; what is missing or not a number is empty, and stays last."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return str(value)
+
+
+def _bar(board: Leaderboard, row: Row) -> Markup | str:
+    every = [other.interval for other in board.ranked if other.interval]
+    if row.interval is None or board.winner is None or board.winner.objective is None:
+        return ""
+    return svg.interval_bar(row.interval, every, board.winner.objective)
+
+
+def curve_of(row: Row, objective: str) -> list[tuple[float, float]]:
+    """Return what the trial reported of its objective at each rung."""
+    points = ((point.step, point.metrics.get(objective)) for point in row.result.history)
+    return [(step, value) for step, value in points if value is not None and math.isfinite(value)]
+
+
+def _chart(board: Leaderboard) -> Markup | str:
+    """Draw all curves, the winner's last and so on top."""
+    shown = [(row, curve) for row in board.rows[:MAX_CURVES] if len(curve := curve_of(row, board.objective)) > 1]
+    framing = [curve for row, curve in shown if row.is_tied_with_best] or [curve for _, curve in shown]
+    ends = [curve[-1:] for row, curve in shown if row.rank]
+    lines = [(describe(row, board.swept), _kind(row), curve) for row, curve in reversed(shown)]
+    return svg.curves(lines, [*framing, *ends]) if shown else ""
+
+
+def _kind(row: Row) -> str:
+    if row.rank == 1:
+        return "first"
+    return "tied" if row.is_tied_with_best else "other"
+
+
+def _tiles(board: Leaderboard) -> Iterator[Tile]:
+    winner = board.winner
+    if winner is None:
+        return
+    bounds = winner.interval
+    detail = f"95% {figures.score(bounds.low)} to {figures.score(bounds.high)}" if bounds else ""
+    yield Tile(f"{board.objective}, validation", figures.score(winner.objective), detail)
+    for name, value in board.test_metrics.items():
+        yield Tile(f"{name}, test", figures.score(value), "chose nothing" if name == board.objective else "")
+    cost = winner.result.cost
+    if winner.forgetting is not None:
+        counted = sum(not probe.note for probe in winner.result.probes)
+        yield Tile("forgetting", figures.percent(winner.forgetting), f"mean of {counted} probes")
+    yield Tile("trainable", figures.count(cost.trainable_parameters), figures.share_of_model(cost.trainable_percent))
+    yield Tile("peak memory", memory(winner), f"predicted {figures.size(cost.predicted_bytes)}")
+    yield Tile("time", figures.duration(cost.wall_s), f"{figures.rate(cost.its_per_s)} it/s")
