@@ -134,11 +134,14 @@ def _run(raw: dict[str, Any], text: str) -> int:
 
     plan = make_plan(raw)
     print(headline(plan), flush=True)
-    from lorasweep.report import print_board
+    from rich.console import Console
+
+    from lorasweep.report.text import to_text
     from lorasweep.run import run_sweep
 
     board, folder, is_finished = run_sweep(plan, text)
-    print_board(board)
+    console = Console()
+    console.print(to_text(board, console.width))
     print(f"\nfull leaderboard: {folder}/leaderboard.html (also .md .csv .json)")
     if plan.config.tracking.backend == "mlflow":
         print(f"every run: mlflow ui{_store(plan.config.tracking.uri)}")

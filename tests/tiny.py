@@ -18,7 +18,7 @@ def config_of(kind: str) -> Any:
     """Return a two-layer configuration: grouped-query attention, tied embeddings where the architecture ties them."""
     from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": VOCAB,
         "hidden_size": WIDTH,
         "intermediate_size": 128,

@@ -50,7 +50,7 @@ def spark(curve: Curve, every: Sequence[Curve]) -> Markup:
 
 
 def curves(lines: Sequence[tuple[str, str, Curve]], framing: Sequence[Curve]) -> Markup:
-    """Draw named curves: (name, class, points). `framing` sets the range, so that no diverged trial flattens the rest."""
+    """Draw curves: (name, class, points). `framing` sets the range, so that no diverged trial flattens the rest."""
     x, y = _axes([curve for _, _, curve in lines], framing, (56, 620), (220, 14))
     marks = [*_grid(x, y)]
     for name, kind, curve in lines:

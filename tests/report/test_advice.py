@@ -1,0 +1,74 @@
+"""The recommendation says what to use, what is as good for less, and how sure that is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.result import Cost, TrialResult, TrialState
+
+Make = Callable[..., TrialResult]
+YES, NO = (1.0,) * 40, (0.0,) * 40
+NEARLY = (0.0, *YES[1:])
+
+
+def advice(*results: TrialResult, **more: Any) -> str:
+    return build_leaderboard(results, name="s", question="q", objective="accuracy", **more).recommendation
+
+
+def sized(result: TrialResult, parameters: int, forgetting: float) -> TrialResult:
+    return replace(result, cost=Cost(trainable_parameters=parameters), metrics={"forgetting": forgetting})
+
+
+def test_it_names_the_winner_by_what_was_swept(trial: Make) -> None:
+    text = advice(trial(0, scores=YES, params={"lora.r": 4}), trial(1, scores=NO, params={"lora.r": 8}))
+    assert text.startswith("Use trial 0 (r=4): accuracy 1.000 (95% interval 0.912 to 1.000) on validation.")
+
+
+def test_it_counts_the_trials_that_cannot_be_told_from_the_winner(board: Leaderboard) -> None:
+    others = sum(row.is_tied_with_best for row in board.ranked) - 1
+    assert 0 < others < 12
+    assert f"{others} of the other 12 complete trials cannot be told from it on 150 " in board.recommendation
+
+
+def test_it_says_when_the_winner_is_better_beyond_chance(trial: Make) -> None:
+    text = advice(trial(0, scores=YES), trial(1, scores=NO))
+    assert "better than the only other complete trial on the same 40 validation examples, beyond chance" in text
+
+
+def test_it_offers_the_cheapest_of_the_tied(trial: Make) -> None:
+    text = advice(sized(trial(0, scores=YES), 900, 0.05), sized(trial(1, scores=NEARLY), 300, 0.02))
+    assert "The cheapest of these is trial 1" in text
+    assert "300 trainable parameters instead of 900, forgetting +2.0 % instead of +5.0 %" in text
+
+
+def test_it_offers_the_tied_trial_that_forgets_least(trial: Make) -> None:
+    text = advice(sized(trial(0, scores=YES), 300, 0.05), sized(trial(1, scores=NEARLY), 900, -0.01))
+    assert "forgets least is trial 1 (r=8): forgetting -1.0 % instead of +5.0 %." in text
+
+
+def test_it_offers_nothing_that_is_clearly_worse(trial: Make) -> None:
+    text = advice(sized(trial(0, scores=YES), 900, 0.05), sized(trial(1, scores=NO), 300, 0.0))
+    assert "cheapest" not in text and "forgets least" not in text
+
+
+def test_it_admits_a_single_seed(trial: Make) -> None:
+    assert "trained once, with one seed" in advice(trial(0))
+
+
+def test_it_tells_how_often_finalists_were_repeated(trial: Make) -> None:
+    assert "trained again with 3 more seeds" in advice(trial(0), num_repeats=3)
+
+
+def test_it_claims_no_certainty_without_scores_per_example(trial: Make) -> None:
+    bare = [trial(n, scores=(), objective=0.5) for n in (0, 1)]
+    assert "nobody can say how sure the order is" in advice(*bare)
+
+
+def test_it_gives_the_score_on_the_test_split(trial: Make) -> None:
+    assert "it scores 0.250" in advice(trial(0), test_metrics={"accuracy": 0.25})
+
+
+def test_it_recommends_nothing_when_nothing_was_completed(trial: Make) -> None:
+    lost = [trial(n, state=state) for n, state in enumerate((TrialState.FAILED, TrialState.INFEASIBLE))]
+    assert advice(*lost).startswith("No trial can be recommended (1 failed, 1 infeasible)")

@@ -1,0 +1,77 @@
+"""The leaderboard in a terminal."""
+
+from collections.abc import Callable
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.report.render import to_text
+from lorasweep.result import TrialResult
+
+Make = Callable[..., TrialResult]
+
+
+def printed(board: Leaderboard, width: int, max_rows: int = 30) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(to_text(board, max_rows=max_rows))
+    return capture.get()
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 160])
+def test_no_line_is_wider_than_the_terminal(board: Leaderboard, width: int) -> None:
+    assert max(cell_len(line) for line in printed(board, width).splitlines()) <= width
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_number_is_cut(board: Leaderboard, width: int) -> None:
+    assert "…" not in printed(board, width)
+
+
+def test_the_most_important_columns_stay_in_a_narrow_terminal(board: Leaderboard) -> None:
+    header = next(line for line in printed(board, 80).splitlines() if line.startswith("#"))
+    assert header.split()[:6] == ["#", "trial", "r", "lora_alpha", "target_modules", "accuracy"]
+
+
+def test_it_names_the_columns_left_out_and_where_they_are(board: Leaderboard) -> None:
+    text = " ".join(printed(board, 80).split())
+    assert "columns left out at 80 characters" in text and "tokens/s" in text and "leaderboard.html" in text
+
+
+def test_nothing_is_left_out_where_there_is_room(board: Leaderboard) -> None:
+    assert "left out" not in printed(board, 300)
+
+
+def test_memory_says_how_many_trials_shared_it(board: Leaderboard) -> None:
+    assert "2.3 GiB (by 6)" in printed(board, 200)
+
+
+def test_a_traceback_is_told_by_its_last_line(board: Leaderboard) -> None:
+    assert "Failed: trial 6: RuntimeError: the loss is not finite at step 12" in printed(board, 160)
+
+
+def test_trials_that_ended_alike_share_a_line(board: Leaderboard) -> None:
+    assert "Pruned: trials 2, 9, 14: stopped at step 50" in printed(board, 160)
+
+
+def test_rows_beyond_the_limit_are_counted(board: Leaderboard) -> None:
+    assert "13 more rows are in leaderboard.html" in printed(board, 100, max_rows=5)
+
+
+def test_module_lists_are_not_read_as_markup(trial: Make) -> None:
+    results = [trial(0), trial(1)]
+    for result, modules in zip(results, ("[bold]", "[q_proj,v_proj]"), strict=True):
+        result.params["lora.target_modules"] = modules
+    board = build_leaderboard(results, name="[red]", question="q", objective="accuracy")
+    assert "[bold]" in printed(board, 100) and "[red]" in printed(board, 100)
+
+
+def test_a_setting_without_effect_is_a_dash(trial: Make) -> None:
+    schedules = ("constant", "linear", "cosine")
+    results = [trial(n, params={"train.lr_scheduler_type": s, "train.warmup_steps": n / 10}, cost=trial(0).cost)
+               for n, s in enumerate(schedules)]  # fmt: skip
+    board = build_leaderboard(results, name="s", question="q", objective="accuracy")
+    row = next(line for line in printed(board, 100).splitlines() if " constant " in line)
+    assert row.split("constant")[1].split()[0] == "—"
