@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from evaluation.scoring import LabelLogits, Likelihoods, RowsHook, TokenSequence, completion_logprobs
+from evaluation.trees import TreeLogits, tree_logprobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,7 @@ def option_choices(
     label_logits: LabelLogits,
     questions: Sequence[Sequence[TokenSequence]],
     *,
+    tree_logits: TreeLogits | None = None,
     batch_rows: int,
     pad_id: int,
     copies: int = 1,
@@ -36,12 +39,15 @@ def option_choices(
 ) -> OptionChoices:
     """Answer multiple choice: each question is its options, every one the same prompt with another completion.
 
-    The first of equally likely options wins. Arguments as for `completion_logprobs`.
+    The first of equally likely options wins. With `tree_logits` every prompt is read once instead of once per option.
+    Other arguments as for `completion_logprobs`.
     """
-    options = [option for question in questions for option in question]
-    scored = completion_logprobs(
-        label_logits, options, batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device
+    ask = (
+        partial(tree_logprobs, tree_logits, questions)
+        if tree_logits
+        else partial(completion_logprobs, label_logits, [o for q in questions for o in q])
     )
+    scored = ask(batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device)
     num_options = [len(question) for question in questions]
     return OptionChoices(
         by_sum=_choose(scored.logprobs, num_options),

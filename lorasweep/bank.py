@@ -119,9 +119,9 @@ class Bank:
     ) -> Tensor:
         """Add each slot's gradient, times its loss scale, to its buffers, and return loss_K.
 
-        A loss is nats per label token, averaged over the slot's whole effective batch. The base is frozen, so the gradient
-        of the summed losses is each slot's own. Checkpointed activations are computed again in backward, hence both
-        passes see the same layout.
+        A loss is nats per label token, averaged over the slot's whole effective batch. The base is frozen, so the
+        gradient of the summed losses is each slot's own. Checkpointed activations are computed again in backward,
+        hence both passes see the same layout.
         """
         blocks = [(slot, len(batch.rows)) for slot, batch in zip(slots, batches, strict=True)]
         with self.rows(blocks, _noise(slots, batches, steps)):

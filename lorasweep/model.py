@@ -166,6 +166,24 @@ class Base:
             self._gather = None
         return logits
 
+    def tree_logits(
+        self, ids_BS: Tensor, positions_BS: Tensor, mask_B1SS: Tensor, row_T: Tensor, column_T: Tensor
+    ) -> Tensor:
+        """Return logits_TV of rows whose tokens see what the mask says."""
+        self._gather = (row_T, column_T)
+        try:
+            logits: Tensor = self.model(
+                input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask_B1SS, use_cache=False
+            ).logits
+        finally:
+            self._gather = None
+        return logits
+
+    @property
+    def can_mask_freely(self) -> bool:
+        """Tell whether attention takes an arbitrary mask; fused kernels know causal ones only."""
+        return bool(self.model.config._attn_implementation == "sdpa")
+
     def gather_hidden(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand only the wanted positions to the head, before it and whatever the model does to its logits run."""
         if self._gather is None:

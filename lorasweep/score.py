@@ -108,7 +108,8 @@ def _sequence(row: TokenRow, completion: tuple[int, ...] | None = None) -> Token
 
 def _choose(asked: Asked, rows: Sequence[TokenRow]) -> OptionChoices:
     questions = [[_sequence(row, option) for option in row.options] for row in rows]
-    return _ask(asked, partial(option_choices, asked.base.label_logits, questions))
+    trees = asked.base.tree_logits if asked.base.can_mask_freely else None
+    return _ask(asked, partial(option_choices, asked.base.label_logits, questions, tree_logits=trees))
 
 
 def _likelihoods(asked: Asked, rows: Sequence[TokenRow]) -> Likelihoods:

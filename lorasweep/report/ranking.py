@@ -95,4 +95,4 @@ def _costs(result: TrialResult, sign: int) -> tuple[float, float, float]:
 
 
 def _dominates(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
-    return all(a <= b for a, b in zip(first, second, strict=True))
+    return first != second and all(a <= b for a, b in zip(first, second, strict=True))
