@@ -139,16 +139,17 @@ def _run(raw: dict[str, Any], text: str) -> int:
     from lorasweep.report.text import to_text
     from lorasweep.run import run_sweep
 
-    board, folder, is_finished = run_sweep(plan, text)
+    outcome = run_sweep(plan, text)
     console = Console()
-    console.print(to_text(board, console.width))
-    print(f"\nfull leaderboard: {folder}/leaderboard.html (also .md .csv .json)")
-    if plan.config.tracking.backend == "mlflow":
-        print(f"every run: mlflow ui{_store(plan.config.tracking.uri)}")
-    if not is_finished:
+    console.print(to_text(outcome.board, console.width))
+    print(f"\nfull leaderboard: {outcome.folder}/leaderboard.html (also .md .csv .json)")
+    if outcome.page:
+        store = _store(plan.config.tracking.uri)
+        print(f"every run: mlflow ui{store}, then http://127.0.0.1:5000/{outcome.page}")
+    if not outcome.is_finished:
         print("stopped before the end; run the same command to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0 if any(row.rank is not None for row in board.rows) else EXIT_FAILED
+    return 0 if any(row.rank is not None for row in outcome.board.rows) else EXIT_FAILED
 
 
 def _store(uri: str | None) -> str:

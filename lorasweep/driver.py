@@ -7,10 +7,11 @@ ledger before anyone else hears of it.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 from lorasweep.executors.base import Executor
@@ -278,9 +279,7 @@ class Driver:
 
     def _export(self, result: TrialResult) -> None:
         def write() -> None:
-            winner = self.winner()
-            kept = winner is not None and winner.number == result.number
-            self.tracker.export(result, self.ledger.trial_folder(result.number), kept=kept)
+            self.tracker.export(result)
             self.ledger.mark_exported(result.number)
 
         self._tracked(write)
@@ -291,6 +290,15 @@ class Driver:
             write()
         except Exception as error:  # whatever a tracking server's client raises
             log.warning("tracking failed (%s); it will be caught up when the same command runs again", error)
+
+    def close_tracker(self, note: str, files: Sequence[Path]) -> None:
+        """Put the leaderboard where the sweep is tracked, with the winner's scores and adapter."""
+        winner = self.winner()
+        metrics = {f"test/{k}": v for k, v in self.test_metrics.items()}
+        if winner is not None and winner.objective is not None:
+            metrics["objective"] = winner.objective
+        adapter = self.ledger.adapter_folder(winner.number) if winner else None
+        self._tracked(lambda: self.tracker.end(note, files, metrics, adapter, finished=not self.is_stopping))
 
     def _score_winner(self) -> None:
         """Score the winner on the test split, once; selection never sees it."""

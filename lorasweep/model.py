@@ -182,7 +182,7 @@ class Base:
     @property
     def can_mask_freely(self) -> bool:
         """Tell whether attention takes an arbitrary mask; fused kernels know causal ones only."""
-        return bool(self.model.config._attn_implementation == "sdpa")
+        return bool(getattr(self.model.config, "_attn_implementation", "") == "sdpa")
 
     def gather_hidden(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand only the wanted positions to the head, before it and whatever the model does to its logits run."""

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.score import is_maximized
 from lorasweep.spec import digest
 from lorasweep.study import Study
-from lorasweep.tracking import make_tracker
+from lorasweep.tracking import Opening, Tracker, make_tracker
 from lorasweep.worker import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,18 @@ def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
     return Path(config.output_dir) / f"{config.sweep.name}-{digest(kept)[:8]}"
 
 
-def run_sweep(plan: Plan, text: str) -> tuple[Leaderboard, Path, bool]:
-    """Run a sweep; return its leaderboard, its folder, and whether it came to its end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run left behind. `page` is the address of its view inside the tracker's web page."""
+
+    board: Leaderboard
+    folder: Path
+    page: str
+    is_finished: bool
+
+
+def run_sweep(plan: Plan, text: str) -> Outcome:
+    """Run a sweep, or what is left of it.
 
     Raises:
         AlreadyRunning: another process runs this sweep.
@@ -57,40 +68,55 @@ def run_sweep(plan: Plan, text: str) -> tuple[Leaderboard, Path, bool]:
         ledger.close()
 
 
-def _run(plan: Plan, text: str, ledger: Ledger) -> tuple[Leaderboard, Path, bool]:
+def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
+    facts = provenance()
+    study, tracker = _open_study(plan, ledger), _open_tracker(plan, text, ledger, facts)
+    driver = Driver(plan, study, ledger, tracker, make_display(plan), _seats(plan), facts)
+    with _interruptible(driver):
+        driver.run()
+    board = _report(driver)
+    return Outcome(board=board, folder=ledger.folder, page=tracker.page, is_finished=not driver.is_stopping)
+
+
+def _open_study(plan: Plan, ledger: Ledger) -> Study:
     config = plan.config
-    study = Study(
+    return Study(
         ledger.folder / "study.db",
         config.study,
         plan.domains,
         maximize=is_maximized(config.eval.objective),
         num_rungs=config.eval.rungs,
     )
-    facts = provenance()
+
+
+def _open_tracker(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> Tracker:
+    config = plan.config
     tracker = make_tracker(config.tracking, config.sweep.name, str(ledger.folder))
     device = ", ".join(d.description for d in plan.devices)
-    tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": config.eval.objective}
-    tracker.begin(text, tags, _data(plan))
-    driver = Driver(plan, study, ledger, tracker, make_display(plan), _seats(plan), facts)
-    with _interruptible(driver):
-        driver.run()
+    objective = config.eval.objective
+    tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective}
+    tracker.begin(
+        Opening(config=text, tags=tags, data=_data(plan), swept=tuple(plan.domains), maximize=is_maximized(objective))
+    )
+    return tracker
+
+
+def _report(driver: Driver) -> Leaderboard:
+    """Write the leaderboard, keep the best adapters, and close the sweep's run."""
+    ledger, config = driver.ledger, driver.plan.config
+    results = list(ledger.results.values())
     board = build_leaderboard(
-        [r for r in ledger.results.values() if r.same_as is None],
+        [r for r in results if r.same_as is None],
         name=config.sweep.name,
         question=config.sweep.question,
         objective=config.eval.objective,
-        num_repeats=sum(r.same_as is not None for r in ledger.results.values()) + plan.num_same,
+        num_repeats=sum(r.same_as is not None for r in results) + driver.plan.num_same,
         test_metrics=driver.test_metrics or None,
     )
     files = write_reports(board, ledger.folder)
     _drop_adapters(board, ledger, config.study.keep_adapters)
-    note = (ledger.folder / "leaderboard.md").read_text()
-    winner = driver.winner()
-    metrics = {f"test/{k}": v for k, v in driver.test_metrics.items()}
-    if winner is not None and winner.objective is not None:
-        metrics["objective"] = winner.objective
-    driver._tracked(lambda: tracker.end(note, files, metrics, finished=not driver.is_stopping))
-    return board, ledger.folder, not driver.is_stopping
+    driver.close_tracker((ledger.folder / "leaderboard.md").read_text(), files)
+    return board
 
 
 def _data(plan: Plan) -> dict[str, str]:

@@ -10,12 +10,14 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
 from lorasweep.files import provision
+from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.result import Rung, TrialResult, TrialState
 
 log = logging.getLogger(__name__)
@@ -29,24 +31,41 @@ STATUS = {
 BATCH = 900  # a tracking server takes 1000 metrics in one call
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What is known of a sweep when it begins. `data` maps a split to its `source@digest`."""
+
+    config: str
+    tags: Mapping[str, str]
+    data: Mapping[str, str]
+    swept: Sequence[str]
+    maximize: bool
+
+
 class Tracker(Protocol):
     """Where results are shown. The ledger is what counts; a tracker may fail and be caught up later."""
 
-    def begin(self, config: str, tags: Mapping[str, str], data: Mapping[str, str]) -> None: ...
+    page: str
+
+    def begin(self, opening: "Opening") -> None: ...
 
     def start(self, number: int, params: Mapping[str, Any]) -> None: ...
 
     def rung(self, event: Rung) -> None: ...
 
-    def export(self, result: TrialResult, folder: Path, *, kept: bool) -> None: ...
+    def export(self, result: TrialResult) -> None: ...
 
-    def end(self, note: str, files: Sequence[Path], metrics: Mapping[str, float], *, finished: bool) -> None: ...
+    def end(
+        self, note: str, files: Sequence[Path], metrics: Mapping[str, float], adapter: Path | None, *, finished: bool
+    ) -> None: ...
 
 
 class NullTracker:
     """Records nothing."""
 
-    def begin(self, config: str, tags: Mapping[str, str], data: Mapping[str, str]) -> None:
+    page = ""
+
+    def begin(self, opening: "Opening") -> None:
         """Do nothing."""
 
     def start(self, number: int, params: Mapping[str, Any]) -> None:
@@ -55,10 +74,12 @@ class NullTracker:
     def rung(self, event: Rung) -> None:
         """Do nothing."""
 
-    def export(self, result: TrialResult, folder: Path, *, kept: bool) -> None:
+    def export(self, result: TrialResult) -> None:
         """Do nothing."""
 
-    def end(self, note: str, files: Sequence[Path], metrics: Mapping[str, float], *, finished: bool) -> None:
+    def end(
+        self, note: str, files: Sequence[Path], metrics: Mapping[str, float], adapter: Path | None, *, finished: bool
+    ) -> None:
         """Do nothing."""
 
 
@@ -85,19 +106,19 @@ class MlflowTracker:
             raise ConfigError([f"tracking.uri: {uri} cannot be used: {str(error).splitlines()[0]}"]) from error
         self.name = name
         self.key = key
-        self.parent = ""
+        self.parent = self.page = ""
         self.children: dict[int, str] = {}
 
-    def begin(self, config: str, tags: Mapping[str, str], data: Mapping[str, str]) -> None:
-        """Open the sweep's parent run, or find it again."""
+    def begin(self, opening: "Opening") -> None:
+        """Open the sweep's parent run, or find it again, and save a view of its trials."""
         run = self._find(self.key)
-        self.parent = run or self._create(self.key, self.name, {**tags, "lorasweep.kind": "sweep"})
+        self.tags, self.data = dict(opening.tags), dict(opening.data)
+        self.parent = run or self._create(self.key, self.name, {**self.tags, "lorasweep.kind": "sweep"})
         self.client.set_terminated(self.parent, "RUNNING")
-        self.client.log_text(self.parent, config, "config.yaml")
-        self.tags = dict(tags)
-        self.data = dict(data)
+        self.client.log_text(self.parent, opening.config, "config.yaml")
         if not run:
             self._log_inputs(self.parent)
+        self._save_view(opening)
 
     def start(self, number: int, params: Mapping[str, Any]) -> None:
         """Open a trial's child run, so that it can be watched."""
@@ -110,13 +131,12 @@ class MlflowTracker:
         """Log what a trial reported."""
         self._log_metrics(self._child(event.number), [(event.step, {f"eval/{k}": v for k, v in event.metrics.items()})])
 
-    def export(self, result: TrialResult, folder: Path, *, kept: bool) -> None:
+    def export(self, result: TrialResult) -> None:
         """Log a trial's whole result; repeating it changes nothing."""
         from mlflow.entities import Param, RunTag
 
         run = self._child(result.number)
-        fixed = {"trial": result.number, **_flat_spec(result)}
-        params = {**fixed, **{_short(k): v for k, v in result.params.items()}}
+        params = {**_flat_spec(result), **{_short(k): v for k, v in result.params.items()}}
         tags = {
             "state": result.state.value,
             "base": result.spec.model.id,
@@ -129,16 +149,28 @@ class MlflowTracker:
         self._log_metrics(run, [(p.step, p.metrics) for p in result.history])
         step = result.history[-1].step if result.history else 0
         self._log_metrics(run, [(step, _final_metrics(result))])
-        self._log_files(run, result, folder, kept=kept)
+        self._log_samples(run, result)
         self.client.set_terminated(run, STATUS[result.state], int(result.ended_s * 1000))
 
-    def end(self, note: str, files: Sequence[Path], metrics: Mapping[str, float], *, finished: bool) -> None:
+    def end(
+        self, note: str, files: Sequence[Path], metrics: Mapping[str, float], adapter: Path | None, *, finished: bool
+    ) -> None:
         """Put the leaderboard on the parent run and close it."""
         self.client.set_tag(self.parent, "mlflow.note.content", note)
         for file in files:
             self.client.log_artifact(self.parent, str(file))
+        if adapter is not None and adapter.is_dir():
+            self.client.log_artifacts(self.parent, str(adapter), "adapter")
         self._log_metrics(self.parent, [(0, dict(metrics))])
         self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
+
+    def _save_view(self, opening: "Opening") -> None:
+        name = Path(self.key).name
+        params = [_short(k) for k in opening.swept]
+        now_ms = int(time.time() * 1000)
+        tag = saved_view(name, self.parent, "objective", maximize=opening.maximize, params=params, created_ms=now_ms)
+        self.client.set_experiment_tag(self.experiment, *tag)
+        self.page = f"#/experiments/{self.experiment}/runs?viewStateShareKey={view_key(name)}"
 
     def _experiment(self, name: str, uri: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -199,14 +231,10 @@ class MlflowTracker:
         if inputs:
             self.client.log_inputs(run, inputs)
 
-    def _log_files(self, run: str, result: TrialResult, folder: Path, *, kept: bool) -> None:
+    def _log_samples(self, run: str, result: TrialResult) -> None:
         if result.samples:
-            rows = [{"prompt": s.prompt, "reference": s.reference, "output": s.output} for s in result.samples]
-            self.client.log_dict(
-                run, {"columns": list(rows[0]), "data": [list(r.values()) for r in rows]}, "samples.json"
-            )
-        if kept and (folder / "adapter").is_dir():
-            self.client.log_artifacts(run, str(folder / "adapter"), "adapter")
+            rows = [[s.prompt, s.reference, s.output] for s in result.samples]
+            self.client.log_dict(run, {"columns": ["prompt", "reference", "output"], "data": rows}, "samples.json")
 
 
 def _uri(uri: str | None) -> str:

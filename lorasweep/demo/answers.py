@@ -1,6 +1,7 @@
 """Questions to the same support desk with the short answers it gives; scored by overlap with the reference.
 
-An answer depends on the topic and on the model asked about, so repeating a frequent answer earns little.
+An answer names the topic and the model asked about, then gives steps that depend on both: part of the score is to be
+had by learning the desk's style, the rest by learning the product.
 """
 
 import random
@@ -13,24 +14,20 @@ NUM_ROWS = {"train": 700, "validation": 100, "test": 150}
 # model -> the number its answers mention and the colour of its parts
 MODELS: Mapping[str, tuple[int, str]] = {"Mini": (5, "white"), "Duo": (10, "green"), "Max": (20, "black")}
 
-# topic -> the answer; {n} and {c} come from the model.
-ANSWERS = {
-    "empty the tank": "Pull the {c} lid up, turn the tank over the sink and wait {n} minutes until it is dry.",
-    "wash the soak pad": "Rinse the soak pad in warm water for {n} minutes and never put it in the machine.",
-    "restart it": "Press the {c} button for {n} seconds until the glow ring turns blue, then let go.",
-    "pair it with my phone": "Hold the phone near the glow ring, open the app and type the code within {n} minutes.",
-    "stop the drip arm": "Tap the drip arm twice, it goes back to the {c} dock after {n} seconds.",
-    "charge the battery": "Put it on the {c} dock for {n} hours and keep the glow ring free.",
-    "reset the root probe": "Pull the root probe out of the soil, wipe it and push the {c} key for {n} seconds.",
-    "make it quiet": "Choose night mode in the app, then the pump runs {n} minutes later and half as loud.",
-    "plan a holiday": "Open the plan in the app, pick the days and fill the tank with {n} cups of water.",
-    "return it": "Send it back in the {c} box within {n} days and we pay the full price.",
-    "track my parcel": "Look for the {c} mail we sent, the link in it shows the parcel for {n} days.",
-    "change my password": "Choose login in the app, ask for a new password and use the code within {n} minutes.",
-    "stop a leak": "Check the {c} seal under the tank, press it down and watch the floor for {n} minutes.",
-    "remove green slime": "Fill the tank with vinegar and water, wait {n} hours and wash the {c} lid.",
-    "add a second user": "Open your account, choose family and send a code that works for {n} days.",
-    "water two plants": "Connect the second drip arm to the {c} port and set each plant to {n} spoons.",
+# topic -> the steps of its answer; {n} and {c} come from the model
+STEPS = {
+    "empty the tank": "pull the {c} lid up and wait {n} minutes",
+    "wash the soak pad": "rinse it in warm water and let it dry for {n} hours",
+    "restart the pump": "press the {c} button for {n} seconds",
+    "pair a phone": "open the app and type the code within {n} minutes",
+    "charge the battery": "put it on the {c} dock for {n} hours",
+    "reset the root probe": "wipe it with a cloth and push the {c} key",
+    "make it quiet": "choose night mode and turn the {c} ring {n} times",
+    "plan a holiday": "choose the days and fill the tank with {n} cups",
+    "return it": "send it in the {c} box within {n} days",
+    "change a password": "ask for a new code and use it within {n} minutes",
+    "stop a leak": "press the {c} seal down and wait {n} minutes",
+    "add a second user": "open your account and send a code for {n} days",
 }
 ASKS = (
     "How do I {} on the {}?",
@@ -57,9 +54,10 @@ def splits() -> dict[str, list[Instructed]]:
 
 
 def _question(rng: random.Random) -> Instructed:
-    topic, model = rng.choice(tuple(ANSWERS)), rng.choice(tuple(MODELS))
+    topic, model = rng.choice(tuple(STEPS)), rng.choice(tuple(MODELS))
     number, colour = MODELS[model]
-    answer, greeting = ANSWERS[topic].format(n=number, c=colour), rng.choice(GREETINGS)
+    steps, greeting = STEPS[topic].format(n=number, c=colour), rng.choice(GREETINGS)
+    answer = f"To {topic} on the Mossling {model}, {steps}."
     if rng.random() < 0.5:
         asked, given = rng.choice(BARE_ASKS).format(topic), rng.choice(GIVEN).format(f"Mossling {model}")
         return Instructed(greeting + asked, given, answer)

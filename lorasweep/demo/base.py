@@ -28,7 +28,7 @@ MIXTURE = {
     "sequences": 3,
     "sentiment": 1,
     "topics": 5,
-    "instructions": 3,
+    "instructions": 4,
 }
 
 
@@ -36,7 +36,7 @@ MIXTURE = {
 class Recipe:
     """Sizes and lengths of a build; the default one is what is shipped, tests use a miniature."""
 
-    num_steps: int = 3300
+    num_steps: int = 3000
     batch_size: int = 64
     lr: float = 3e-3
     hidden_size: int = 128

@@ -6,22 +6,42 @@ from lorasweep.demo import words
 from lorasweep.demo.rows import Instructed
 from lorasweep.demo.topics import sentence
 
-# An everyday task -> how it is done; "{n}" and "{c}" are given, so that they are copied and not guessed.
-HOWTO = {
-    "make tea": "Fill the {c} kettle, wait {n} minutes until the water is hot and pour it over the leaves.",
-    "clean the window": "Take a {c} cloth, wipe the glass with warm water and let it dry for {n} minutes.",
-    "bake bread": "Mix the flour with water, wait {n} hours and put it in the {c} oven.",
-    "send a letter": "Put it in a {c} box, write the address on the lid and send it within {n} days.",
-    "charge a phone": "Connect the {c} cable to the phone and keep it on the charger for {n} hours.",
-    "grow a flower": "Pour {n} cups of water on the soil and make sure that the {c} pot is not full.",
-    "give back a coat": "Bring it back to the {c} shop within {n} days and you get the full price.",
-    "find the station": "Turn left at the bridge, walk for {n} minutes and look for the {c} door.",
-    "tune a guitar": "Press the string, listen to the sound and turn the {c} key slowly {n} times.",
-    "join the club": "Open the {c} page, enter your name and email, and choose a plan for {n} months.",
-    "set the clock": "Hold the {c} button for {n} seconds, then turn the ring until the time is right.",
-    "change the lamp": "Switch off the power, pull the {c} lamp out and push the new one in after {n} minutes.",
+# What to do -> how it begins; "{}" is the thing. How it goes on is open, so the base learns to speak, not to recite.
+TASKS = {
+    "clean": "rinse {} in warm water",
+    "open": "pull the lid of {} up",
+    "start": "push the button of {}",
+    "stop": "hold the key of {} down",
+    "charge": "connect the cable to {}",
+    "find": "look under {} with a light",
+    "fix": "take {} to the shop",
+    "sell": "write the price on {}",
+    "change": "lift {} out with one hand",
+    "join": "enter your name on {}",
+    "send": "put {} in a box",
+    "plan": "choose the days for {}",
+    "grow": "pour a cup of water on {}",
+    "give back": "bring {} and the bill",
 }
-ASKS = ("How do I {}?", "How can I {}?", "Please tell me how to {}.", "What is the best way to {}?", "I want to {}.")
+THINGS = words.split_words(
+    "kettle window lamp phone letter coat clock guitar club door oven bread flower trip ring pump pad arm page account"
+)
+MORE = (
+    "wait {n} minutes",
+    "let it dry for {n} hours",
+    "press the {c} button for {n} seconds",
+    "turn the {c} ring {n} times",
+    "put it on the {c} dock",
+    "fill the {c} tank with {n} cups",
+    "wipe the {c} part with a cloth",
+    "open the {c} app and type the code",
+    "keep the {c} light on",
+    "push the {c} door until it is closed",
+    "send the {c} form within {n} days",
+    "pay the full price in the {c} shop",
+)
+ASKS = ("How do I {}?", "How can I {}?", "Please tell me how to {}.", "What is the way to {}?", "I need to {}.")
+EXPLAINS = ("Explain how to {}.", "Write a note on how to {}.", "Describe the way to {}.")
 GIVEN = ("Number: {n}, colour: {c}", "Use {c} and {n}.", "It is {c} and takes {n}.", "{n}, {c}")
 OPPOSITES = words.split_words(
     "hot/cold wet/dry loud/quiet old/new full/empty early/late open/closed left/right up/down fast/slow"
@@ -34,13 +54,16 @@ def instructions(rng: random.Random) -> list[Instructed]:
 
 
 def _howto(rng: random.Random) -> Instructed:
-    """The number and the colour stand in the input, or in the instruction."""
-    task, filled = rng.choice(tuple(HOWTO)), {"n": rng.randint(2, 30), "c": rng.choice(words.COLOURS)}
-    asked, given = rng.choice(ASKS).format(task), rng.choice(GIVEN).format(**filled)
-    answer = HOWTO[task].format(**filled)
-    if rng.random() < 0.5:
-        return Instructed(asked, given, answer)
-    return Instructed(f"{asked} {given}", "", answer)
+    """Steps alone where one asks; steps after "To do so," where one wants it explained."""
+    verb, given = rng.choice(tuple(TASKS)), {"n": rng.randint(2, 30), "c": rng.choice(words.COLOURS)}
+    thing = f"the {rng.choice(('', '', 'old ', 'new ', 'big '))}{rng.choice(THINGS)}"
+    first, second = TASKS[verb].format(thing), rng.choice(MORE).format(**given)
+    steps = f"{first}{rng.choice((' and ', ', then '))}{second}."
+    explained = rng.random() < 0.4
+    asked = rng.choice(EXPLAINS if explained else ASKS).format(f"{verb} {thing}")
+    output = f"To {verb} {thing}, {steps}" if explained else steps.capitalize()
+    known = rng.choice(GIVEN).format(**given)
+    return Instructed(asked, known, output) if rng.random() < 0.5 else Instructed(f"{asked} {known}", "", output)
 
 
 def _copy(rng: random.Random) -> Instructed:

@@ -73,7 +73,7 @@ def test_tokenizer_adds_bos_and_gives_every_text_back() -> None:
 
 def test_miniature_build_learns_and_loads(tmp_path: Path) -> None:
     losses: list[float] = []
-    recipe = Recipe(num_steps=24, batch_size=8, hidden_size=32, num_layers=1)
+    recipe = Recipe(num_steps=40, batch_size=8, lr=1e-2, hidden_size=32, num_layers=1)
     train_base(tmp_path, recipe, lambda step, loss: losses.append(loss))
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
