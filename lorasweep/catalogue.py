@@ -125,7 +125,7 @@ def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[st
     from lorasweep.grammar import is_pin, sweeps
 
     result, pins = [], []
-    for override in overrides:
+    for override in map(_readable, overrides):
         override = re.sub(r"^sweep=", "+sweep=", override)
         swept = sweeps(override)
         if swept is not None:
@@ -137,6 +137,21 @@ def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[st
         result.append(f"++{override.lstrip('+')}" if key_of and _is_value(key_of, known_groups) else override)
         pins += [key_of] if key_of and not key_of.startswith("sweep") else []
     return result, pins
+
+
+def _readable(override: str) -> str:
+    """Quote a plain value that Hydra's grammar cannot read, such as a path with a slice: `data.train=a.csv[:500]`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        key, equals, value = override.partition("=")
+        if equals and "(" not in value and re.fullmatch(r"[+~]{0,2}[\w.@/]+", key):
+            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+            return f'{key}="{quoted}"'
+    return override
 
 
 def _is_value(key: str, known_groups: set[str]) -> bool:

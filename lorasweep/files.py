@@ -30,7 +30,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Put a JSON object at `path` in one step."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def provision(path: Path, create: Callable[[Path], None]) -> None:

@@ -68,14 +68,14 @@ def describe(model_id: str, revision: str | None = None, trust_remote_code: bool
     Raises:
         ModelError: there is no such folder or hub id, or it is not a causal language model.
     """
-    from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
     config = _config(model_id, revision, trust_remote_code)
-    with init_empty_weights():
+    with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             config, trust_remote_code=trust_remote_code
         )
+        model.tie_weights()  # so that shared embeddings are counted once
     text = config.get_text_config()
     path = Path(model_path(model_id))
     commit = getattr(config, "_commit_hash", None) or revision or "main"

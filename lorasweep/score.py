@@ -64,7 +64,8 @@ def score_suite(asked: Asked, rows: Sequence[TokenRow], metrics: Sequence[str], 
     """Return one score per slot (one in all for the base alone) with every metric asked for."""
     asked.base.model.eval()
     results = [SuiteScore() for _ in range(asked.copies)]
-    chosen = _choose(asked, rows) if all(row.options for row in rows) else None
+    is_choice = bool({"accuracy", "macro_f1"} & set(metrics)) and all(row.options for row in rows)
+    chosen = _choose(asked, rows) if is_choice else None
     if {"loss", "perplexity"} & set(metrics):
         _add_loss(results, _likelihoods_of_targets(chosen, rows) if chosen else _likelihoods(asked, rows))
     if chosen and {"accuracy", "macro_f1"} & set(metrics):

@@ -72,7 +72,8 @@ def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 
 def _template(spec: Layout) -> str | None:
-    return spec.template if isinstance(spec, DataSpec) else None
+    # A shell hands over a backslash and an n where its user meant a line break.
+    return spec.template.replace("\\n", "\n") if isinstance(spec, DataSpec) and spec.template else None
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
