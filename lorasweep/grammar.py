@@ -5,7 +5,10 @@ value pins the setting.
 """
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 Scalar = str | int | float | bool
@@ -38,16 +41,14 @@ def parse(key: str, text: Any) -> Domain:
     Raises:
         ValueError: the expression is malformed or means something that a study cannot sample; says what to write.
     """
+    if isinstance(text, list) and not all(isinstance(word, str) for word in text):
+        raise ValueError(f"{text!r} is a list, not a search; {HINT}")
     if not isinstance(text, str):
         return Choice(values=(_scalar(text),))
-    value, encoded = _hydra_value(key, text)
+    value = _hydra_value(key, text)
     kind = type(value).__name__
-    if kind == "IntervalSweep":
-        return _interval(value)
-    if kind == "RangeSweep":
-        return _range(value)
-    if kind == "ChoiceSweep":
-        return _choice(value, encoded)
+    if kind in READERS:
+        return READERS[kind](value)
     return Choice(values=(_scalar(value),))
 
 
@@ -71,19 +72,15 @@ def is_pin(override: str) -> str | None:
     return key.lstrip("+") if equals and not key.startswith("~") and sweeps(override) is None else None
 
 
-def _hydra_value(key: str, text: str) -> tuple[Any, list[Scalar]]:
+def _hydra_value(key: str, text: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Transformer
     from hydra.errors import HydraException
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
     try:
-        override = OverridesParser.create().parse_override(f"{key}={text}")
-        is_choice = type(override.value()).__name__ == "ChoiceSweep"
-        values = list(override.sweep_iterator(transformer=Transformer.encode)) if is_choice else []
+        return OverridesParser.create().parse_override(f"{key}={text}").value()
     except (HydraException, TypeError, ValueError) as error:
         raise ValueError(f"{text!r} cannot be read as a Hydra sweep ({_first_line(error)}); {HINT}") from error
-    return override.value(), [_typed(v) for v in values]
 
 
 HINT = "write for example choice(4,8), int(interval(1,64)) or tag(log, interval(1e-5,1e-2)), and `none` for null"
@@ -93,39 +90,21 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _typed(value: Any) -> Scalar:
-    """Numbers and booleans that were encoded as override text become values again."""
-    import yaml
-
-    if not isinstance(value, str) or value.startswith(("[", "{")):
-        return _scalar(value)
-    try:
-        return (
-            float(value) if _is_number(value) and not value.lstrip("+-").isdigit() else _scalar(yaml.safe_load(value))
-        )
-    except yaml.YAMLError:
-        return value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _scalar(value: Any) -> Scalar:
+    """Return a value that storage can hold: quoted text stays text, a list becomes its override text."""
+    if type(value).__name__ == "QuotedString":
+        return str(value.text)
     if isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, list | tuple):
-        return "[" + ",".join(str(v) for v in value) + "]"
+        return "[" + ",".join(str(_scalar(v)) for v in value) + "]"
     if value is None:
         return "none"
-    return str(value)
+    raise ValueError(f"{value!r} is no value that a setting can take; {HINT}")
 
 
 def _interval(value: Any) -> Interval:
+    _check_tags(value, {"log"})
     low, high = value.start, value.end
     if not low < high:
         raise ValueError(f"interval({low}, {high}) is empty; its first bound must be below its second")
@@ -136,18 +115,52 @@ def _interval(value: Any) -> Interval:
 
 
 def _range(value: Any) -> Choice | Interval:
+    _check_tags(value, set())
     if value.shuffle:
-        raise ValueError("shuffle() is not seeded, so a sweep could not be repeated; leave it out")
-    numbers = list(value.range())
+        raise ValueError(NO_SHUFFLE)
+    numbers = sorted(_exact(value))
     if not numbers:
         raise ValueError(f"range({value.start}, {value.stop}) is empty; the stop is not part of a range")
     is_int = all(isinstance(n, int) for n in numbers)
     if len(numbers) == 1:
         return Choice(values=(numbers[0],))
-    return Interval(low=numbers[0], high=numbers[-1], is_int=is_int, step=value.step)
+    return Interval(low=numbers[0], high=numbers[-1], is_int=is_int, step=abs(value.step))
 
 
-def _choice(value: Any, encoded: list[Scalar]) -> Choice:
+def _exact(value: Any) -> list[int | float]:
+    """Return a range's numbers as they are written: 0.1 + 0.2 is 0.3, which binary sums are not."""
+    kind = int if all(isinstance(x, int) for x in (value.start, value.stop, value.step)) else float
+    start, stop, step = (Decimal(str(x)) for x in (value.start, value.stop, value.step))
+    count = max(0, math.ceil((stop - start) / step))
+    return [kind(start + i * step) for i in range(count)]
+
+
+def _choice(value: Any) -> Choice:
+    _check_tags(value, set())
     if value.shuffle:
-        raise ValueError("shuffle() is not seeded, so a sweep could not be repeated; leave it out")
-    return Choice(values=tuple(dict.fromkeys(encoded)))
+        raise ValueError(NO_SHUFFLE)
+    values: dict[tuple[type, Scalar], Scalar] = {}
+    for item in value.list:
+        scalar = _scalar(item)
+        values.setdefault((type(scalar), scalar), scalar)  # true and 1 are equal to Python, not to a reader
+    return Choice(values=tuple(values.values()))
+
+
+def _glob(value: Any) -> Choice:
+    raise ValueError(f"glob() chooses among files, not values; {HINT}")
+
+
+NO_SHUFFLE = "shuffle() is not seeded, so a sweep could not be repeated; leave it out"
+
+
+def _check_tags(value: Any, known: set[str]) -> None:
+    if unknown := sorted(set(value.tags) - known):
+        raise ValueError(f"the tag {unknown[0]!r} means nothing here; only an interval has one, tag(log, interval(...))")
+
+
+READERS: dict[str, Callable[[Any], Domain]] = {
+    "IntervalSweep": _interval,
+    "RangeSweep": _range,
+    "ChoiceSweep": _choice,
+    "Glob": _glob,
+}

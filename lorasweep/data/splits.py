@@ -36,7 +36,9 @@ def read_splits(spec: DataSpec) -> Splits:
     else:
         train, validation = set_aside(train, spec.validation_share, spec.split_seed)
     test, more = read_source(spec.test, spec) if spec.test else ([], [])
-    train = train[: spec.limit]
+    # Files are often sorted by label: a part of them is only fair when it is drawn by lot.
+    train = _by_lot(train, spec.split_seed)[: spec.limit] if spec.limit else train
+    validation, test = _by_lot(validation, spec.split_seed), _by_lot(test, spec.split_seed)
     if not train or not validation:
         raise DataError(f"{spec.train}: too few rows to train on and to validate with; name data.validation")
     splits = Splits(train=tuple(train), validation=tuple(validation), test=tuple(test), complaints=(*complaints, *more))
@@ -57,6 +59,11 @@ def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Ex
     if not aside and len(kept) > 1:
         aside.append(kept.pop(min(range(len(kept)), key=lambda i: _lot(kept[i], seed))))
     return kept, aside
+
+
+def _by_lot(examples: list[Example], seed: int) -> list[Example]:
+    """Return the examples in an order that depends on their prompts alone."""
+    return sorted(examples, key=lambda example: _lot(example, seed + 1))
 
 
 def _lot(example: Example, seed: int) -> float:

@@ -1,0 +1,192 @@
+"""Whole sweeps, as the command line runs them: resumed, pruned, repeated, interrupted, tracked."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from lorasweep.cli import main
+
+REPO = Path(__file__).resolve().parent.parent
+QUICK = (
+    "train.max_steps=3", "eval.rungs=1", "eval.num_samples=1", "eval.metrics=[]", "probes=none",
+    "data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]",
+    "data.test=demo:intents/test.csv[:12]",
+)  # fmt: skip
+SMALL_GRID = ("lora.r=2,4", "train.learning_rate=1e-3,5e-3", "study.sampler=grid")
+
+
+def board(folder: Path) -> dict[str, Any]:
+    """Return the only leaderboard below a folder."""
+    (file,) = folder.glob("runs/*/leaderboard.json")
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def states(folder: Path) -> list[str]:
+    (file,) = folder.glob("runs/*/study.db")
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{file}")
+    return [t.state.name for t in study.get_trials(deepcopy=False)]
+
+
+def trial_files(folder: Path) -> dict[str, int]:
+    return {str(f): f.stat().st_mtime_ns for f in folder.glob("runs/*/trials/*/result.json")}
+
+
+def test_a_sweep_leaves_a_leaderboard_a_study_and_the_best_adapter(in_tmp: Path) -> None:
+    assert main([*QUICK, *SMALL_GRID, "tracking=none"]) == 0
+    assert {p.suffix for p in in_tmp.glob("runs/*/leaderboard.*")} == {".md", ".csv", ".json", ".html"}
+    assert states(in_tmp) == ["COMPLETE"] * 4
+    assert len(list(in_tmp.glob("runs/*/trials/*/adapter/adapter_model.safetensors"))) == 1
+
+
+def test_the_same_command_again_trains_nothing_and_reports_the_same(in_tmp: Path) -> None:
+    command = [*QUICK, *SMALL_GRID, "tracking=none"]
+    assert main(command) == 0
+    before = {f: f.read_bytes() for f in in_tmp.glob("runs/*/leaderboard.*")}
+    files = trial_files(in_tmp)
+    assert main(command) == 0
+    assert trial_files(in_tmp) == files
+    assert {f: f.read_bytes() for f in before} == before
+
+
+def test_other_settings_are_another_run(in_tmp: Path) -> None:
+    main([*QUICK, "tracking=none"])
+    main([*QUICK, "tracking=none", "train.seed=1"])
+    assert len(list(in_tmp.glob("runs/*"))) == 2
+
+
+def test_more_trials_go_on_in_the_same_run(in_tmp: Path) -> None:
+    command = [*QUICK, "lora.r=int(interval(1,8))", "tracking=none"]
+    assert main([*command, "study.trials=2"]) == 0
+    files = trial_files(in_tmp)
+    assert main([*command, "study.trials=4"]) == 0
+    assert trial_files(in_tmp).items() >= files.items()
+    assert len(states(in_tmp)) == 4
+
+
+def test_a_point_that_comes_again_is_not_trained_again(in_tmp: Path) -> None:
+    """Two points, eight suggestions: two trainings, and the sweep ends when there is nothing new."""
+    assert main([*QUICK, "lora.r=2,4", "study.sampler=random", "study.trials=8", "tracking=none"]) == 0
+    results = [json.loads(Path(f).read_text()) for f in trial_files(in_tmp)]
+    assert len([r for r in results if r["same_as"] is None]) <= 2
+    assert all(r["objective"] is not None for r in results)
+
+
+def test_a_pruner_stops_trials_and_the_leaderboard_says_why(in_tmp: Path) -> None:
+    settings = ("eval.rungs=3", "train.max_steps=6", "study.pruner=successive_halving", "study.slots=2")
+    assert (
+        main([*QUICK, "train.learning_rate=1e-5,1e-2,2e-5,3e-5", "study.sampler=grid", *settings, "tracking=none"]) == 0
+    )
+    pruned = [t for t in board(in_tmp)["trials"] if t["state"] == "pruned"]
+    assert pruned and all("successive_halving" in t["reason"] for t in pruned)
+
+
+def test_a_trial_that_cannot_fit_is_infeasible_and_never_launched(in_tmp: Path) -> None:
+    assert main([*QUICK, "lora.r=2,4", "study.sampler=grid", "study.memory_gib=0.001", "tracking=none"]) == 1
+    assert {t["state"] for t in board(in_tmp)["trials"]} == {"infeasible"}
+    assert states(in_tmp) == ["PRUNED"] * 2
+
+
+def test_bases_of_two_precisions_share_one_study(in_tmp: Path) -> None:
+    assert main([*QUICK, "model.precision=none,nf4", "lora.r=2,4", "study.sampler=grid", "tracking=none"]) == 0
+    assert {t["state"] for t in board(in_tmp)["trials"]} == {"complete"}
+
+
+def test_a_local_process_gives_what_this_process_gives(in_tmp: Path, tmp_path: Path) -> None:
+    command = [*QUICK, *SMALL_GRID, "tracking=none"]
+    main([*command, "output_dir=runs"])
+    main([*command, "executor=local", "output_dir=other/runs"])
+    here, there = board(in_tmp), board(in_tmp / "other")
+    assert [t["objective"] for t in here["trials"]] == [t["objective"] for t in there["trials"]]
+
+
+def test_mlflow_holds_a_parent_and_a_child_per_trial_once(in_tmp: Path) -> None:
+    from mlflow import MlflowClient
+
+    command = [*QUICK, "lora.r=2,4", "study.sampler=grid"]
+    assert main(command) == 0 and main(command) == 0
+    client = MlflowClient(f"sqlite:///{in_tmp / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lorasweep")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [r for r in runs if r.data.tags["lorasweep.kind"] == "sweep"]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(runs) == 3 and len(children) == 2
+    assert {r.data.params["r"] for r in children} == {"2", "4"}
+    assert all(r.info.status == "FINISHED" and "objective" in r.data.metrics for r in (*children, parent))
+    assert "| trial |" in parent.data.tags["mlflow.note.content"]
+    names = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert {"adapter", "leaderboard.html", "config.yaml"} <= names
+
+
+def test_results_wait_in_the_ledger_while_mlflow_is_away(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lorasweep.tracking import MlflowTracker
+
+    def away(*_: object) -> None:
+        raise ConnectionError("no route to host")
+
+    command = [*QUICK, "lora.r=2,4", "study.sampler=grid"]
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowTracker, "export", away)
+        assert main(command) == 0
+    assert not list(in_tmp.glob("runs/*/trials/*/exported"))
+    assert main(command) == 0
+    assert len(list(in_tmp.glob("runs/*/trials/*/exported"))) == 2
+
+
+def test_two_launches_of_one_sweep_do_not_mix(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lorasweep.ledger import Ledger
+
+    assert main([*QUICK, "tracking=none"]) == 0
+    (folder,) = in_tmp.glob("runs/*")
+    holder = Ledger(folder)
+    assert main([*QUICK, "tracking=none"]) == 3
+    holder.close()
+    assert "in use by process" in capsys.readouterr().err
+
+
+def launch(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "lorasweep", *arguments],
+        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def wait_for(folder: Path, num_results: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(trial_files(folder)) < num_results and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(in_tmp: Path) -> None:
+    command = [*QUICK, *SMALL_GRID, "study.slots=1", "train.max_steps=40", "tracking=none"]
+    process = launch(in_tmp, *command)
+    wait_for(in_tmp, 1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "run the same command to go on" in output and "Traceback" not in output
+    done = trial_files(in_tmp)
+    assert 1 <= len(done) < 4
+    assert main(command) == 0
+    assert trial_files(in_tmp).items() >= done.items() and states(in_tmp) == ["COMPLETE"] * 4
+
+
+def test_a_killed_driver_loses_no_finished_trial(in_tmp: Path) -> None:
+    command = [*QUICK, *SMALL_GRID, "study.slots=1", "tracking=none"]
+    process = launch(in_tmp, *command)
+    wait_for(in_tmp, 2)
+    process.kill()
+    process.communicate()
+    done = trial_files(in_tmp)
+    assert main(command) == 0
+    assert trial_files(in_tmp).items() >= done.items() and states(in_tmp) == ["COMPLETE"] * 4
