@@ -1,9 +1,10 @@
 """Find sweeps and configuration groups, and have Hydra compose them with the command line."""
 
+import difflib
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +37,29 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
 
     Raises:
         HydraException: an override or a group option that does not exist.
-        ConfigError: a sweep that does not exist or cannot be read.
+        ConfigError: sweeps and group options that do not exist, and expressions that cannot be read.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     options, overrides = split(arguments)
     folder = options.get("--config-dir")
-    names = _register([sweeps, *([Path(folder)] if folder else [])])
-    _check_sweep_name(overrides, names)
-    overrides, pins = _to_space(overrides, {d.name for d in conf.iterdir() if d.is_dir()})
+    own = [Path(folder)] if folder else []
+    known = {"sweep": sorted(_register([sweeps, *own])), **_options([conf, *own])}
+    problems = [p for override in overrides for p in (*_bad_option(override, known), *_bad_grammar(override))]
+    if problems:
+        raise ConfigError(problems)
+    overrides, pins = _to_space(overrides, set(known))
     if folder:
-        overrides = [*overrides, f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
+        overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{Path(folder).absolute()}')}]"]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
         config = hydra_compose(config_name=options.get("--config-name", "config"), overrides=overrides)
-    OmegaConf.resolve(config)
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError([str(error).splitlines()[0]]) from error
     raw = OmegaConf.to_container(config)
     assert isinstance(raw, dict)
     plain: dict[str, Any] = {str(k): v for k, v in raw.items()}
@@ -89,7 +97,10 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _register(folders: Sequence[Path]) -> dict[str, Path]:
-    """Make `+sweep=NAME` known to Hydra, file by file, so that one malformed file does not break every launch."""
+    """Make sweeps known to Hydra, file by file, so that one malformed file does not break every launch.
+
+    Hydra's group is not called `sweep`, or it would find a `DIR/sweep/NAME.yaml` a second time by itself.
+    """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -100,24 +111,52 @@ def _register(folders: Sequence[Path]) -> dict[str, Path]:
         for file in sorted([*folder.glob("*.yaml"), *folder.glob("sweep/*.yaml")]):
             try:
                 node = OmegaConf.load(file)
-            except (yaml.YAMLError, OSError) as error:
+            except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
                 log.warning("%s cannot be read and is left out: %s", file, str(error).splitlines()[0])
                 continue
             if "sweep" in node:
                 names[file.stem] = file
-                ConfigStore.instance().store(group="sweep", name=file.stem, node=node, package="_global_")
+                ConfigStore.instance().store(group=SWEEPS, name=file.stem, node=node, package="_global_")
     return names
 
 
-def _check_sweep_name(overrides: Sequence[str], names: dict[str, Path]) -> None:
-    import difflib
+SWEEPS = "named_sweep"
 
-    for override in overrides:
-        match = re.fullmatch(r"(\+{0,2})sweep=(.*)", override)
-        if match and match.group(2) not in names:
-            close = difflib.get_close_matches(match.group(2), names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ConfigError([f"+sweep={match.group(2)}: no such sweep{hint}; there are: {', '.join(sorted(names))}"])
+
+def _options(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the options of every group in these folders; `sweep` is no group of Hydra's."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(file for folder in folders for file in folder.glob("*/*.yaml")):
+        found.setdefault(file.parent.name, []).append(file.stem)
+    found.pop("sweep", None)
+    return found
+
+
+def _bad_option(override: str, known: Mapping[str, Sequence[str]]) -> list[str]:
+    match = re.fullmatch(r"\+{0,2}(\w+)=([^=,()\[\]{}]*)", override)
+    if match is None or match.group(1) not in known:
+        return []
+    group, name = match.group(1), match.group(2).strip("'\"")
+    options = known[group]
+    if name in options:
+        return []
+    close = difflib.get_close_matches(name, options, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return [f"{'+' if group == 'sweep' else ''}{group}={name}: no such {group}{hint}; there are: {', '.join(options)}"]
+
+
+def _bad_grammar(override: str) -> list[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from lorasweep.grammar import HINT
+
+    override = _readable(override)
+    try:
+        OverridesParser.create().parse_override(override)
+    except (HydraException, TypeError, ValueError) as error:
+        return [f"{override}: cannot be read ({str(error).strip().splitlines()[0]}); {HINT}"]
+    return []
 
 
 def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[str], list[str]]:
@@ -126,16 +165,19 @@ def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[st
 
     result, pins = [], []
     for override in map(_readable, overrides):
-        override = re.sub(r"^sweep=", "+sweep=", override)
+        override = re.sub(r"^\+*sweep=", f"+{SWEEPS}=", override)
         swept = sweeps(override)
         if swept is not None:
             key = swept[0].lstrip("+").removeprefix("sweep.space.")
-            quoted = swept[1].replace("\\", "\\\\").replace('"', '\\"')
-            result.append(f'++sweep.space.{key}="{quoted}"')
+            target = key if key == "devices" else f"sweep.space.{key}"  # 0,1 are devices to use together
+            result.append(f"++{target}={_quoted(swept[1])}")
             continue
         key_of = is_pin(override)
-        result.append(f"++{override.lstrip('+')}" if key_of and _is_value(key_of, known_groups) else override)
-        pins += [key_of] if key_of and not key_of.startswith("sweep") else []
+        if key_of is None or not _is_value(key_of, known_groups):
+            result.append(override)
+            continue
+        result.append(f"++{override.lstrip('+')}")
+        pins += [] if key_of.startswith("sweep.") else [key_of]
     return result, pins
 
 
@@ -149,14 +191,20 @@ def _readable(override: str) -> str:
     except HydraException:
         key, equals, value = override.partition("=")
         if equals and "(" not in value and re.fullmatch(r"[+~]{0,2}[\w.@/]+", key):
-            quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-            return f'{key}="{quoted}"'
+            return f"{key}={_quoted(value)}"
     return override
+
+
+def _quoted(text: str) -> str:
+    """Return text as Hydra's grammar takes it whatever it holds."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text=text, quote=Quote.double).with_quotes()
 
 
 def _is_value(key: str, known_groups: set[str]) -> bool:
     """Tell settings from groups. Unknown settings are let through: our own check reports all of them together."""
-    return key not in {*known_groups, "sweep"} and not key.startswith("hydra") and not set(key) & set("@/")
+    return key not in {*known_groups, SWEEPS} and not key.startswith("hydra") and not set(key) & set("@/")
 
 
 def _unsweep(raw: dict[str, Any], key: str) -> None:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = given.pop(0) if given and given[0] in VERBS else "run"
-    if given and given[0] in ("-h", "--help", "help"):
+    if {"-h", "--help"} & set(given) or given[:1] == ["help"]:
         print(usage())
         return 0
     if given and given[0] == "--version":

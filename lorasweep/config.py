@@ -5,9 +5,10 @@ builder. Nothing is ever instantiated by name from a configuration.
 """
 
 import difflib
+import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -103,12 +104,13 @@ def check_config(raw: Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]
 
 def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:
     if not isinstance(raw, Mapping):
-        problems.append(f"{path}: must be a section of settings, not {raw!r}")
+        problems.append(f"{path.rstrip('.')}: must be a section of settings, not {raw!r}")
         return None
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     before = len(problems)
-    problems += [_unknown(f"{path}{key}", key, list(known)) for key in raw if key not in known]
+    meant = _names(known) if path else {**_names(known), **_nested_names(hints)}
+    problems += [_unknown(f"{path}{key}", key, list(known), meant) for key in raw if key not in known]
     values = {}
     for name, spec in known.items():
         if name in raw and raw[name] != "???":
@@ -145,8 +147,24 @@ ALIASES = {
 }  # fmt: skip
 
 
-def _unknown(path: str, key: str, known: list[str]) -> str:
-    meant = {name: name for name in known} | {alias: name for alias, name in ALIASES.items() if name in known}
+def _names(known: Iterable[str], prefix: str = "") -> dict[str, str]:
+    """Map what a setting may be called to its full name."""
+    names = list(known)
+    aliases = {alias: f"{prefix}{name}" for alias, name in ALIASES.items() if name in names}
+    return {**aliases, **{name: f"{prefix}{name}" for name in names}}
+
+
+def _nested_names(hints: Mapping[str, Any]) -> dict[str, str]:
+    """Map the names of every section's settings: people write `lr=1e-3` for `train.learning_rate=1e-3`."""
+    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    found: dict[str, str] = {}
+    for section, hint in sections.items():
+        for name, full in _names([f.name for f in fields(hint)], f"{section}.").items():
+            found.setdefault(name, full)
+    return found
+
+
+def _unknown(path: str, key: str, known: list[str], meant: Mapping[str, str]) -> str:
     close = difflib.get_close_matches(str(key), meant, n=1)
     hint = f"did you mean {meant[close[0]]!r}?" if close else f"known here: {', '.join(known)}"
     return f"{path}: no such setting; {hint}"
@@ -186,7 +204,8 @@ def _words(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
 
 
 def _either(options: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
-    if value is None and type(None) in options:
+    # A space cannot hold null, hence `none`.
+    if value in (None, "none") and type(None) in options:
         return None
     attempts = []
     for option in (o for o in options if o is not type(None)):
@@ -218,6 +237,11 @@ def _scalar(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         value = _number(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # a device index, a column or a revision of digits alone
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        problems.append(f"{path}: must be a finite number, not {value!r}")
+        return None
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
     problems.append(f"{path}: must be {WANTED[hint]}, not {value!r}")

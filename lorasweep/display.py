@@ -9,12 +9,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lorasweep.driver import Display
 from lorasweep.grammar import Scalar
 from lorasweep.plan import Plan
 from lorasweep.result import Progress as Pace
 from lorasweep.result import Rung, TrialResult, TrialState
 from lorasweep.score import is_maximized
+from lorasweep.seat import Display
 
 QUIET_S = 10.0  # without a terminal, a line about the live trials at most this often
 MOST_ROWS = 12  # live trials shown at once

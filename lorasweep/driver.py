@@ -8,19 +8,15 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from lorasweep.executors.base import Executor
-from lorasweep.grammar import Scalar
 from lorasweep.ledger import Ledger
 from lorasweep.memory import GIB
 from lorasweep.plan import Plan
 from lorasweep.result import (
-    Command,
     Event,
     Finished,
     Note,
@@ -34,47 +30,13 @@ from lorasweep.result import (
     TrialState,
 )
 from lorasweep.score import is_maximized
+from lorasweep.seat import Display, Seat
 from lorasweep.space import Params
 from lorasweep.spec import TrialSpec
 from lorasweep.study import Study
 from lorasweep.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-
-class Display(Protocol):
-    """What is shown while a sweep runs."""
-
-    def begin(self, num_trials: int, num_done: int) -> None: ...
-
-    def started(self, number: int, params: Mapping[str, Scalar]) -> None: ...
-
-    def progress(self, event: Progress) -> None: ...
-
-    def rung(self, event: Rung) -> None: ...
-
-    def finished(self, result: TrialResult) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
-
-
-@dataclass(eq=False)
-class Seat:
-    """An executor with what it is doing."""
-
-    executor: Executor
-    num_slots: int
-    device: str
-    base: str = ""
-    live: dict[int, Start] = field(default_factory=dict)
-    orders: list[Command] = field(default_factory=list)
-    answer: "Future[list[Event]] | None" = None
-
-    @property
-    def num_free(self) -> int:
-        return self.num_slots - len(self.live)
 
 
 class Driver:

@@ -155,7 +155,9 @@ NO_SHUFFLE = "shuffle() is not seeded, so a sweep could not be repeated; leave i
 
 def _check_tags(value: Any, known: set[str]) -> None:
     if unknown := sorted(set(value.tags) - known):
-        raise ValueError(f"the tag {unknown[0]!r} means nothing here; only an interval has one, tag(log, interval(...))")
+        raise ValueError(
+            f"the tag {unknown[0]!r} means nothing here; only an interval has one, tag(log, interval(...))"
+        )
 
 
 READERS: dict[str, Callable[[Any], Domain]] = {

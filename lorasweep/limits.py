@@ -53,8 +53,8 @@ RANGES: dict[str, Rule] = {
 def is_alpha(value: float | str) -> bool:
     """Tell whether the value is a positive number or a multiple of the rank: `r`, `2r`, `0.5r`."""
     if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)?\*?r?", value.strip())
-        return bool(value.strip()) and match is not None and float(match.group(1) or 1) > 0
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:\*?r)?|r", value.strip())
+        return match is not None and float(match.group(1) or 1) > 0
     return value > 0
 
 

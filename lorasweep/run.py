@@ -13,7 +13,7 @@ from typing import Any
 from lorasweep.config import SweepConfig
 from lorasweep.devices import num_threads
 from lorasweep.display import make_display
-from lorasweep.driver import Driver, Seat
+from lorasweep.driver import Driver
 from lorasweep.executors.base import Executor, InlineExecutor
 from lorasweep.executors.local import LocalExecutor
 from lorasweep.files import write_text
@@ -23,6 +23,7 @@ from lorasweep.provenance import provenance
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.score import is_maximized
+from lorasweep.seat import Seat
 from lorasweep.spec import digest
 from lorasweep.study import Study
 from lorasweep.tracking import Opening, Tracker, make_tracker

@@ -8,7 +8,8 @@ import copy
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from lorasweep.config import SweepConfig, build_config, check_config
@@ -43,7 +44,8 @@ def read_space(raw: Mapping[str, Any]) -> dict[str, Domain]:
     Raises:
         ConfigError: all mistakes of configuration and space together.
     """
-    config, problems = check_config(raw)
+    config, known = check_config(raw)
+    problems = list(known)
     sweep = raw.get("sweep") or {}
     space = sweep.get("space", {}) if isinstance(sweep, Mapping) else {}
     domains: dict[str, Domain] = {}
@@ -52,31 +54,33 @@ def read_space(raw: Mapping[str, Any]) -> dict[str, Domain]:
             domains[key] = parse(key, text)
         except ValueError as error:
             problems.append(f"sweep.space.{key}: {error}")
-    problems += _misplaced(domains)
-    if config is not None:
-        problems += [p for key, domain in domains.items() for p in _bad_values(raw, key, domain)]
-        problems += _grid_problem(config, domains)
+    misplaced = _misplaced(domains)
+    problems += misplaced.values()
+    problems += [p for k, domain in domains.items() if k not in misplaced for p in _bad_values(raw, k, domain, known)]
+    problems += _grid_problem(config, domains) if config is not None else []
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return domains
 
 
-def _misplaced(domains: Mapping[str, Domain]) -> list[str]:
-    found = []
+def _misplaced(domains: Mapping[str, Domain]) -> dict[str, str]:
+    found = {}
     for key in domains:
-        if key.split(".")[0] not in SWEEPABLE or key in NEVER_SWEPT:
-            found.append(
+        if "." not in key:
+            found[key] = f"sweep.space.{key}: is a group, not a setting; vary its settings, such as {key}.NAME"
+        elif key.split(".")[0] not in SWEEPABLE or key in NEVER_SWEPT:
+            found[key] = (
                 f"sweep.space.{key}: cannot be swept, or trials could not be compared; a space may vary "
                 f"{', '.join(s + '.*' for s in SWEEPABLE)} except {', '.join(NEVER_SWEPT)}"
             )
     return found
 
 
-def _bad_values(raw: Mapping[str, Any], key: str, domain: Domain) -> list[str]:
+def _bad_values(raw: Mapping[str, Any], key: str, domain: Domain, known: Sequence[str]) -> list[str]:
     ends = domain.values if isinstance(domain, Choice) else (_number(domain, domain.low), _number(domain, domain.high))
     found = []
     for value in ends:
-        found += [f"sweep.space.{p}" for p in check_config(_with(raw, {key: value}))[1]]
+        found += [f"sweep.space.{p}" for p in check_config(_with(raw, {key: value}))[1] if p not in known]
     return found
 
 
@@ -141,9 +145,9 @@ def values_of(domain: Domain) -> tuple[Scalar, ...]:
     if isinstance(domain, Choice):
         return domain.values
     assert domain.is_int or domain.step, domain
-    step = domain.step or 1
-    count = math.floor((domain.high - domain.low) / step + 1e-9) + 1
-    return tuple(_number(domain, domain.low + i * step) for i in range(count))
+    # As decimals, 0.1 + 0.2 is the 0.3 that was written.
+    low, high, step = (Decimal(str(x)) for x in (domain.low, domain.high, domain.step or 1))
+    return tuple(_number(domain, float(low + i * step)) for i in range(int((high - low) / step) + 1))
 
 
 def grid(domains: Mapping[str, Domain]) -> list[Params]:

@@ -1,5 +1,6 @@
 """The Optuna study of a sweep: what to try next, what to stop, what was learned."""
 
+import importlib
 import math
 import warnings
 from collections.abc import Iterable, Mapping
@@ -115,7 +116,7 @@ def make_sampler(settings: StudySettings, seed: int) -> optuna.samplers.BaseSamp
         "random": lambda: samplers.RandomSampler(seed=seed),
         "tpe": lambda: samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
         "gp": lambda: samplers.GPSampler(seed=seed),
-        "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
+        "cmaes": lambda: _cmaes(seed),
         "nsga2": lambda: samplers.NSGAIISampler(seed=seed),
         "nsga3": lambda: samplers.NSGAIIISampler(seed=seed),
         "qmc": lambda: samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
@@ -125,8 +126,16 @@ def make_sampler(settings: StudySettings, seed: int) -> optuna.samplers.BaseSamp
         try:
             sampler: optuna.samplers.BaseSampler = table[settings.sampler]()
         except ImportError as error:
-            raise ConfigError([f"study.sampler: {settings.sampler} needs a package: {error}; or use tpe"]) from error
+            raise ConfigError([
+                f"study.sampler: {settings.sampler} needs a package ({error}); "
+                f"pip install 'lorasweep[{settings.sampler}]', or use tpe"
+            ]) from error  # fmt: skip
     return sampler
+
+
+def _cmaes(seed: int) -> optuna.samplers.BaseSampler:
+    importlib.import_module("cmaes")  # Optuna itself misses it only at the second trial
+    return optuna.samplers.CmaEsSampler(seed=seed)
 
 
 def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BasePruner:

@@ -47,7 +47,15 @@ def resolve(targets: str | tuple[str, ...], linears: Iterable[str], model: str) 
     unknown = [n for n in names if not any(matches(path, n) for path in suffixes)]
     if unknown:
         raise ModelError(_complaint(unknown, sorted(set(suffixes.values())), model))
-    return tuple(sorted(set(names)))
+    return _shortest(names, suffixes)
+
+
+def _shortest(names: Iterable[str], suffixes: Mapping[str, str]) -> tuple[str, ...]:
+    """Name the same modules as a preset would, so that a list and a preset that mean the same are the same trial."""
+    chosen = {path for path in suffixes if any(matches(path, n) for n in names)}
+    short = {suffixes[path] for path in chosen}
+    is_same = chosen == {path for path in suffixes if any(matches(path, s) for s in short)}
+    return tuple(sorted(short if is_same else set(names)))
 
 
 def matches(path: str, target: str) -> bool:
@@ -69,12 +77,14 @@ def _preset(name: str, suffixes: Mapping[str, str], model: str) -> tuple[str, ..
     by_part: dict[str, set[str]] = {}
     for path, suffix in suffixes.items():
         by_part.setdefault(part_of(path) or "", set()).add(suffix)
-    found: set[str] = set()
-    for part in PRESETS[name]:
-        found |= by_part.get(part) or by_part.get(FUSED.get(part, ""), set())
-    if not found:
-        raise ModelError(_complaint([name], sorted(set(suffixes.values())), model))
-    return tuple(sorted(found))
+    parts = {part: by_part.get(part) or by_part.get(FUSED.get(part, ""), set()) for part in PRESETS[name]}
+    # Many MLPs have no gate; any other missing part would quietly be another preset.
+    missing = [part for part, found in parts.items() if not found and part != "gate"]
+    if missing:
+        known = ", ".join(sorted(set(suffixes.values())))
+        raise ModelError(f"lora.target_modules: {model} has no module for {', '.join(missing)} of the preset {name!r}; "
+                         f"it has {known}; name modules of it")  # fmt: skip
+    return tuple(sorted(set().union(*parts.values())))
 
 
 def _suffixes(linears: Iterable[str]) -> dict[str, str]:

@@ -77,7 +77,9 @@ def _template(spec: Layout) -> str | None:
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
-    wanted = [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    wanted = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    if not any(wanted) or not all(wanted):
+        raise ValueError(f"data.template {template!r} must name its columns, such as {{prompt}}")
     return template.format(**{name: _text(values, name) for name in wanted})
 
 
@@ -88,7 +90,7 @@ def alpaca(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     if template in (None, "alpaca", "plain"):
         with_input, without = (ALPACA_WITH_INPUT, ALPACA) if template != "plain" else PLAIN
         template = with_input if has_input else without
-    return Example(prompt=_fill(template, {"input": "", **values}), completion=_text(values, "output"), where=where)
+    return Example(prompt=_fill(template, {**values, "input": values.get("input") or ""}), completion=_text(values, "output"), where=where)
 
 
 PLAIN = (PLAIN_ALPACA_WITH_INPUT, PLAIN_ALPACA)
@@ -103,12 +105,24 @@ def prompt_completion(values: Mapping[str, Any], spec: Layout, where: str) -> Ex
     completion = _text(values, column) if column else _first(values, COMPLETION_KEYS)
     template = _template(spec)
     prompt = _fill(template, values) if template else _first(values, PROMPT_KEYS)
-    if template and not template[-1:].isspace():
-        completion = f" {completion}"  # byte-pair tokenizers keep a word's leading space with the word
-    options = tuple(str(o) for o in values.get("options") or ())
+    space = _space(template) if template else ""
+    completion = f"{space}{completion}"
+    options = tuple(f"{space}{o}" for o in _options(values))
     if options and completion not in options:
         raise ValueError(f"completion {completion!r} is not one of its options {list(options)}")
     return Example(prompt=prompt, completion=completion, options=options, where=where)
+
+
+def _space(template: str) -> str:
+    """Return what parts an answer from its prompt: byte-pair tokenizers keep a word's leading space with the word."""
+    return "" if template[-1:].isspace() else " "
+
+
+def _options(values: Mapping[str, Any]) -> list[Any]:
+    options = values.get("options") or []
+    if not isinstance(options, list):
+        raise ValueError(f"'options' must be a list of texts, not {options!r}")
+    return options
 
 
 def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
@@ -119,8 +133,9 @@ def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Examp
     text, label = _first(values, text_keys), _first(values, label_keys)
     if not label.strip():
         raise ValueError("has an empty label")
-    prompt = (_template(spec) or CLASSIFICATION).replace("{text}", text)
-    return Example(prompt=prompt, completion=f" {label.strip()}", where=where)
+    template = _template(spec) or CLASSIFICATION
+    prompt = _fill(template, {**values, "text": text})
+    return Example(prompt=prompt, completion=f"{_space(template)}{label.strip()}", where=where)
 
 
 def plain_text(values: Mapping[str, Any], spec: Layout, where: str) -> Example:

@@ -118,11 +118,21 @@ def _chat_segments(example: Example, tokenizer: Tokenizer) -> list[Segment]:
     for i, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        prompt = tokenizer.apply_chat_template(turns[:i], tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
+        prompt = _templated(example, tokenizer, turns[:i], add_generation_prompt=True)
+        whole = _templated(example, tokenizer, turns[: i + 1])
         if not whole.startswith(prompt) or not prompt.startswith(done):
             raise DataError(f"{example.where}: the base's chat template rewrites earlier turns, so that the answer "
                             "cannot be told from the prompt; use a template that only appends")  # fmt: skip
         segments += [(prompt[len(done) :], False), (whole[len(prompt) :], True)]
         done = whole
     return segments
+
+
+def _templated(example: Example, tokenizer: Tokenizer, turns: list[dict[str, str]], **options: bool) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
+    except (TemplateError, IndexError) as error:  # templates refuse roles and orders that they do not know
+        reason = str(error).strip() or type(error).__name__
+        raise DataError(f"{example.where}: the base's chat template refuses this chat: {reason}") from error

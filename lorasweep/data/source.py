@@ -63,7 +63,7 @@ def local_path(path: str) -> Path:
 
 
 def _is_local(path: str) -> bool:
-    return path.startswith("demo:") or local_path(path).exists() or Path(path).suffix in SUFFIXES
+    return path.startswith("demo:") or local_path(path).exists() or Path(path).suffix.lower() in SUFFIXES
 
 
 def _slice(rows: tuple[SourceRow, ...], part: str) -> tuple[SourceRow, ...]:
@@ -88,11 +88,14 @@ def _read_local(path: str) -> Rows:
         near = ", ".join(sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)[:8])
         beside = f"; beside it: {near}" if near else ""
         raise DataError(f"{path}: no such file (looked for {file.absolute()}){beside}")
+    suffix = file.suffix.lower()
+    if suffix not in READERS:
+        raise DataError(f"{path}: is of no kind that can be read; convert it to one of {', '.join(SUFFIXES)}")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
-    return READERS[file.suffix](path, text)
+    return READERS[suffix](path, text)
 
 
 def _read_jsonl(path: str, text: str) -> Rows:
@@ -175,11 +178,13 @@ def accept(path: str, bad: list[str], num_good: int) -> tuple[str, ...]:
 def _read_hub(source: str) -> Rows:
     import datasets
 
-    name, _, rest = source.partition(":")
+    path, part = split_source(source)
+    name, _, rest = path.partition(":")
     config, _, split = rest.rpartition(":")
+    split = (split or "train") + (f"[{part}]" if part else "")
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset(name, config or None, split=split or "train")
+        table = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # the hub client raises a dozen kinds; all mean that there is no data
         raise DataError(
             f"{source}: neither a local file nor a readable hub data set ({type(error).__name__}: "

@@ -56,8 +56,10 @@ def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Ex
     aside: list[Example] = []
     for example in examples:
         (aside if _lot(example, seed) < share else kept).append(example)
-    if not aside and len(kept) > 1:
-        aside.append(kept.pop(min(range(len(kept)), key=lambda i: _lot(kept[i], seed))))
+    lots = {_lot(example, seed) for example in kept}
+    if not aside and len(lots) > 1:
+        aside = [example for example in kept if _lot(example, seed) == min(lots)]
+        kept = [example for example in kept if _lot(example, seed) != min(lots)]
     return kept, aside
 
 

@@ -1,0 +1,142 @@
+"""Only what the model has to write carries loss."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from lorasweep.data.formats import Example
+from lorasweep.data.render import TokenRow, render
+from lorasweep.errors import DataError
+from tests.tiny import tokenizer
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "[{{ m.role }}]{{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+# Shows only the last question, as templates do that hide earlier reasoning.
+REWRITES = "{% for m in messages[-2:] %}({{ m.content }}){% endfor %}{% if add_generation_prompt %}:{% endif %}"
+
+
+@cache
+def tokens() -> Any:
+    return tokenizer()
+
+
+@cache
+def chatty(template: str = TEMPLATE) -> Any:
+    chat = tokenizer()
+    chat.chat_template = template
+    return chat
+
+
+def one(example: Example, max_length: int = 100, base: Any = None) -> TokenRow:
+    [row] = render([example], base or tokens(), max_length)
+    return row
+
+
+def text(ids: tuple[int, ...]) -> str:
+    return str(tokens().decode(ids))
+
+
+def labels(row: TokenRow) -> str:
+    return text(tuple(i for i, is_label in zip(row.ids, row.is_label, strict=True) if is_label))
+
+
+def test_the_mask_hides_exactly_the_prompt() -> None:
+    row = one(Example(prompt="Say hi:", completion=" hi"))
+    assert row.is_label == (False,) * 7 + (True,) * 4
+    assert (text(row.ids), labels(row)) == ("Say hi: hi<eos>", " hi<eos>")
+    assert row.prompt_length == 7
+
+
+def test_every_answer_ends_with_the_end_token() -> None:
+    assert one(Example(prompt="a", completion="b")).ids[-1] == tokens().eos_token_id
+
+
+def test_a_base_without_end_token_gets_none() -> None:
+    base = tokenizer()
+    base.eos_token = None
+    assert text(one(Example(prompt="a", completion="b"), base=base).ids) == "ab"
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt() -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    base = tokenizer()
+    base.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    assert text(one(Example(prompt="a", completion="b"), base=base).ids) == "<bos>ab<eos>"
+
+
+def test_the_first_token_of_a_text_is_never_predicted() -> None:
+    row = one(Example(completion="abc"))
+    assert (row.is_label, row.num_labels) == ((True,) * 4, 3)
+
+
+def test_options_are_tokens_with_their_end() -> None:
+    row = one(Example(prompt="p", completion=" b", options=(" a", " b")))
+    assert [text(option) for option in row.options] == [" a<eos>", " b<eos>"]
+    assert (row.target, row.reference, row.prompt) == (1, "b", "p")
+
+
+def test_rows_with_the_same_labels_share_their_options() -> None:
+    rows = render([Example(prompt=p, completion=" a", options=(" a", " b")) for p in "xyz"], tokens(), 50)
+    assert len({id(row.options) for row in rows}) == 1
+
+
+def test_a_long_row_is_cut_and_marked() -> None:
+    row = one(Example(prompt="pp", completion="abcdef"), max_length=5)
+    assert (text(row.ids), row.is_truncated, row.num_labels) == ("ppabc", True, 3)
+
+
+def test_a_row_that_just_fits_is_not_cut() -> None:
+    assert not one(Example(prompt="pp", completion="ab"), max_length=5).is_truncated
+
+
+def test_a_row_whose_answer_is_cut_away_is_left_out() -> None:
+    examples = [Example(prompt="p" * 9, completion="a"), Example(prompt="p", completion="a")]
+    assert [row.prompt for row in render(examples, tokens(), 9)] == ["p"]
+
+
+CHAT = Example(
+    messages=(("system", "S"), ("user", "one"), ("assistant", "1"), ("user", "two"), ("assistant", "2")),
+    completion="2",
+    where="a.jsonl:7",
+)
+
+
+def test_a_chat_learns_every_answer_and_no_question() -> None:
+    row = one(CHAT, base=chatty())
+    assert text(row.ids) == "[system]S[user]one[assistant]1<eos>[user]two[assistant]2<eos>"
+    assert labels(row) == "1<eos>2<eos>"
+
+
+def test_the_prompt_of_a_chat_is_everything_before_its_last_answer() -> None:
+    row = one(CHAT, base=chatty())
+    assert text(row.ids[row.prompt_length :]) == "2<eos>"
+    assert row.reference == "2"
+
+
+def test_a_chat_begins_and_ends_as_its_template_says() -> None:
+    row = one(CHAT, base=chatty())
+    assert row.ids.count(tokens().eos_token_id) == 2
+    assert tokens().bos_token_id not in row.ids
+
+
+def test_a_chat_needs_a_template() -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:7: is a chat, but the base's tokenizer has no chat template"):
+        one(CHAT)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:7: the base's chat template rewrites earlier turns"):
+        one(CHAT, base=chatty(REWRITES))
+
+
+def test_a_template_that_refuses_a_chat_is_quoted() -> None:
+    chat = Example(messages=(("tool", "x"), ("assistant", "y")), completion="y", where="a.jsonl:3")
+    with pytest.raises(DataError, match=r"a\.jsonl:3: the base's chat template refuses this chat: no tools"):
+        one(chat, base=chatty())

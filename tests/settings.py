@@ -1,0 +1,54 @@
+"""Composed configurations and frozen trials for tests that train nothing."""
+
+from dataclasses import replace
+from typing import Any
+
+from lorasweep.catalogue import compose
+from lorasweep.cli import data_dir
+from lorasweep.result import TrialResult, TrialState
+from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+
+
+def composed(*arguments: str) -> dict[str, Any]:
+    """Return what a command line composes."""
+    raw, _ = compose(arguments, data_dir("conf"), data_dir("sweeps"))
+    assert raw is not None
+    return raw
+
+
+def minimal(**sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the smallest valid configuration, with these settings changed."""
+    raw: dict[str, dict[str, Any]] = {
+        "model": {"id": "demo"},
+        "lora": {},
+        "train": {"learning_rate": 1e-3, "per_device_train_batch_size": 4},
+        "data": {"train": "my.csv", "format": "classification"},
+        "eval": {},
+    }
+    return raw | {name: raw.get(name, {}) | settings for name, settings in sections.items()}
+
+
+SPEC = TrialSpec(
+    model=ModelSpec(id="demo"),
+    lora=LoraSpec(r=8, lora_alpha=16, target_modules=("q_proj", "v_proj")),
+    train=TrainSpec(learning_rate=1e-3, per_device_train_batch_size=4),
+    data=DataSpec(train="my.csv", format="classification"),
+    eval=EvalSpec(),
+)
+
+
+def trained(**changes: Any) -> TrialSpec:
+    """Return the trial with other training settings."""
+    return replace(SPEC, train=replace(SPEC.train, **changes))
+
+
+def adapted(**changes: Any) -> TrialSpec:
+    """Return the trial with another adapter."""
+    return replace(SPEC, lora=replace(SPEC.lora, **changes))
+
+
+def result(number: int = 0, state: TrialState = TrialState.COMPLETE, **values: Any) -> TrialResult:
+    """Return a trial's result."""
+    return TrialResult(
+        number=number, state=state, spec=SPEC, params={"lora.r": 8}, fingerprint=SPEC.fingerprint, **values
+    )

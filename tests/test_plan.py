@@ -1,0 +1,74 @@
+"""A plan knows the whole sweep before anything is trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorasweep.catalogue import compose
+from lorasweep.cli import data_dir
+from lorasweep.errors import ConfigError
+from lorasweep.outline import plan_text
+from lorasweep.plan import Plan, make_plan
+
+
+def raw(*overrides: str) -> dict[str, Any]:
+    composed, _ = compose(overrides, data_dir("conf"), data_dir("sweeps"))
+    assert composed is not None
+    return composed
+
+
+def plan(*overrides: str) -> Plan:
+    return make_plan(raw(*overrides))
+
+
+def test_the_shipped_grid_has_eighteen_trials() -> None:
+    found = plan("+sweep=rank_alpha")
+    assert found.num_trials == len(found.points) == 18
+
+
+def test_points_that_mean_the_same_are_planned_once() -> None:
+    """A constant schedule has no warm-up, so two of the four points are one trial."""
+    grid = ("train.lr_scheduler_type=constant,linear", "train.warmup_steps=0.1,0.2", "study.sampler=grid")
+    found = plan(*grid)
+    assert (found.num_trials, found.num_same) == (3, 1)
+
+
+def test_without_a_space_a_single_trial_is_planned() -> None:
+    assert plan("probes=none").num_trials == 1
+
+
+def test_slots_follow_the_memory_that_may_be_used() -> None:
+    roomy, tight = (plan("+sweep=rank_alpha", f"study.memory_gib={gib}") for gib in (4, 0.05))
+    assert roomy.num_slots == 18
+    assert 1 <= tight.num_slots < 18
+
+
+def test_a_bank_has_room_for_the_largest_rank_and_every_target() -> None:
+    found = plan("+sweep=everything")
+    worker = found.worker(found.devices[0], 1)
+    assert worker.rank == 32
+    assert {"q_proj", "gate_proj", "down_proj"} <= set(worker.target_modules)
+
+
+def test_data_flaws_are_counted(in_tmp: Path) -> None:
+    rows = [{"instruction": f"say {i % 5}", "output": "" if i == 7 else f"{i % 5}"} for i in range(10)]
+    Path("train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("test.jsonl").write_text(json.dumps({"instruction": "say 3", "output": "3"}))
+    settings = ("data=alpaca", "data.train=train.jsonl", "data.validation=train.jsonl", "data.test=test.jsonl")
+    (facts,) = plan(*settings, "probes=none").facts.values()
+    assert (facts.num_empty, facts.num_duplicates, facts.num_leaked) == (1, 5, 11)
+
+
+def test_data_and_module_mistakes_are_found_before_training(in_tmp: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        plan("data=alpaca", "data.train=missing.jsonl", "probes=none")
+    with pytest.raises(ConfigError, match=r"no module 'q_porj'; did you mean 'q_proj'"):
+        plan("lora.target_modules=[q_porj]")
+
+
+def test_the_outline_says_what_would_be_run() -> None:
+    text = plan_text(plan("+sweep=rank_alpha"))
+    for part in ("18 trials", "tokens per epoch", "truncated", "duplicated", "trainable", "predicted memory"):
+        assert part in text
