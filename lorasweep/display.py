@@ -115,7 +115,9 @@ class LineDisplay:
 
     def rung(self, event: Rung) -> None:
         """Say what a trial reported."""
-        self.say(f"trial {event.number:3d} rung {event.rung}    {self._value(event.metrics)} at step {event.step}")
+        self.say(
+            f"trial {event.number:3d} rung {event.rung}    {self.standing.objective} {event.value:.4f} at step {event.point.step}"
+        )
 
     def finished(self, result: TrialResult) -> None:
         """Say how a trial ended."""
@@ -169,7 +171,7 @@ class LiveDisplay:
 
     def rung(self, event: Rung) -> None:
         """Show what a trial reported."""
-        self.standing.values[event.number] = event.metrics[self.standing.objective]
+        self.standing.values[event.number] = event.value
         self._draw()
 
     def finished(self, result: TrialResult) -> None:

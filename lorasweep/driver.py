@@ -214,12 +214,12 @@ class Driver:
             self.display.say(event.text)
 
     def _at_rung(self, seat: Seat, event: Rung) -> None:
-        value = event.metrics[self.objective]
+        value = event.value
         self.display.rung(event)
         self._tracked(lambda: self.tracker.rung(event))
         if self.study.report(event.number, event.rung, value):
             pruner = self.plan.config.study.pruner
-            reason = f"{pruner} pruner: {self.objective} {value:.4g} at rung {event.rung} (step {event.step})"
+            reason = f"{pruner} pruner: {self.objective} {value:.4g} at rung {event.rung} (step {event.point.step})"
             seat.orders.append(Stop(number=event.number, reason=reason))
 
     def _finish(self, result: TrialResult) -> None:

@@ -1,5 +1,6 @@
 """A trial while it trains."""
 
+import time
 from dataclasses import dataclass, field
 
 from lorasweep.result import Point, Start
@@ -44,4 +45,5 @@ class Live:
         }
         self.rung = x.rung
         self.metrics = metrics
-        self.history.append(Point(step=x.step, metrics={**{f"eval/{k}": v for k, v in metrics.items()}, **speed}))
+        named = {f"eval/{name}": value for name, value in metrics.items()}
+        self.history.append(Point(step=x.step, metrics={**named, **speed}, time_s=time.time()))

@@ -98,7 +98,8 @@ def _history(live: Live) -> tuple[Point, ...]:
     """Merge the training losses, thinned out, with what was measured at rungs."""
     losses = live.learner.losses
     every = max(1, len(losses) // CURVE_POINTS)
-    curve = [Point(step=s, metrics={"train/step_loss": loss}) for s, loss, _ in losses[::every]]
+    now = time.time()
+    curve = [Point(step=s, metrics={"train/step_loss": loss}, time_s=now) for s, loss, _ in losses[::every]]
     return tuple(sorted([*curve, *live.history], key=lambda point: point.step))
 
 

@@ -79,10 +79,11 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """Metrics at a step."""
+    """Metrics at a step, measured at `time_s` since 1970; a tracker drops a point that it has with the same time."""
 
     step: int
     metrics: dict[str, float]
+    time_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +135,8 @@ class Rung:
 
     number: int
     rung: int
-    step: int
-    metrics: dict[str, float]
+    value: float  # the objective itself
+    point: Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

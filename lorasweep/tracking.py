@@ -18,7 +18,7 @@ from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
 from lorasweep.files import provision
 from lorasweep.mlflow_view import saved_view, view_key
-from lorasweep.result import Rung, TrialResult, TrialState
+from lorasweep.result import Point, Rung, TrialResult, TrialState
 
 log = logging.getLogger(__name__)
 
@@ -96,14 +96,14 @@ class MlflowTracker:
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         uri = _uri(settings.uri)
         try:
             self.client = MlflowClient(uri)
             self.experiment = self._experiment(settings.experiment, uri)
-        except (MlflowException, OSError) as error:
-            raise ConfigError([f"tracking.uri: {uri} cannot be used: {str(error).splitlines()[0]}"]) from error
+        except Exception as error:  # every kind of store has its own errors; all mean that this one cannot be used
+            reason = str(error).splitlines()[0]
+            raise ConfigError([f"tracking.uri: {uri} cannot be used: {reason}; or set tracking=none"]) from error
         self.name = name
         self.key = key
         self.parent = self.page = ""
@@ -129,7 +129,7 @@ class MlflowTracker:
 
     def rung(self, event: Rung) -> None:
         """Log what a trial reported."""
-        self._log_metrics(self._child(event.number), [(event.step, {f"eval/{k}": v for k, v in event.metrics.items()})])
+        self._log_metrics(self._child(event.number), [event.point])
 
     def export(self, result: TrialResult) -> None:
         """Log a trial's whole result; repeating it changes nothing."""
@@ -146,9 +146,9 @@ class MlflowTracker:
         }
         self.client.log_batch(run, tags=[RunTag(k, v) for k, v in tags.items()])
         self._log_new_params(run, [Param(k, str(v)[:500]) for k, v in params.items()])
-        self._log_metrics(run, [(p.step, p.metrics) for p in result.history])
         step = result.history[-1].step if result.history else 0
-        self._log_metrics(run, [(step, _final_metrics(result))])
+        final = Point(step=step, metrics=_final_metrics(result), time_s=result.ended_s)
+        self._log_metrics(run, [*result.history, final])
         self._log_samples(run, result)
         self.client.set_terminated(run, STATUS[result.state], int(result.ended_s * 1000))
 
@@ -161,7 +161,7 @@ class MlflowTracker:
             self.client.log_artifact(self.parent, str(file))
         if adapter is not None and adapter.is_dir():
             self.client.log_artifacts(self.parent, str(adapter), "adapter")
-        self._log_metrics(self.parent, [(0, dict(metrics))])
+        self._log_metrics(self.parent, [Point(step=0, metrics=dict(metrics), time_s=time.time())])
         self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
 
     def _save_view(self, opening: "Opening") -> None:
@@ -200,15 +200,14 @@ class MlflowTracker:
         run = self.client.create_run(self.experiment, run_name=name, tags=full)
         return str(run.info.run_id)
 
-    def _log_metrics(self, run: str, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    def _log_metrics(self, run: str, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
         metrics = [
-            Metric(k.replace("%", "percent"), float(v), now, step)
-            for step, values in points
-            for k, v in values.items()
-            if math.isfinite(v)
+            Metric(name, float(value), int(point.time_s * 1000), point.step)
+            for point in points
+            for name, value in point.metrics.items()
+            if math.isfinite(value)
         ]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run, metrics=metrics[start : start + BATCH])

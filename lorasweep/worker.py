@@ -155,7 +155,9 @@ class Worker:
         scored = rung_metrics(self._asked(lives, evaluation), self.tasks[data], evaluation)
         for live, metrics in zip(lives, scored, strict=True):
             live.reach(metrics)
-            events.append(Rung(number=live.number, rung=live.rung, step=live.learner.step, metrics=metrics))
+            events.append(
+                Rung(number=live.number, rung=live.rung, value=metrics[evaluation.objective], point=live.history[-1])
+            )
         return events
 
     def _finish(self, lives: list[Live]) -> list[Event]:

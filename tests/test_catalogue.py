@@ -131,7 +131,8 @@ def test_devices_are_used_together_and_not_searched() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["my file.csv[:500]", "tatsu-lab/alpaca:train[:5%]", "a/b{c}.csv", "/tmp/a=b.csv", "demo:intents/train.csv"]
+    "value",
+    ["my file.csv[:500]", "tatsu-lab/alpaca:train[:5%]", "a/b{c}.csv", "/tmp/a=b.csv", "demo:intents/train.csv"],
 )
 def test_a_source_needs_no_quotes_of_hydras(value: str) -> None:
     assert composed("data=alpaca", f"data.train={value}")["data"]["train"] == value

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lorasweep.display import LineDisplay, LiveDisplay, Standing, clock, words
-from lorasweep.result import Progress, Rung, TrialResult, TrialState
+from lorasweep.result import Point, Progress, Rung, TrialResult, TrialState
 from tests.specs import trial
 
 
@@ -45,7 +45,7 @@ def test_lines_say_what_starts_reports_and_ends(capsys: pytest.CaptureFixture[st
     display.begin(2, 1)
     display.started(1, {"lora.r": 4})
     display.progress(Progress(number=1, step=2, num_steps=4, loss=1.5, its_per_s=3.0))
-    display.rung(Rung(number=1, rung=1, step=2, metrics={"accuracy": 0.5}))
+    display.rung(Rung(number=1, rung=1, value=0.5, point=Point(step=2, metrics={})))
     display.finished(result(1, None, TrialState.FAILED))
     lines = capsys.readouterr().out.splitlines()
     assert "1 of 2 trials were finished before" in lines[0]
@@ -60,7 +60,7 @@ def test_the_live_display_shows_slots_and_the_best() -> None:
     display.begin(3, 0)
     display.started(0, {"lora.r": 4})
     display.progress(Progress(number=0, step=2, num_steps=4, loss=1.5, its_per_s=3.0))
-    display.rung(Rung(number=0, rung=1, step=2, metrics={"accuracy": 0.25}))
+    display.rung(Rung(number=0, rung=1, value=0.25, point=Point(step=2, metrics={})))
     display.finished(replace(result(1, 0.75), params={"lora.r": 16}))
     display.live.refresh()
     shown = display.console.export_text(clear=False)

@@ -27,7 +27,7 @@ def results(events: list[Event]) -> dict[int, TrialResult]:
 def test_a_trial_reports_at_its_rungs_and_ends_complete(tmp_path: Path) -> None:
     w = worker()
     events = w.advance([start(0, tmp_path, trial())]) + drain(w)
-    assert [(e.rung, e.step) for e in events if isinstance(e, Rung)] == [(1, 2)]
+    assert [(e.rung, e.point.step) for e in events if isinstance(e, Rung)] == [(1, 2)]
     result = results(events)[0]
     assert result.state is TrialState.COMPLETE
     assert result.objective == result.metrics["accuracy"] == sum(result.scores) / len(result.scores)

@@ -1,0 +1,102 @@
+"""The ledger is held by one, survives damage, and gives back what was written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lorasweep.errors import AlreadyRunning
+from lorasweep.ledger import Ledger
+from lorasweep.result import Cost, Point, Probe, Sample, TrialState
+from lorasweep.spec import ProbeSpec
+from tests.settings import SPEC, result
+
+FULL = replace(
+    result(
+        3,
+        reason="é\nü",
+        objective=0.1 + 0.2,
+        metrics={"accuracy": 0.5, "loss": float("inf")},
+        history=(Point(step=1, metrics={"loss": 2.5}),),
+        scores=(1.0, 0.0),
+        probes=(Probe(name="p", metric="accuracy", before=1, after=0.5, drop=0.5, relative_drop=0.5, low=0, high=1),),
+        samples=(Sample(prompt="a\u2028", reference="b", output="c"),),
+        cost=Cost(wall_s=1.5, peak_bytes=1 << 40),
+        provenance={"commit": "none"},
+        same_as=1,
+    ),
+    spec=replace(SPEC, eval=replace(SPEC.eval, metrics=("rouge1",), probes=(ProbeSpec(name="p", path="p.jsonl"),))),
+)
+
+
+def reopened(ledger: Ledger) -> Ledger:
+    ledger.close()
+    return Ledger(ledger.folder)
+
+
+def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "my run")
+    ledger.write(FULL)
+    assert reopened(ledger).results == {3: FULL}
+
+
+@pytest.mark.parametrize("state", list(TrialState))
+def test_every_state_comes_back(state: TrialState, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(result(0, state))
+    assert reopened(ledger).results[0].state is state
+
+
+def test_a_second_holder_is_refused_and_told_who_holds(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.note("owner", {"owner": "process 7 on box"})
+    with pytest.raises(AlreadyRunning, match="is in use by process 7 on box; wait for it"):
+        Ledger(tmp_path)
+
+
+def test_a_second_holder_is_refused_before_the_first_has_signed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with pytest.raises(AlreadyRunning, match="is in use by another process"):
+        Ledger(tmp_path)
+    ledger.close()
+
+
+def test_a_closed_ledger_can_be_taken_up(tmp_path: Path) -> None:
+    assert reopened(Ledger(tmp_path)).results == {}
+
+
+@pytest.mark.parametrize("damage", ["", '{"number": 1, "sta', "[]", "null", '{"number": 1}', "\x00\x00"])
+def test_a_damaged_result_is_told_and_forgotten_and_others_are_read(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(tmp_path)
+    for number in range(3):
+        ledger.write(result(number))
+    (ledger.trial_folder(1) / "result.json").write_text(damage)
+    assert sorted(reopened(ledger).results) == [0, 2]
+    assert "0001/result.json cannot be read" in caplog.text
+    assert "the trial will run again" in caplog.text
+
+
+def test_what_the_tracker_has_is_marked(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(result(0))
+    assert not ledger.is_exported(0)
+    ledger.mark_exported(0)
+    assert ledger.is_exported(0)
+
+
+def test_an_adapter_can_be_dropped_twice(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.adapter_folder(0).mkdir(parents=True)
+    (ledger.adapter_folder(0) / "adapter_model.safetensors").write_text("x")
+    ledger.drop_adapter(0)
+    ledger.drop_adapter(0)
+    assert not ledger.adapter_folder(0).exists()
+
+
+def test_a_note_comes_back_and_a_missing_or_damaged_one_is_empty(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.note("test", {"accuracy": 0.5})
+    (tmp_path / "broken.json").write_text("{")
+    assert (ledger.noted("test"), ledger.noted("none"), ledger.noted("broken")) == ({"accuracy": 0.5}, {}, {})

@@ -1,0 +1,89 @@
+"""What MLflow is told can be told again, and its page shows a readable table."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lorasweep.config import TrackingSettings
+from lorasweep.errors import ConfigError
+from lorasweep.mlflow_view import saved_view, view_key
+from lorasweep.result import Cost, Point, Rung, Sample, TrialResult, TrialState
+from lorasweep.tracking import MlflowTracker, Opening
+from tests.specs import trial
+
+OPENING = Opening(
+    config="a: 1",
+    tags={"objective": "accuracy"},
+    data={"train": "a.csv@123", "probe/facts": "facts.jsonl@456"},
+    swept=("lora.r",),
+    maximize=True,
+)
+
+
+def result(state: TrialState = TrialState.COMPLETE, reason: str = "") -> TrialResult:
+    return TrialResult(
+        number=0, state=state, spec=trial(), params={"lora.r": 4}, fingerprint="f", reason=reason, objective=0.5,
+        metrics={"accuracy": 0.5, "forgetting": float("nan")}, cost=Cost(peak_bytes=2**30, its_per_s=2.0),
+        history=tuple(Point(step=s, metrics={"train/step_loss": 1 / s}) for s in range(1, 1200)),
+        samples=(Sample(prompt="p", reference="r", output="o"),), ended_s=1.0,
+    )  # fmt: skip
+
+
+def tracker(folder: Path) -> MlflowTracker:
+    made = MlflowTracker(TrackingSettings(uri=f"sqlite:///{folder / 'm.db'}"), "rank_alpha", "/runs/rank_alpha-1")
+    made.begin(OPENING)
+    return made
+
+
+def test_an_exported_trial_is_one_run_however_often_it_is_exported(in_tmp: Path) -> None:
+    for _ in range(2):
+        again = tracker(in_tmp)
+        again.start(0, {"lora.r": 4})
+        again.rung(Rung(number=0, rung=1, value=0.25, point=Point(step=2, metrics={"eval/accuracy": 0.25}, time_s=3.0)))
+        again.export(result())
+    runs = again.client.search_runs([again.experiment], "tags.`lorasweep.kind` = 'trial'")
+    assert len(runs) == 1
+    data = runs[0].data
+    assert data.metrics["objective"] == 0.5 and data.metrics["peak_memory_gib"] == 1.0
+    assert "forgetting" not in data.metrics  # what was not measured is missing, not zero
+    assert data.params["r"] == "4" and data.tags["state"] == "complete"
+    for name, count in (("train/step_loss", 1199), ("eval/accuracy", 1)):
+        assert len(again.client.get_metric_history(runs[0].info.run_id, name)) == count
+
+
+def test_states_become_run_states_with_their_reason(in_tmp: Path) -> None:
+    made = tracker(in_tmp)
+    made.export(result(TrialState.PRUNED, "median pruner"))
+    run = made.client.get_run(made.children[0])
+    assert run.info.status == "KILLED" and run.data.tags["reason"] == "median pruner"
+
+
+def test_the_data_sets_are_the_runs_inputs(in_tmp: Path) -> None:
+    made = tracker(in_tmp)
+    found = made.client.get_run(made.parent).inputs
+    assert found is not None
+    inputs = found.dataset_inputs
+    assert {(i.dataset.name, i.dataset.digest) for i in inputs} == {("a.csv", "123"), ("facts.jsonl", "456")}
+
+
+def test_a_saved_view_orders_the_trials_of_one_sweep(in_tmp: Path) -> None:
+    made = tracker(in_tmp)
+    tags = made.client.get_experiment(made.experiment).tags
+    view = json.loads(tags["mlflow.sharedViewState.rank_alpha-1"])
+    state = json.loads(view["state"])
+    assert made.parent in state["searchFilter"] and state["orderByKey"] == "metrics.`objective`"
+    assert state["selectedColumns"][:2] == ["params.`r`", "metrics.`objective`"]
+    assert made.page.endswith("viewStateShareKey=rank_alpha-1")
+
+
+def test_a_smaller_objective_comes_first_where_smaller_is_better() -> None:
+    _, value = saved_view("v", "p", "objective", maximize=False, params=[], created_ms=0)
+    assert json.loads(json.loads(value)["state"])["orderByAsc"] is True
+    assert view_key("my sweep/1") == "my-sweep-1"
+
+
+def test_a_store_that_cannot_be_opened_names_the_setting(in_tmp: Path) -> None:
+    (in_tmp / "m.db").write_text("this is no database")
+    with pytest.raises(ConfigError, match=r"tracking\.uri"):
+        tracker(in_tmp)
