@@ -90,7 +90,11 @@ def alpaca(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     if template in (None, "alpaca", "plain"):
         with_input, without = (ALPACA_WITH_INPUT, ALPACA) if template != "plain" else PLAIN
         template = with_input if has_input else without
-    return Example(prompt=_fill(template, {**values, "input": values.get("input") or ""}), completion=_text(values, "output"), where=where)
+    return Example(
+        prompt=_fill(template, {**values, "input": values.get("input") or ""}),
+        completion=_text(values, "output"),
+        where=where,
+    )
 
 
 PLAIN = (PLAIN_ALPACA_WITH_INPUT, PLAIN_ALPACA)

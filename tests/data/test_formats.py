@@ -39,7 +39,9 @@ def test_alpaca_without_its_preamble() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"input": ""}, {"input": None}])
 def test_a_template_of_ones_own_may_name_an_input_that_is_empty(given: dict[str, Any]) -> None:
-    [example] = read({"instruction": "Hi.", "output": "Ho.", **given}, format="alpaca", template="{instruction}|{input}:")
+    [example] = read(
+        {"instruction": "Hi.", "output": "Ho.", **given}, format="alpaca", template="{instruction}|{input}:"
+    )
     assert example.prompt == "Hi.|:"
 
 

@@ -1,0 +1,217 @@
+"""The study asks, is told, and goes on where it was left."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from optuna.trial import TrialState as OptunaState
+
+from lorasweep.config import Pruner, Sampler, StudySettings
+from lorasweep.errors import ConfigError
+from lorasweep.grammar import parse
+from lorasweep.result import TrialState
+from lorasweep.study import Study, make_pruner, make_sampler
+from tests.settings import result
+
+SPACE = {
+    "lora.r": parse("lora.r", "choice(4,8)"),
+    "train.max_steps": parse("train.max_steps", "int(interval(1,64))"),
+    "train.learning_rate": parse("train.learning_rate", "tag(log,interval(1e-5,1e-2))"),
+}
+SMALL = {"lora.r": parse("lora.r", "choice(4,8)")}
+
+Open = Callable[..., Study]
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without trials: making one takes Optuna a second, copying it nothing."""
+    path = tmp_path_factory.mktemp("store") / "empty.db"
+    Study(path, StudySettings(), {}, maximize=True, num_rungs=1)
+    import sqlite3
+
+    with sqlite3.connect(path) as store:
+        for table in ("study_directions", "studies"):
+            store.execute(f"DELETE FROM {table}")
+    return path
+
+
+@pytest.fixture
+def study(empty: Path, tmp_path: Path) -> Open:
+    """Open the study of this test; a second time, the same one."""
+    path = tmp_path / "my study #1 %20.db"
+    shutil.copy(empty, path)
+
+    def opened(settings: StudySettings | None = None, *, maximize: bool = True, is_small: bool = False) -> Study:
+        domains = SMALL if is_small else SPACE
+        return Study(path, settings or StudySettings(), domains, maximize=maximize, num_rungs=3)
+
+    return opened
+
+
+def told(study: Study, value: float) -> int:
+    number, _ = study.ask()
+    study.tell(number, result(number, objective=value))
+    return number
+
+
+def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "new folder #1 %20" / "study.db"
+    Study(path, StudySettings(), SPACE, maximize=True, num_rungs=3)
+    assert path.is_file()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_trial_is_numbered_and_lies_in_the_space(study: Open) -> None:
+    opened = study()
+    asked = [opened.ask() for _ in range(3)]
+    assert [number for number, _ in asked] == [0, 1, 2]
+    for _, params in asked:
+        assert set(params) == set(SPACE)
+        assert params["lora.r"] in (4, 8)
+        assert 1e-5 <= float(params["train.learning_rate"]) <= 1e-2
+
+
+def test_queued_points_come_first_and_once(study: Open) -> None:
+    opened = study(is_small=True)
+    for _ in range(2):
+        opened.enqueue([{"lora.r": 8}, {"lora.r": 4}])
+    assert [opened.ask()[1] for _ in range(2)] == [{"lora.r": 8}, {"lora.r": 4}]
+    assert opened.states() == {"RUNNING": 2}
+
+
+def test_waiting_points_were_not_asked_for(study: Open) -> None:
+    opened = study(is_small=True)
+    opened.enqueue([{"lora.r": 8}, {"lora.r": 4}])
+    opened.ask()
+    assert opened.num_asked == 1
+
+
+def test_running_trials_keep_number_and_values_in_the_next_launch(study: Open) -> None:
+    first = study()
+    told(first, 0.5)
+    running = [first.ask() for _ in range(2)]
+    again = study()
+    assert again.resume() == running
+    again.tell(1, result(1, objective=0.7))
+    assert again.states() == {"COMPLETE": 2, "RUNNING": 1}
+
+
+def test_numbers_go_on_in_the_next_launch(study: Open) -> None:
+    first = study()
+    assert [told(first, 0.1), told(first, 0.2)] == [0, 1]
+    second = study()
+    assert second.ask()[0] == 2
+    assert second.study.best_value == 0.2
+
+
+def test_a_random_search_does_not_repeat_itself_in_the_next_launch(study: Open) -> None:
+    settings = StudySettings(sampler="random")
+    first = study(settings)
+    before = [first.ask()[1] for _ in range(3)]
+    second = study(settings)
+    assert not [params for _ in range(3) if (params := second.ask()[1]) in before]
+
+
+def test_the_same_seed_asks_the_same(empty: Path, tmp_path: Path) -> None:
+    asked = []
+    for name in ("a.db", "b.db"):
+        shutil.copy(empty, tmp_path / name)
+        opened = Study(tmp_path / name, StudySettings(seed=3), SPACE, maximize=True, num_rungs=3)
+        asked.append([opened.ask()[1] for _ in range(3)])
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize(("maximize", "best"), [(True, 1), (False, 0)])
+def test_the_best_trial_follows_the_direction(study: Open, maximize: bool, best: int) -> None:
+    opened = study(maximize=maximize)
+    told(opened, 0.1)
+    told(opened, 0.9)
+    assert opened.study.best_trial.number == best
+
+
+@pytest.mark.parametrize(
+    ("state", "value", "expected"),
+    [
+        (TrialState.COMPLETE, 0.5, OptunaState.COMPLETE),
+        (TrialState.COMPLETE, float("nan"), OptunaState.FAIL),
+        (TrialState.COMPLETE, None, OptunaState.FAIL),
+        (TrialState.PRUNED, 0.5, OptunaState.PRUNED),
+        (TrialState.INFEASIBLE, None, OptunaState.PRUNED),
+        (TrialState.FAILED, None, OptunaState.FAIL),
+    ],
+)
+def test_every_ending_has_its_state(study: Open, state: TrialState, value: float | None, expected: OptunaState) -> None:
+    opened = study()
+    number, _ = opened.ask()
+    opened.tell(number, result(number, state, objective=value, reason="why"))
+    [trial] = opened.study.trials
+    assert trial.state is expected
+    assert trial.user_attrs["reason"] == "why"
+
+
+def test_what_does_not_fit_breaks_a_constraint_and_is_never_best(study: Open) -> None:
+    opened = study()
+    told(opened, 0.1)
+    number, _ = opened.ask()
+    opened.tell(number, result(number, TrialState.INFEASIBLE))
+    assert [trial.constraints["memory"] > 0 for trial in opened.study.trials] == [False, True]
+    assert opened.study.best_trial.number == 0
+
+
+def test_telling_twice_changes_nothing(study: Open) -> None:
+    opened = study()
+    number = told(opened, 0.5)
+    opened.tell(number, result(number, TrialState.FAILED))
+    assert (opened.states(), opened.study.best_value) == ({"COMPLETE": 1}, 0.5)
+
+
+def test_a_worse_trial_is_given_up_at_its_rung(study: Open) -> None:
+    opened = study(StudySettings(pruner="median"))
+    for value in (0.8, 0.8, 0.9, 0.9, 0.9):
+        number, _ = opened.ask()
+        assert not opened.report(number, 1, value)
+        opened.tell(number, result(number, objective=value))
+    number, _ = opened.ask()
+    assert opened.report(number, 1, 0.1)
+
+
+def test_the_best_is_not_given_up_where_less_is_better(study: Open) -> None:
+    opened = study(StudySettings(pruner="median"), maximize=False)
+    for value in (0.8, 0.8, 0.9, 0.9, 0.9):
+        number, _ = opened.ask()
+        opened.report(number, 1, value)
+        opened.tell(number, result(number, objective=value))
+    number, _ = opened.ask()
+    assert not opened.report(number, 1, 0.1)
+
+
+def test_an_objective_that_is_no_number_is_not_reported(study: Open) -> None:
+    opened = study()
+    number, _ = opened.ask()
+    assert not opened.report(number, 1, float("nan"))
+    assert opened.study.trials[0].intermediate_values == {}
+
+
+@pytest.mark.parametrize("name", [s for s in get_args(Sampler) if s != "cmaes"])
+def test_every_sampler_asks_again_after_it_was_told(name: Sampler, study: Open) -> None:
+    opened = study(StudySettings(sampler=name))
+    assert [told(opened, value) for value in (0.1, 0.3, 0.2)] == [0, 1, 2]
+
+
+def test_a_sampler_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "cmaes", None)
+    with pytest.raises(ConfigError, match=r"study.sampler: cmaes needs a package .* pip install 'lorasweep\[cmaes\]'"):
+        make_sampler(StudySettings(sampler="cmaes"), 0)
+
+
+def test_cmaes_asks_where_its_package_is_there(study: Open) -> None:
+    pytest.importorskip("cmaes")
+    assert told(study(StudySettings(sampler="cmaes")), 0.1) == 0
+
+
+@pytest.mark.parametrize("name", get_args(Pruner))
+def test_every_pruner_can_be_made(name: Pruner) -> None:
+    assert make_pruner(StudySettings(pruner=name), 3)
