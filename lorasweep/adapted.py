@@ -16,21 +16,24 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Neighbouring slots [first, last) with equally many rows each, beginning at row `start`."""
+    """Neighbouring slots [first, last) with `size` rows (or tokens) each, beginning at row (or token) `start`."""
 
     first: int
     last: int
     start: int
-    rows: int
+    size: int
 
     @property
     def stop(self) -> int:
-        return self.start + (self.last - self.first) * self.rows
+        return self.start + (self.last - self.first) * self.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """A slot's dropout in one forward pass: where its rows are, how long they are, and what seeds its masks."""
+    """A slot's dropout in one forward pass: where its rows (or tokens) are, and what seeds its masks.
+
+    Padding beyond `length` draws no noise, so that a neighbour's longer rows change nothing.
+    """
 
     rate: float
     start: int
@@ -41,8 +44,9 @@ class Noise:
 
 @dataclass(slots=True)
 class Layout:
-    """Which rows of the batch belong to which slot. The bank and all of its linears share one."""
+    """Which rows of the batch belong to which slot; of a flat batch, which tokens. All linears of a bank share one."""
 
+    is_flat: bool = False
     runs: tuple[Run, ...] = ()
     noise: tuple[Noise, ...] = ()
     rank: int = 0
@@ -50,15 +54,15 @@ class Layout:
 
 
 def runs_of(blocks: Sequence[tuple[int, int]]) -> tuple[Run, ...]:
-    """Merge (slot, rows) blocks, in row order, into as few runs as possible."""
+    """Merge (slot, size) blocks, in their order in the batch, into as few runs as possible."""
     runs: list[Run] = []
     start = 0
-    for slot, rows in blocks:
-        if runs and runs[-1].last == slot and runs[-1].rows == rows:
-            runs[-1] = Run(first=runs[-1].first, last=slot + 1, start=runs[-1].start, rows=rows)
-        elif rows:
-            runs.append(Run(first=slot, last=slot + 1, start=start, rows=rows))
-        start += rows
+    for slot, size in blocks:
+        if runs and runs[-1].last == slot and runs[-1].size == size:
+            runs[-1] = Run(first=runs[-1].first, last=slot + 1, start=runs[-1].start, size=size)
+        elif size:
+            runs.append(Run(first=slot, last=slot + 1, start=start, size=size))
+        start += size
     return tuple(runs)
 
 
@@ -86,7 +90,7 @@ class AdaptedLinear(nn.Module):
         runs = tuple(run for run in self.layout.runs if not self.uses.isdisjoint(range(run.first, run.last)))
         if not runs:
             return y_BSO
-        mask_BSD = dropout_mask(x_BSD, self.layout.noise, self.index) if self.layout.noise else None
+        mask_BSD = dropout_mask(x_BSD, self.layout, self.index) if self.layout.noise else None
         # The anchor makes autograd call backward where neither x nor y needs a gradient, as in the first layer.
         result: Tensor = AdapterDelta.apply(  # type: ignore[no-untyped-call]
             x_BSD.contiguous(), y_BSO, self.a_KRD, self, runs, mask_BSD
@@ -94,18 +98,18 @@ class AdaptedLinear(nn.Module):
         return result
 
 
-def dropout_mask(x_BSD: Tensor, noise: Sequence[Noise], index: int) -> Tensor:
+def dropout_mask(x_BSD: Tensor, layout: Layout, index: int) -> Tensor:
     """Return what x is multiplied with: 0 or 1/(1-p) in rows with dropout, 1 elsewhere.
 
     Each mask is drawn anew from (slot's seed, module), never from a running generator, so that it is the same alone or
     packed, when activations are computed again, and after a restart.
     """
     mask = torch.ones_like(x_BSD)
-    for part in noise:
+    for part in layout.noise:
         generator = torch.Generator(x_BSD.device).manual_seed((part.seed * 8191 + index) & (2**63 - 1))
-        shape = (part.stop - part.start, part.length, x_BSD.shape[-1])
-        keep = torch.empty(shape, device=x_BSD.device).bernoulli_(1 - part.rate, generator=generator)
-        mask[part.start : part.stop, : part.length] = keep.div_(1 - part.rate).to(mask.dtype)
+        rows = mask[0, part.start : part.stop] if layout.is_flat else mask[part.start : part.stop, : part.length]
+        keep = torch.empty(rows.shape, device=x_BSD.device).bernoulli_(1 - part.rate, generator=generator)
+        rows.copy_(keep.div_(1 - part.rate))
     return mask
 
 
@@ -130,8 +134,8 @@ class AdapterDelta(torch.autograd.Function):
         hidden = []
         for run in runs:
             a, b, scale = _weights(linear, run, x_BSD.dtype)
-            h_kMR = torch.bmm(_block(dropped, run), a.transpose(1, 2)) * scale
-            _block(y_BSO, run).baddbmm_(h_kMR.to(y_BSO.dtype), b.to(y_BSO.dtype))
+            h_kMR = torch.bmm(_block(dropped, run, linear.layout), a.transpose(1, 2)) * scale
+            _block(y_BSO, run, linear.layout).baddbmm_(h_kMR.to(y_BSO.dtype), b.to(y_BSO.dtype))
             hidden.append(h_kMR)
         ctx.save_for_backward(x_BSD, *([] if mask is None else [mask]), *hidden)
         ctx.linear, ctx.runs, ctx.has_mask = linear, runs, mask is not None
@@ -147,12 +151,12 @@ class AdapterDelta(torch.autograd.Function):
         gx_BSD = torch.zeros_like(x_BSD) if ctx.needs_input_grad[0] else None
         for run, h_kMR in zip(ctx.runs, hidden, strict=True):
             a, b, scale = _weights(ctx.linear, run, x_BSD.dtype)
-            gy_kMO = _block(gy_BSO, run).to(x_BSD.dtype)
+            gy_kMO = _block(gy_BSO, run, ctx.linear.layout).to(x_BSD.dtype)
             gh_kMR = torch.bmm(gy_kMO, b.transpose(1, 2)) * scale
             _add(ctx.linear.grad_b_KRO, run, torch.bmm(h_kMR.transpose(1, 2), gy_kMO))
-            _add(ctx.linear.grad_a_KRD, run, torch.bmm(gh_kMR.transpose(1, 2), _block(dropped, run)))
+            _add(ctx.linear.grad_a_KRD, run, torch.bmm(gh_kMR.transpose(1, 2), _block(dropped, run, ctx.linear.layout)))
             if gx_BSD is not None:
-                _block(gx_BSD, run).copy_(torch.bmm(gh_kMR, a))
+                _block(gx_BSD, run, ctx.linear.layout).copy_(torch.bmm(gh_kMR, a))
         if gx_BSD is not None and mask is not None:
             gx_BSD.mul_(mask)
         return gx_BSD, gy_BSO, None, None, None, None
@@ -165,9 +169,12 @@ def _weights(linear: AdaptedLinear, run: Run, dtype: torch.dtype) -> tuple[Tenso
     return a, b, linear.layout.scales_K[run.first : run.last].to(dtype).view(-1, 1, 1)
 
 
-def _block(rows_BSD: Tensor, run: Run) -> Tensor:
+def _block(rows_BSD: Tensor, run: Run, layout: Layout) -> Tensor:
     """View a run's rows as (slots, tokens of each, width)."""
-    return rows_BSD[run.start : run.stop].view(run.last - run.first, -1, rows_BSD.shape[-1])
+    width = rows_BSD.shape[-1]
+    tokens = 1 if layout.is_flat else rows_BSD.shape[1]
+    flat = rows_BSD.view(-1, width)[run.start * tokens : run.stop * tokens]
+    return flat.view(run.last - run.first, run.size * tokens, width)
 
 
 def _add(buffer_KRD: Tensor, run: Run, grad_kRD: Tensor) -> None:

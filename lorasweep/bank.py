@@ -98,8 +98,11 @@ class Bank:
         self.layout.rank = max(s.spec.r for s in self.slots)
 
     @contextmanager
-    def rows(self, blocks: Sequence[tuple[Slot, int]], noise: tuple[Noise, ...] = ()) -> Iterator[None]:
-        """Say, for the passes inside, which slot owns how many rows of the batch; blocks come in row order."""
+    def rows(
+        self, blocks: Sequence[tuple[Slot, int]], noise: tuple[Noise, ...] = (), *, is_flat: bool = False
+    ) -> Iterator[None]:
+        """Say, for the passes inside, which slot owns how many rows (of a flat batch: tokens), in their order."""
+        self.layout.is_flat = is_flat
         self.layout.runs = runs_of([(slot.index, rows) for slot, rows in blocks])
         self.layout.noise = noise
         self.layout.rank = max((s.spec.r for s in self.slots), default=0)
@@ -123,8 +126,9 @@ class Bank:
         gradient of the summed losses is each slot's own. Checkpointed activations are computed again in backward,
         hence both passes see the same layout.
         """
-        blocks = [(slot, len(batch.rows)) for slot, batch in zip(slots, batches, strict=True)]
-        with self.rows(blocks, _noise(slots, batches, steps)):
+        sizes = [batch.num_tokens if packed.is_flat else len(batch.rows) for batch in batches]
+        blocks = list(zip(slots, sizes, strict=True))
+        with self.rows(blocks, _noise(blocks, batches, steps), is_flat=packed.is_flat):
             loss_K = self._losses(len(slots), packed)
             (loss_K * scale_K.to(loss_K.device)).sum().backward()  # type: ignore[no-untyped-call]
         return loss_K.detach()
@@ -132,7 +136,12 @@ class Bank:
     def _losses(self, num_slots: int, packed: PackedBatch) -> Tensor:
         device = self.base.device
         row_T, column_T = packed.row_T.to(device), packed.column_T.to(device)
-        logits_TV = self.base.label_logits(packed.ids_BS.to(device), row_T, column_T)
+        if packed.is_flat:
+            logits_TV = self.base.flat_logits(
+                packed.ids_BS.to(device), packed.position_BS.to(device), packed.lengths, column_T
+            )
+        else:
+            logits_TV = self.base.label_logits(packed.ids_BS.to(device), row_T, column_T)
         nats_T = nn.functional.cross_entropy(logits_TV.float(), packed.target_T.to(device), reduction="none")
         loss_K = torch.zeros(num_slots, device=device)
         return loss_K.index_add(0, packed.slot_T.to(device), nats_T * packed.weight_T.to(device))
@@ -178,12 +187,14 @@ def _move(linear: AdaptedLinear, source: int, hole: int) -> None:
         linear.uses.add(hole)
 
 
-def _noise(slots: Sequence[Slot], batches: Sequence[MicroBatch], steps: Sequence[int]) -> tuple[Noise, ...]:
+def _noise(
+    blocks: Sequence[tuple[Slot, int]], batches: Sequence[MicroBatch], steps: Sequence[int]
+) -> tuple[Noise, ...]:
     parts, start = [], 0
-    for slot, batch, step in zip(slots, batches, steps, strict=True):
-        stop = start + len(batch.rows)
+    for (slot, size), batch, step in zip(blocks, batches, steps, strict=True):
         if slot.spec.lora_dropout:
             seed = (slot.seed + 1) * 1_000_003 + step
-            parts.append(Noise(rate=slot.spec.lora_dropout, start=start, stop=stop, length=batch.length, seed=seed))
-        start = stop
+            rate = slot.spec.lora_dropout
+            parts.append(Noise(rate=rate, start=start, stop=start + size, length=batch.length, seed=seed))
+        start += size
     return tuple(parts)

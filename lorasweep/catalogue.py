@@ -199,7 +199,7 @@ def _quoted(text: str) -> str:
     """Return text as Hydra's grammar takes it whatever it holds."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    return QuotedString(text=text, quote=Quote.double).with_quotes()
+    return str(QuotedString(text=text, quote=Quote.double).with_quotes())
 
 
 def _is_value(key: str, known_groups: set[str]) -> bool:

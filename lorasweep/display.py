@@ -88,7 +88,7 @@ class LineDisplay:
 
     def __init__(self, objective: str) -> None:
         self.standing = Standing(objective)
-        self.spoke_s = 0.0
+        self.spoke_s = time.monotonic()
 
     def begin(self, num_trials: int, num_done: int) -> None:
         """Say how much there is to do."""
@@ -115,9 +115,8 @@ class LineDisplay:
 
     def rung(self, event: Rung) -> None:
         """Say what a trial reported."""
-        self.say(
-            f"trial {event.number:3d} rung {event.rung}    {self.standing.objective} {event.value:.4f} at step {event.point.step}"
-        )
+        value = f"{self.standing.objective} {event.value:.4f} at step {event.point.step}"
+        self.say(f"trial {event.number:3d} rung {event.rung}    {value}")
 
     def finished(self, result: TrialResult) -> None:
         """Say how a trial ended."""

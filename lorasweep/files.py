@@ -49,3 +49,10 @@ def provision(path: Path, create: Callable[[Path], None]) -> None:
             return
         except OSError:
             aside.replace(path)
+
+
+def sqlite_url(path: Path) -> str:
+    """Return a database file's URL, whose `%` and `?` are escaped where SQLAlchemy reads them so."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path)).render_as_string()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorasweep import targets
+from lorasweep import targets, varlen
 from lorasweep.errors import ModelError
 from lorasweep.provenance import folder_fingerprint
 from lorasweep.spec import ModelSpec
@@ -151,6 +151,7 @@ class Base:
     info: BaseInfo
     spec: ModelSpec
     device: torch.device
+    is_flat: bool = False  # whether rows of a training batch can lie end to end
     _gather: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -165,6 +166,26 @@ class Base:
         finally:
             self._gather = None
         return logits
+
+    def flat_logits(self, ids_1T: Tensor, position_1T: Tensor, lengths: tuple[int, ...], column_T: Tensor) -> Tensor:
+        """Return logits_TV at columns of one long row, whose rows of these lengths do not see each other."""
+        self._gather = (torch.zeros_like(column_T), column_T)
+        try:
+            logits: Tensor = self.model(
+                input_ids=ids_1T,
+                position_ids=position_1T,
+                attention_mask=self._no_mask,
+                use_cache=False,
+                lorasweep_rows=varlen.Rows.of(list(lengths)).to(self.device),
+            ).logits
+        finally:
+            self._gather = None
+        return logits
+
+    @property
+    def _no_mask(self) -> Tensor:
+        """A mask of four dimensions is passed on as it is; it keeps transformers from building one of T x T."""
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
 
     def tree_logits(
         self, ids_BS: Tensor, positions_BS: Tensor, mask_B1SS: Tensor, row_T: Tensor, column_T: Tensor
@@ -182,7 +203,7 @@ class Base:
     @property
     def can_mask_freely(self) -> bool:
         """Tell whether attention takes an arbitrary mask; fused kernels know causal ones only."""
-        return bool(getattr(self.model.config, "_attn_implementation", "") == "sdpa")
+        return bool(getattr(self.model.config, "_attn_implementation", "") in ("sdpa", varlen.NAME))
 
     def gather_hidden(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand only the wanted positions to the head, before it and whatever the model does to its logits run."""
@@ -220,7 +241,7 @@ def load_base(spec: ModelSpec, device: str) -> Base:
     _keep_trainable_path(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    base = Base(model, load_tokenizer(spec), info, spec, torch.device(device))
+    base = Base(model, load_tokenizer(spec), info, spec, torch.device(device), is_flat=varlen.install(model))
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head.register_forward_pre_hook(base.gather_hidden)
     return base

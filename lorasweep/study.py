@@ -12,7 +12,7 @@ from optuna.trial import TrialState as OptunaState
 
 from lorasweep.config import StudySettings
 from lorasweep.errors import ConfigError
-from lorasweep.files import provision
+from lorasweep.files import provision, sqlite_url
 from lorasweep.grammar import Domain
 from lorasweep.result import TrialResult, TrialState
 from lorasweep.space import Params, distributions
@@ -26,7 +26,7 @@ class Study:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         provision(path, _create)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        storage = optuna.storages.RDBStorage(sqlite_url(path))
         self.distributions = distributions(domains)
         self.study = optuna.create_study(
             study_name="sweep",
@@ -101,7 +101,7 @@ def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
 
 
 def _create(path: Path) -> None:
-    optuna.storages.RDBStorage(f"sqlite:///{path}")
+    optuna.storages.RDBStorage(sqlite_url(path))
 
 
 def make_sampler(settings: StudySettings, seed: int) -> optuna.samplers.BaseSampler:

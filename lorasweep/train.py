@@ -112,7 +112,7 @@ def train_step(bank: Bank, learners: Sequence[Learner]) -> list[float]:
     """
     started = time.perf_counter()
     batches = [next(learner.batches) for learner in learners]
-    packed = pack(batches, bank.base.pad_id)
+    packed = pack(batches, bank.base.pad_id, flat=bank.base.is_flat)
     loss_K = bank.backward(
         [x.slot for x in learners],
         batches,

@@ -42,6 +42,7 @@ def test_time_left_counts_started_trials_too() -> None:
 
 def test_lines_say_what_starts_reports_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     display = LineDisplay("accuracy")
+    display.spoke_s -= 60
     display.begin(2, 1)
     display.started(1, {"lora.r": 4})
     display.progress(Progress(number=1, step=2, num_steps=4, loss=1.5, its_per_s=3.0))

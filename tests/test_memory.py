@@ -48,8 +48,9 @@ def test_an_adapter_costs_in_proportion_to_its_rank(shape: BaseInfo) -> None:
 
 
 @pytest.mark.parametrize(
-    "hungrier", [adapted(r=64), trained(per_device_train_batch_size=8), adapted(target_modules=("q_proj", "k_proj", "v_proj"))]
-)  # fmt: skip
+    "hungrier",
+    [adapted(r=64), trained(per_device_train_batch_size=8), adapted(target_modules=("q_proj", "k_proj", "v_proj"))],
+)
 def test_whatever_costs_more_is_predicted_to_cost_more(shape: BaseInfo, hungrier: TrialSpec) -> None:
     assert total(shape, hungrier) > total(shape, SPEC)
 

@@ -41,7 +41,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def study(empty: Path, tmp_path: Path) -> Open:
     """Open the study of this test; a second time, the same one."""
-    path = tmp_path / "my study #1 %20.db"
+    path = tmp_path / "my study #1? %20.db"
     shutil.copy(empty, path)
 
     def opened(settings: StudySettings | None = None, *, maximize: bool = True, is_small: bool = False) -> Study:
@@ -58,7 +58,7 @@ def told(study: Study, value: float) -> int:
 
 
 def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "new folder #1 %20" / "study.db"
+    path = tmp_path / "new folder #1? %20" / "study.db"
     Study(path, StudySettings(), SPACE, maximize=True, num_rungs=3)
     assert path.is_file()
     assert list(path.parent.iterdir()) == [path]

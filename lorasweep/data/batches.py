@@ -23,6 +23,10 @@ class MicroBatch:
     def length(self) -> int:
         return max(len(row.ids) for row in self.rows)
 
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(row.ids) for row in self.rows)
+
 
 def micro_batches(
     rows: Sequence[TokenRow], *, batch_size: int, accumulation: int, seed: int, skip_steps: int = 0
@@ -59,34 +63,52 @@ def _accumulate(chosen: list[TokenRow], batch_size: int) -> Iterator[MicroBatch]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """The rows of several slots, block after block; `weight_T` turns summed label losses into each slot's mean."""
+    """The rows of several slots, block after block.
+
+    `ids_BS` holds padded rows, or one row with all tokens end to end; `lengths` are those of the rows either way.
+    `weight_T` turns summed label losses into each slot's mean.
+    """
 
     ids_BS: Tensor
+    lengths: tuple[int, ...]
     row_T: Tensor
     column_T: Tensor
     target_T: Tensor
     slot_T: Tensor
     weight_T: Tensor
-    num_tokens: int
+
+    @property
+    def is_flat(self) -> bool:
+        return len(self.ids_BS) < len(self.lengths)
+
+    @property
+    def position_BS(self) -> Tensor:
+        """Return each token's place in its row; of flat batches only."""
+        return torch.cat([torch.arange(length) for length in self.lengths])[None]
 
 
-def pack(batches: Sequence[MicroBatch], pad_id: int) -> PackedBatch:
-    """Lay out one micro-batch per slot. Rows are padded on the right, where a causal model never looks."""
+def pack(batches: Sequence[MicroBatch], pad_id: int, *, flat: bool) -> PackedBatch:
+    """Lay out one micro-batch per slot, end to end, or padded on the right, where a causal model never looks."""
     rows = [(slot, batch, row) for slot, batch in enumerate(batches) for row in batch.rows]
-    length = max(batch.length for batch in batches)
-    ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    lengths = [len(row.ids) for _, _, row in rows]
+    flat = flat and len(rows) > 1
+    width = sum(lengths) if flat else max(lengths)
+    ids = torch.full((1 if flat else len(rows), width), pad_id, dtype=torch.long)
     places: list[tuple[int, int, int, int, float]] = []
+    start = 0
     for b, (slot, batch, row) in enumerate(rows):
-        ids[b, : len(row.ids)] = torch.tensor(row.ids)
-        weight = 1.0 / batch.num_labels
-        places += [(b, s - 1, row.ids[s], slot, weight) for s in range(1, len(row.ids)) if row.is_label[s]]
+        at, first = (0, start) if flat else (b, 0)
+        ids[at, first : first + len(row.ids)] = torch.tensor(row.ids)
+        labels = [s for s in range(1, len(row.ids)) if row.is_label[s]]
+        places += [(at, first + s - 1, row.ids[s], slot, 1.0 / batch.num_labels) for s in labels]
+        start += len(row.ids)
     row_t, column, target, slot_of, weights = zip(*places, strict=True)
     return PackedBatch(
         ids_BS=ids,
+        lengths=tuple(lengths),
         row_T=torch.tensor(row_t),
         column_T=torch.tensor(column),
         target_T=torch.tensor(target),
         slot_T=torch.tensor(slot_of),
         weight_T=torch.tensor(weights),
-        num_tokens=sum(len(r.ids) for _, _, r in rows),
     )

@@ -68,34 +68,52 @@ def test_the_last_batch_of_an_epoch_steps_however_small_it_is() -> None:
     assert [(len(part.rows), part.is_last) for part in parts[3:]] == [(2, False), (2, True)]
 
 
-def test_packed_positions_predict_the_label_from_the_token_before() -> None:
-    packed = pack(take(2), pad_id=0)
+@pytest.mark.parametrize("flat", [False, True])
+def test_packed_positions_predict_the_label_from_the_token_before(flat: bool) -> None:
+    packed = pack(take(2), pad_id=0, flat=flat)
     predicted = packed.ids_BS[packed.row_T, packed.column_T + 1]
     assert torch.equal(predicted, packed.target_T)
 
 
-def test_packed_positions_are_all_labels_and_no_others() -> None:
+@pytest.mark.parametrize("flat", [False, True])
+def test_packed_positions_are_all_labels_and_no_others(flat: bool) -> None:
     batches = take(2)
-    packed = pack(batches, pad_id=0)
-    found = set(zip(packed.row_T.tolist(), packed.column_T.tolist(), strict=True))
-    rows = list(enumerate(seen(batches)))
-    assert found == {(b, s - 1) for b, row in rows for s in range(1, len(row.ids)) if row.is_label[s]}
+    packed = pack(batches, pad_id=0, flat=flat)
+    rows = seen(batches)
+    starts = [sum(len(row.ids) for row in rows[:b]) if flat else 0 for b in range(len(rows))]
+    expected = {
+        (0 if flat else b, start + s - 1)
+        for b, (row, start) in enumerate(zip(rows, starts, strict=True))
+        for s in range(1, len(row.ids))
+        if row.is_label[s]
+    }
+    assert set(zip(packed.row_T.tolist(), packed.column_T.tolist(), strict=True)) == expected
 
 
-def test_weights_turn_sums_into_each_slots_mean() -> None:
-    packed = pack([take(1)[0], take(1, batch_size=5, seed=1)[0]], pad_id=0)
+@pytest.mark.parametrize("flat", [False, True])
+def test_weights_turn_sums_into_each_slots_mean(flat: bool) -> None:
+    packed = pack([take(1)[0], take(1, batch_size=5, seed=1)[0]], pad_id=0, flat=flat)
     sums = torch.zeros(2).index_add(0, packed.slot_T, packed.weight_T)
     assert torch.allclose(sums, torch.ones(2))
 
 
 def test_weights_of_an_accumulated_batch_sum_to_one_over_its_parts() -> None:
-    total = sum(float(pack([part], pad_id=0).weight_T.sum()) for part in take(3, batch_size=2, accumulation=3))
+    total = sum(
+        float(pack([part], pad_id=0, flat=False).weight_T.sum()) for part in take(3, batch_size=2, accumulation=3)
+    )
     assert total == pytest.approx(1)
 
 
 def test_rows_are_padded_on_the_right_and_padding_is_no_token() -> None:
     batches = take(2)
-    packed = pack(batches, pad_id=9)
+    packed = pack(batches, pad_id=9, flat=False)
     for ids, row in zip(packed.ids_BS.tolist(), seen(batches), strict=True):
         assert ids == [*row.ids, *[9] * (packed.ids_BS.shape[1] - len(row.ids))]
-    assert packed.num_tokens == sum(len(row.ids) for row in seen(batches))
+    assert sum(batch.num_tokens for batch in batches) == sum(packed.lengths) < packed.ids_BS.numel()
+
+
+def test_flat_rows_lie_end_to_end_and_count_their_places_anew() -> None:
+    batches = take(2)
+    packed = pack(batches, pad_id=9, flat=True)
+    assert packed.ids_BS.tolist() == [[i for row in seen(batches) for i in row.ids]]
+    assert packed.position_BS.tolist() == [[s for row in seen(batches) for s in range(len(row.ids))]]

@@ -22,7 +22,7 @@ def refused(row: dict[str, Any], **spec: Any) -> str:
 
 
 def test_alpaca_has_two_prompts() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"instruction": "Add.", "input": "1 2", "output": "3"},
         {"instruction": "Hi.", "input": None, "output": "Ho."},
     ]
