@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
-from lorasweep.files import provision
+from lorasweep.files import provision, sqlite_url
 from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.result import Point, Rung, TrialResult, TrialState
 
@@ -93,17 +93,20 @@ class MlflowTracker:
 
     def __init__(self, settings: TrackingSettings, name: str, key: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
-        uri = _uri(settings.uri)
+        # Importing MLflow sets its loggers up; they would tell of every table they create.
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+
         try:
+            uri, database = _open(settings.uri)
             self.client = MlflowClient(uri)
-            self.experiment = self._experiment(settings.experiment, uri)
+            self.experiment = self._experiment(settings.experiment, database)
         except Exception as error:  # every kind of store has its own errors; all mean that this one cannot be used
             reason = str(error).splitlines()[0]
-            raise ConfigError([f"tracking.uri: {uri} cannot be used: {reason}; or set tracking=none"]) from error
+            where = settings.uri or "mlflow.db"
+            raise ConfigError([f"tracking.uri: {where} cannot be used: {reason}; or set tracking=none"]) from error
         self.name = name
         self.key = key
         self.parent = self.page = ""
@@ -172,12 +175,11 @@ class MlflowTracker:
         self.client.set_experiment_tag(self.experiment, *tag)
         self.page = f"#/experiments/{self.experiment}/runs?viewStateShareKey={view_key(name)}"
 
-    def _experiment(self, name: str, uri: str) -> str:
+    def _experiment(self, name: str, database: Path | None) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        database = uri.removeprefix("sqlite:///")
-        artifacts = (Path(database).parent / "mlartifacts").as_uri() if database != uri else None
+        artifacts = (database.parent / "mlartifacts").as_uri() if database else None
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def _child(self, number: int) -> str:
@@ -236,21 +238,19 @@ class MlflowTracker:
             self.client.log_dict(run, {"columns": ["prompt", "reference", "output"], "data": rows}, "samples.json")
 
 
-def _uri(uri: str | None) -> str:
-    """Return the tracking URI; a database in the working directory is what plain `mlflow ui` shows."""
-    if uri is None:
-        uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///")).absolute()
-        provision(path, _create_database)
-        return f"sqlite:///{path}"
-    return uri
+def _open(uri: str | None) -> tuple[str, Path | None]:
+    """Return the tracking URI and, of an embedded store, its file; by default the one that plain `mlflow ui` shows."""
+    if uri is not None and not uri.startswith("sqlite:///"):
+        return uri, None
+    path = Path("mlflow.db" if uri is None else uri.removeprefix("sqlite:///")).absolute()
+    provision(path, _create_database)
+    return sqlite_url(path), path
 
 
 def _create_database(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{path}", str(path.parent))  # type: ignore[no-untyped-call]
+    store = SqlAlchemyStore(sqlite_url(path), str(path.parent))  # type: ignore[no-untyped-call]
     store.engine.dispose()
 
 

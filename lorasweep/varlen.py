@@ -88,9 +88,9 @@ def attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     rows = lorasweep_rows
     tokens = (x[0].transpose(0, 1) for x in (query, key, value))
-    padded = [_Pad.apply(x_THE, rows).transpose(1, 2) for x_THE in tokens]  # type: ignore[no-untyped-call]
+    q, k, v = (_Pad.apply(x_THE, rows).transpose(1, 2) for x_THE in tokens)  # type: ignore[no-untyped-call]
     mask = _window(rows.place_BS.shape[1], kwargs.get("sliding_window"), query.device)
-    out_BSHE, _ = sdpa_attention_forward(module, *padded, mask, **kwargs)
+    out_BSHE, _ = sdpa_attention_forward(module, q, k, v, mask, **kwargs)
     return _Unpad.apply(out_BSHE, rows)[None], None  # type: ignore[no-untyped-call]
 
 
