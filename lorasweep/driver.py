@@ -17,6 +17,7 @@ from lorasweep.ledger import Ledger
 from lorasweep.memory import GIB
 from lorasweep.plan import Plan
 from lorasweep.result import (
+    Command,
     Event,
     Finished,
     Note,
@@ -110,9 +111,16 @@ class Driver:
             while seat.num_free and (found := self._next(seat)):
                 self._start(seat, *found)
             if seat.live or seat.orders:
-                orders, seat.orders = seat.orders, []
-                seat.answer = seat.executor.submit(orders)
+                seat.answer = seat.executor.submit(self._orders(seat))
         return any(seat.answer for seat in self.seats)
+
+    def _orders(self, seat: Seat) -> list[Command]:
+        """Hand over what is to be done; trials that start know what all live trials together will need."""
+        orders, seat.orders = seat.orders, []
+        if not any(isinstance(order, Start) for order in orders):
+            return orders
+        need = self.plan.footprint([start.spec for start in seat.live.values()]).total
+        return [replace(order, predicted_bytes=need) if isinstance(order, Start) else order for order in orders]
 
     def _next(self, seat: Seat) -> tuple[int, Params, TrialSpec] | None:
         """Return a trial for this seat's base; another base only when nothing lives on this one."""
@@ -159,18 +167,16 @@ class Driver:
 
     def _too_large(self, spec: TrialSpec) -> str:
         budget = self.plan.config.study.memory_gib
-        need = self.plan.footprint(spec).total / GIB
+        need = self.plan.footprint([spec]).total / GIB
         if budget is None or need <= budget:
             return ""
         return f"needs {need:.2f} GiB, study.memory_gib={budget:g}; lower the batch size or set model.precision=nf4"
 
     def _start(self, seat: Seat, number: int, params: Params, spec: TrialSpec) -> None:
-        folder = str(self.ledger.trial_folder(number))
-        start = Start(number=number, spec=spec, folder=folder, predicted_bytes=0)
+        start = Start(number=number, spec=spec, folder=str(self.ledger.trial_folder(number)))
         seat.base = spec.base_key
         seat.live[number] = start
-        need = self.plan.footprint(spec, len(seat.live)).total
-        seat.orders.append(replace(start, predicted_bytes=need))
+        seat.orders.append(start)
         self.params[number] = params
         self._tracked(lambda: self.tracker.start(number, params))
         self.display.started(number, params)

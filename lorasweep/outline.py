@@ -70,7 +70,7 @@ def _configurations(plan: Plan) -> Iterator[str]:
         share = 100 * count / (info.num_parameters + count)
         yield (
             f"  {words(point) or 'defaults'}: {count:,} trainable ({share:.3f} %), "
-            f"{_steps(plan, spec)} steps, {plan.footprint(spec).total / GIB:.2f} GiB alone"
+            f"{_steps(plan, spec)} steps, {plan.footprint([spec]).total / GIB:.2f} GiB alone"
         )
     if len(plan.points) > SHOWN:
         yield f"  and {len(plan.points) - SHOWN} more"
@@ -81,8 +81,8 @@ def _steps(plan: Plan, spec: TrialSpec) -> int:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    spec = max(map(plan.spec, plan.points), key=lambda s: plan.footprint(s).total)
-    need = plan.footprint(spec, plan.num_slots)
+    spec = max(map(plan.spec, plan.points), key=lambda s: plan.footprint([s]).total)
+    need = plan.footprint([spec] * plan.num_slots)
     names = ("weights", "adapters", "activations", "logits")
     parts = ", ".join(f"{getattr(need, name) / GIB:.2f} {name}" for name in names)
     yield f"predicted memory with {plan.num_slots} slots: {need.total / GIB:.2f} GiB ({parts})"

@@ -66,11 +66,14 @@ class Plan:
         """Return a base's shape."""
         return describe(model.id, model.revision, model.trust_remote_code)
 
-    def footprint(self, spec: TrialSpec, count: int = 1) -> Footprint:
-        """Predict the memory of `count` such trials in one bank."""
-        facts = self.facts[spec.data_key]
+    def footprint(self, specs: Sequence[TrialSpec]) -> Footprint:
+        """Predict the memory of these trials in one bank."""
+        facts = [self.facts[spec.data_key] for spec in specs]
         return footprint(
-            self.info(spec.model), [spec] * count, tokens_per_row=facts.longest, labels_per_row=facts.labels_per_row
+            self.info(specs[0].model),
+            specs,
+            tokens_per_row=max(f.longest for f in facts),
+            labels_per_row=max(f.labels_per_row for f in facts),
         )
 
     def worker(self, device: Device, num_threads: int) -> WorkerSettings:
