@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
+from lorasweep.memory import GIB
 from lorasweep.result import Point, Start
 from lorasweep.spec import TrialSpec
 from lorasweep.train import Learner, mean_loss
@@ -34,7 +35,7 @@ class Live:
         rows = self.spec.train.per_device_train_batch_size
         return rows * 10**12 + self.learner.slot.num_trainable
 
-    def reach(self, metrics: dict[str, float]) -> None:
+    def reach(self, metrics: dict[str, float], peak_bytes: int) -> None:
         """Note what was measured at the rung that the learner is at."""
         x = self.learner
         speed = {
@@ -42,6 +43,7 @@ class Live:
             "train/learning_rate": x.losses[-1][2],
             "perf/its_per_s": x.step / x.train_s,
             "perf/tokens_per_s": x.num_tokens / x.train_s,
+            "perf/peak_memory_gib": peak_bytes / GIB,
         }
         self.rung = x.rung
         self.metrics = metrics

@@ -41,7 +41,7 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
     outputs = _samples(asked, rows[: spec.num_samples], scored, spec)
     results = []
     for live, score, (drops, lost), samples in zip(lives, scored, forgotten, outputs, strict=True):
-        live.reach({**score.metrics, **lost})
+        live.reach({**score.metrics, **lost}, peak_bytes)
         size = save_adapter(asked.bank, live.learner.slot, Path(live.start.folder) / "adapter")
         result = _result(live, TrialState.COMPLETE, "", asked.base, peak_bytes)
         results.append(

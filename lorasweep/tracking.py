@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,7 +152,7 @@ class MlflowTracker:
         step = result.history[-1].step if result.history else 0
         final = Point(step=step, metrics=_final_metrics(result), time_s=result.ended_s)
         self._log_metrics(run, [*result.history, final])
-        self._log_samples(run, result)
+        self._log_files(run, result)
         self.client.set_terminated(run, STATUS[result.state], int(result.ended_s * 1000))
 
     def end(
@@ -232,7 +232,8 @@ class MlflowTracker:
         if inputs:
             self.client.log_inputs(run, inputs)
 
-    def _log_samples(self, run: str, result: TrialResult) -> None:
+    def _log_files(self, run: str, result: TrialResult) -> None:
+        self.client.log_dict(run, {"params": result.params, "spec": asdict(result.spec)}, "spec.json")
         if result.samples:
             rows = [[s.prompt, s.reference, s.output] for s in result.samples]
             self.client.log_dict(run, {"columns": ["prompt", "reference", "output"], "data": rows}, "samples.json")

@@ -154,7 +154,7 @@ class Worker:
         events: list[Event] = []
         scored = rung_metrics(self._asked(lives, evaluation), self.tasks[data], evaluation)
         for live, metrics in zip(lives, scored, strict=True):
-            live.reach(metrics)
+            live.reach(metrics, self.meter.peak_bytes())
             events.append(
                 Rung(number=live.number, rung=live.rung, value=metrics[evaluation.objective], point=live.history[-1])
             )

@@ -43,6 +43,8 @@ class Printed:
         every = columns(self.board)
         kept = fitting(every, self.board.rows, width)
         yield from _head(self.board)
+        if not self.board.rows:
+            return
         yield _table(kept, self.board.rows[: self.max_rows])
         yield from _foot(self.board, [c.title for c in every if c not in kept], self.max_rows, width)
 
