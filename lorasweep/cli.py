@@ -144,13 +144,18 @@ def _run(raw: dict[str, Any], text: str) -> int:
     console.print(to_text(outcome.board, console.width))
     print(f"\nfull leaderboard: {outcome.folder}/leaderboard.html (also .md .csv .json)")
     if outcome.page:
-        store = _store(plan.config.tracking.uri)
-        print(f"every run: mlflow ui{store}, then http://127.0.0.1:5000/{outcome.page}")
+        print(f"every run: {_where(plan.config.tracking.uri)}/{outcome.page}")
     if not outcome.is_finished:
         print("stopped before the end; run the same command to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0 if any(row.rank is not None for row in outcome.board.rows) else EXIT_FAILED
 
 
-def _store(uri: str | None) -> str:
-    return "" if uri is None else f" --backend-store-uri {uri}"
+def _where(uri: str | None) -> str:
+    """Say how to get to the tracker's page."""
+    from lorasweep.files import redact
+
+    if uri and uri.startswith("http"):
+        return redact(uri).rstrip("/")
+    store = f" --backend-store-uri {redact(uri)}" if uri else ""
+    return f"mlflow ui{store}, then http://127.0.0.1:5000"

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -49,9 +49,12 @@ class Standing:
         self.values: dict[int, float] = {}
         self.best: TrialResult | None = None
 
-    def begin(self, num_trials: int, num_done: int) -> None:
-        """Note where the sweep begins; `num_done` trials were finished by an earlier launch."""
-        self.num_trials, self.num_done, self.num_before = num_trials, num_done, num_done
+    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
+        """Note where the sweep begins; `done` trials were finished by an earlier launch."""
+        self.num_trials = num_trials
+        for result in done:
+            self.finish(result)
+        self.num_before = len(done)
 
     def progress(self, event: Pace) -> None:
         """Note how far a trial is."""
@@ -90,11 +93,11 @@ class LineDisplay:
         self.standing = Standing(objective)
         self.spoke_s = time.monotonic()
 
-    def begin(self, num_trials: int, num_done: int) -> None:
+    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
         """Say how much there is to do."""
-        self.standing.begin(num_trials, num_done)
-        if num_done:
-            self.say(f"{num_done} of {num_trials} trials were finished before and are not run again")
+        self.standing.begin(num_trials, done)
+        if done:
+            self.say(f"{len(done)} of {num_trials} trials were finished before and are not run again")
 
     def started(self, number: int, params: Mapping[str, Scalar]) -> None:
         """Say that a trial starts."""
@@ -152,10 +155,10 @@ class LiveDisplay:
         self.task: TaskID = self.bar.add_task("trials", left="", total=None)
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
 
-    def begin(self, num_trials: int, num_done: int) -> None:
+    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
         """Open the display."""
-        self.standing.begin(num_trials, num_done)
-        self.bar.update(self.task, total=num_trials, completed=num_done)
+        self.standing.begin(num_trials, done)
+        self.bar.update(self.task, total=num_trials, completed=len(done))
         self.live.start()
         self._draw()
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lorasweep.plan import Plan
 from lorasweep.result import (
     Command,
     Event,
+    Evicted,
     Finished,
     Note,
     Progress,
@@ -38,6 +40,8 @@ from lorasweep.study import Study
 from lorasweep.tracking import Tracker
 
 log = logging.getLogger(__name__)
+
+LAST_SLICE_S = 60.0  # how long a stopped worker may take to come to the end of what it is doing
 
 
 class Driver:
@@ -65,11 +69,12 @@ class Driver:
 
     def run(self) -> None:
         """Run until nothing is left to do; `stop` ends it after the current time slice."""
+        self.display.begin(self.plan.num_trials, list(self.ledger.results.values()))
         self._catch_up()
-        self.display.begin(self.plan.num_trials, len(self.ledger.results))
         try:
             while not self.is_stopping and self._fill():
                 self._listen()
+            self._drain()
             if not self.is_stopping:
                 self._score_winner()
         finally:
@@ -80,6 +85,12 @@ class Driver:
     def stop(self) -> None:
         """Ask for no more; what is live is given up at the end of its time slice."""
         self.is_stopping = True
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether the sweep came to its end: not stopped, and no trial left for want of a worker."""
+        left = bool(self.waiting) and time.monotonic() < self.deadline
+        return not self.is_stopping and not left and bool(self.seats)
 
     @property
     def objective(self) -> str:
@@ -96,14 +107,15 @@ class Driver:
 
     def _catch_up(self) -> None:
         """Bring study and tracker up to the ledger, and take up trials that were running."""
+        self.study.restore(self.ledger.results)
         if self.plan.is_grid:
             self.study.enqueue(self.plan.points)
-        for result in self.ledger.results.values():
+        for result in list(self.ledger.results.values()):
             self.study.tell(result.number, result)
-            if not self.ledger.is_exported(result.number) and result.same_as is None:
+            if result.same_as is None and not self.ledger.is_exported(result.number, self.tracker.destination):
                 self._export(result)
         for number, params in self.study.resume():
-            self.waiting.append((number, params, self.plan.spec(params)))
+            self._place(number, params)
 
     def _fill(self) -> bool:
         """Give every free slot a trial; return whether any worker has something to do."""
@@ -124,23 +136,26 @@ class Driver:
 
     def _next(self, seat: Seat) -> tuple[int, Params, TrialSpec] | None:
         """Return a trial for this seat's base; another base only when nothing lives on this one."""
-        while True:
+        while time.monotonic() < self.deadline:
             for item in list(self.waiting):
                 if not seat.live or item[2].base_key == seat.base:
                     self.waiting.remove(item)
                     return item
             if len(self.waiting) >= max(seat.num_slots, 2) or not self._may_ask():
                 return None
-            self._ask()
+            self._place(*self.study.ask())
+        return None
 
     def _may_ask(self) -> bool:
         """Tell whether the study wants another trial."""
-        if time.monotonic() > self.deadline or self.study.num_asked >= self.plan.num_trials:
+        if self.plan.is_grid:
+            return self.study.num_queued > 0
+        if self.study.num_asked >= self.plan.num_trials:
             return False
         return len({r.fingerprint for r in self.ledger.results.values()}) < self.plan.num_distinct
 
-    def _ask(self) -> None:
-        number, params = self.study.ask()
+    def _place(self, number: int, params: Params) -> None:
+        """Find out what a suggestion is: known already, being trained, too large, or to be started."""
         spec = self.plan.spec(params)
         known = next((r for r in self.ledger.results.values() if r.fingerprint == spec.fingerprint), None)
         if known is not None:
@@ -148,16 +163,8 @@ class Driver:
         elif spec.fingerprint in self._busy():
             self.twins.append((number, params, spec))
         elif reason := self._too_large(spec):
-            result = TrialResult(
-                number=number,
-                state=TrialState.INFEASIBLE,
-                spec=spec,
-                params=params,
-                fingerprint=spec.fingerprint,
-                reason=reason,
-            )
             self.params[number] = params
-            self._finish(result)
+            self._finish(_unmeasured(number, spec, TrialState.INFEASIBLE, reason))
         else:
             self.waiting.append((number, params, spec))
 
@@ -167,10 +174,12 @@ class Driver:
 
     def _too_large(self, spec: TrialSpec) -> str:
         budget = self.plan.config.study.memory_gib
+        most = budget or max(device.free_bytes for device in self.plan.devices) / GIB
         need = self.plan.footprint([spec]).total / GIB
-        if budget is None or need <= budget:
+        if need <= most:
             return ""
-        return f"needs {need:.2f} GiB, study.memory_gib={budget:g}; lower the batch size or set model.precision=nf4"
+        limit = f"study.memory_gib={budget:g}" if budget else f"the roomiest device has {most:.2f} GiB free"
+        return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
 
     def _start(self, seat: Seat, number: int, params: Params, spec: TrialSpec) -> None:
         start = Start(number=number, spec=spec, folder=str(self.ledger.trial_folder(number)))
@@ -193,39 +202,65 @@ class Driver:
             except BrokenProcessPool:
                 self._lost(seat)
                 continue
-            for event in events:
-                self._hear(seat, event)
+            self._hear_all(seat, events)
+
+    def _hear_all(self, seat: Seat, events: Sequence[Event]) -> None:
+        """Act on a worker's events; a rung's reports all come before its verdicts, so that all are judged alike."""
+        for event in events:
+            self._hear(seat, event)
+        for event in events:
+            if isinstance(event, Rung) and event.number in seat.live:
+                self._judge(seat, event)
+        if seat.live and not events:
+            for start in list(seat.live.values()):
+                self._finish(_unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
+            seat.live.clear()
+
+    def _drain(self) -> None:
+        """Let what the workers are doing come to the end of its time slice, and keep what they finished."""
+        for seat in self.seats:
+            if seat.answer is not None:
+                with suppress(TimeoutError, BrokenProcessPool):
+                    self._hear_all(seat, seat.answer.result(timeout=LAST_SLICE_S))
+                seat.answer = None
 
     def _lost(self, seat: Seat) -> None:
         """A worker's process died: its trials failed with it, and the seat is given up."""
         self.seats.remove(seat)
+        if self.is_stopping:
+            return
         for start in list(seat.live.values()):
-            result = TrialResult(
-                number=start.number, state=TrialState.FAILED, spec=start.spec, params={},
-                fingerprint=start.spec.fingerprint, reason=f"the worker process on {seat.device} died",
-            )  # fmt: skip
-            self._finish(result)
+            reason = f"the worker process on {seat.device} died"
+            self._finish(_unmeasured(start.number, start.spec, TrialState.FAILED, reason))
 
     def _hear(self, seat: Seat, event: Event) -> None:
         if isinstance(event, Progress):
             self.display.progress(event)
         elif isinstance(event, Rung):
-            self._at_rung(seat, event)
+            self.display.rung(event)
+            self._tracked(lambda: self.tracker.rung(event))
+            self.study.report(event.number, event.rung, event.value)
         elif isinstance(event, Finished):
             seat.live.pop(event.number, None)
             self._finish(event.result)
+        elif isinstance(event, Evicted):
+            self._evict(seat, event)
         elif isinstance(event, Scored):
             self.test_metrics = event.metrics
         elif isinstance(event, Note):
             self.display.say(event.text)
 
-    def _at_rung(self, seat: Seat, event: Rung) -> None:
-        value = event.value
-        self.display.rung(event)
-        self._tracked(lambda: self.tracker.rung(event))
-        if self.study.report(event.number, event.rung, value):
-            pruner = self.plan.config.study.pruner
-            reason = f"{pruner} pruner: {self.objective} {value:.4g} at rung {event.rung} (step {event.point.step})"
+    def _evict(self, seat: Seat, event: Evicted) -> None:
+        """A device turned out smaller than predicted: fewer slots from now on, and the trial waits for one."""
+        start = seat.live.pop(event.number)
+        seat.num_slots = max(1, len(seat.live))
+        self.waiting.append((event.number, self.params[event.number], start.spec))
+        self.display.say(f"trial {event.number}: {event.reason}; going on with {seat.num_slots} slots on {seat.device}")
+
+    def _judge(self, seat: Seat, event: Rung) -> None:
+        if self.study.gives_up(event.number):
+            where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"
+            reason = f"{self.plan.config.study.pruner} pruner: {where}"
             seat.orders.append(Stop(number=event.number, reason=reason))
 
     def _finish(self, result: TrialResult) -> None:
@@ -244,11 +279,12 @@ class Driver:
         first = known.number if known.same_as is None else known.same_as
         self.ledger.write(replace(known, number=number, params=params, same_as=first, reason=f"same as trial {first}"))
         self.study.tell(number, self.ledger.results[number])
+        self.display.finished(self.ledger.results[number])
 
     def _export(self, result: TrialResult) -> None:
         def write() -> None:
             self.tracker.export(result)
-            self.ledger.mark_exported(result.number)
+            self.ledger.mark_exported(result.number, self.tracker.destination)
 
         self._tracked(write)
 
@@ -266,7 +302,7 @@ class Driver:
         if winner is not None and winner.objective is not None:
             metrics["objective"] = winner.objective
         adapter = self.ledger.adapter_folder(winner.number) if winner else None
-        self._tracked(lambda: self.tracker.end(note, files, metrics, adapter, finished=not self.is_stopping))
+        self._tracked(lambda: self.tracker.end(note, files, metrics, adapter, finished=self.is_finished))
 
     def _score_winner(self) -> None:
         """Score the winner on the test split, once; selection never sees it."""
@@ -279,6 +315,22 @@ class Driver:
             return
         seat = self.seats[0]
         order = Score(number=winner.number, spec=winner.spec, adapter=str(self.ledger.adapter_folder(winner.number)))
-        for event in seat.executor.submit([order]).result():
-            self._hear(seat, event)
+        try:
+            self._hear_all(seat, seat.executor.submit([order]).result())
+        except Exception as error:  # the leaderboard must come, whatever the last measurement ran into
+            log.warning("the winner could not be scored on the test split: %s", error)
+            return
         self.ledger.note("test", {"trial": winner.number, "metrics": self.test_metrics})
+
+
+def _unmeasured(number: int, spec: TrialSpec, state: TrialState, reason: str) -> TrialResult:
+    """Return the result of a trial that ended outside a worker."""
+    return TrialResult(
+        number=number,
+        state=state,
+        spec=spec,
+        params={},
+        fingerprint=spec.fingerprint,
+        reason=reason,
+        ended_s=time.time(),
+    )

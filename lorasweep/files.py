@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
@@ -56,3 +57,9 @@ def sqlite_url(path: Path) -> str:
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def redact(text: str) -> str:
+    """Hide passwords in addresses, and values of settings that are named like secrets, before text is kept or shown."""
+    text = re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
+    return re.sub(r"(?im)^(\s*[\w.]*(?:token|secret|password|api_key)[\w.]*\s*[:=]\s*)\S+", r"\1***", text)

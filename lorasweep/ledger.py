@@ -51,13 +51,15 @@ class Ledger:
         """Delete an adapter that is not worth keeping."""
         shutil.rmtree(self.adapter_folder(number), ignore_errors=True)
 
-    def is_exported(self, number: int) -> bool:
-        """Tell whether the tracker has a trial's result."""
-        return (self.trial_folder(number) / "exported").is_file()
+    def is_exported(self, number: int, destination: str) -> bool:
+        """Tell whether the tracker at `destination` has a trial's result."""
+        mark = self.trial_folder(number) / "exported"
+        return not destination or (mark.is_file() and mark.read_text() == destination)
 
-    def mark_exported(self, number: int) -> None:
-        """Note that the tracker has a trial's result."""
-        write_text(self.trial_folder(number) / "exported", "")
+    def mark_exported(self, number: int, destination: str) -> None:
+        """Note that the tracker at `destination` has a trial's result."""
+        if destination:
+            write_text(self.trial_folder(number) / "exported", destination)
 
     def note(self, name: str, value: Mapping[str, Any]) -> None:
         """Keep a fact of the whole run, such as the winner's test scores."""

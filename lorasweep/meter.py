@@ -11,6 +11,8 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        if device.type == "cuda":
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # a fresh process knows no device to reset the peak of
         self.start_bytes = 0 if device.type == "cuda" else _status_bytes("VmRSS")
         self.reset()
 

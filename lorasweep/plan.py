@@ -10,15 +10,18 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.devices import Device, find_devices
 from lorasweep.errors import ConfigError, LoraSweepError
-from lorasweep.grammar import Choice, Domain, Scalar
+from lorasweep.grammar import Choice, Domain, Interval, Scalar
+from lorasweep.limits import TEXT_METRICS
 from lorasweep.memory import GIB, Footprint, footprint, slots_that_fit
 from lorasweep.model import BaseInfo, describe, load_tokenizer, resolve_targets, tokenizer_key
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
-from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.spec import ModelSpec, TrialSpec, digest
 from lorasweep.worker import WorkerSettings
 
 MOST_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
 USABLE = 0.8  # share of a device's free memory that a bank may plan with
+BLIND = ("random", "qmc")  # samplers that do not look at results
+WAVES = 4  # a sampler that learns must see results before it has asked for everything
 ENOUGH_POINTS = 5000  # a larger discrete space is treated like a continuous one
 
 
@@ -37,6 +40,7 @@ class DataFacts:
     num_duplicates: int
     num_leaked: int
     notes: tuple[str, ...]
+    content: str  # names the rows themselves, probes included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,16 @@ def _points(config: SweepConfig, domains: Mapping[str, Domain]) -> list[Params]:
     size = num_points(domains)
     if config.study.sampler == "grid" and size > ENOUGH_POINTS:
         raise ConfigError([f"study.sampler: the grid has {size:.0f} points; search it with study.sampler=tpe instead"])
-    return grid(domains) if size <= ENOUGH_POINTS else _corners(domains)
+    if size <= ENOUGH_POINTS:
+        return grid(domains)
+    # Every base, data set and set of modules must have been seen; of the other knobs the ends will do.
+    seen = {k: d for k, d in domains.items() if k.startswith(("model.", "data.")) or k == "lora.target_modules"}
+    endless = [k for k, d in seen.items() if isinstance(d, Interval)]
+    if endless or num_points(seen) > ENOUGH_POINTS:
+        keys = ", ".join(f"sweep.space.{k}" for k in endless or seen)
+        raise ConfigError([f"{keys}: too many to prepare beside an endless space; use choice(...) with fewer values"])
+    rest = _corners({k: d for k, d in domains.items() if k not in seen})
+    return [{**corner, **point} for corner in rest for point in grid(seen)]
 
 
 def _corners(domains: Mapping[str, Domain]) -> list[Params]:
@@ -154,18 +167,41 @@ def _all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
         try:
             tokenizer = load_tokenizer(spec.model)
             key = tokenizer_key(tokenizer)
-            facts[spec.data_key] = data_facts(load_task(spec.data, tokenizer, key))
+            task = load_task(spec.data, tokenizer, key)
+            problems += _unusable(spec, task)
+            facts[spec.data_key] = data_facts(task)
         except LoraSweepError as error:
             problems.append(str(error))
             continue
         for probe in spec.eval.probes:
             try:
-                load_probe(probe, tokenizer, key)
+                rows = load_probe(probe, tokenizer, key)
+                known = facts[spec.data_key]
+                facts[spec.data_key] = replace(known, content=digest([known.content, content_of(rows)]))
             except LoraSweepError as error:
                 problems.append(f"eval.probes.{probe.name}: {error}")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return facts
+
+
+def _unusable(spec: TrialSpec, task: Task) -> list[str]:
+    """Name metrics that these rows cannot be scored by."""
+    judged = (*task.validation, *task.test)
+    problems = []
+    if "accuracy" in spec.eval.all_metrics and not all(row.options for row in judged):
+        problems.append(
+            "eval.objective: accuracy needs 'options' in every validation and test row; add them, or use exact_match, "
+            "rougeL or loss"
+        )
+    if set(spec.eval.all_metrics) & set(TEXT_METRICS) and any(row.prompt_length == 0 for row in judged):
+        problems.append("eval: a text can only be written after a prompt, and some rows have none; use loss")
+    return problems
+
+
+def content_of(rows: Sequence[TokenRow]) -> str:
+    """Name rows by what is in them."""
+    return digest([(row.ids, row.is_label, row.options, row.target) for row in rows])
 
 
 def data_facts(task: Task) -> DataFacts:
@@ -184,6 +220,7 @@ def data_facts(task: Task) -> DataFacts:
         num_duplicates=sum(count - 1 for count in train_prompts.values()),
         num_leaked=sum(_identity(row) in train_prompts for row in (*task.validation, *task.test)),
         notes=task.notes,
+        content=content_of(everything),
     )
 
 
@@ -200,6 +237,8 @@ def _num_slots(plan: Plan) -> int:
     free = min(device.free_bytes for device in plan.devices) * USABLE
     budget = min(free, settings.memory_gib * GIB) if settings.memory_gib else free
     most = min(MOST_SLOTS, max(1, -(-plan.num_trials // len(plan.devices))))
+    if not plan.is_grid and settings.sampler not in BLIND:
+        most = min(most, max(1, plan.num_trials // WAVES))
     counts = []
     for key, facts in plan.facts.items():
         specs = [s for s in map(plan.spec, plan.points) if s.data_key == key]

@@ -64,7 +64,9 @@ class Probes:
             return scores
 
     def _key(self) -> str:
-        contents: Mapping[str, object] = {name: [row.ids for row in rows] for name, rows in self.rows.items()}
+        contents: Mapping[str, object] = {
+            name: [(row.ids, row.options, row.target) for row in rows] for name, rows in self.rows.items()
+        }
         kinds = [asdict(probe) for probe in self.spec.probes]
         return digest([self.base.info.fingerprint, asdict(self.base.spec), self.base.device.type, contents, kinds,
                        self.spec.max_new_tokens])  # fmt: skip

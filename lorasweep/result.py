@@ -148,6 +148,14 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted:
+    """Event: a trial did not fit beside its neighbours and has to begin again with fewer of them."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """Event: test-split metrics of a trial."""
 
@@ -162,7 +170,7 @@ class Note:
     text: str
 
 
-Event = Progress | Rung | Finished | Scored | Note
+Event = Progress | Rung | Finished | Evicted | Scored | Note
 
 
 def result_from_json(raw: dict[str, Any]) -> TrialResult:

@@ -14,9 +14,10 @@ from lorasweep.config import SweepConfig
 from lorasweep.devices import num_threads
 from lorasweep.display import make_display
 from lorasweep.driver import Driver
+from lorasweep.errors import ConfigError
 from lorasweep.executors.base import Executor, InlineExecutor
 from lorasweep.executors.local import LocalExecutor
-from lorasweep.files import write_text
+from lorasweep.files import redact, write_text
 from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan
 from lorasweep.provenance import provenance
@@ -32,7 +33,7 @@ from lorasweep.worker import WorkerSettings
 log = logging.getLogger(__name__)
 
 # What may change between two launches of the same sweep without changing any trial.
-LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "memory_gib")
+LIMITS = ("trials", "timeout_min", "slots", "keep_adapters")
 ELSEWHERE = ("tracking", "devices", "executor", "output_dir")
 
 
@@ -61,12 +62,31 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
     """
     folder = run_folder(plan.raw, plan.config)
     ledger = Ledger(folder)
+    text = redact(text)
     try:
+        _check_inputs(plan, ledger)
         ledger.note("owner", {"owner": f"process {os.getpid()} on {socket.gethostname()}"})
         write_text(folder / "config.yaml", text)
         return _run(plan, text, ledger)
     finally:
         ledger.close()
+
+
+def _check_inputs(plan: Plan, ledger: Ledger) -> None:
+    """Refuse to mix results of different data or weights that stand under the same names."""
+    specs = [plan.spec(point) for point in plan.points]
+    inputs = {spec.data_key: plan.facts[spec.data_key].content for spec in specs}
+    inputs |= {spec.base_key: plan.info(spec.model).fingerprint for spec in specs}
+    noted = ledger.noted("inputs")
+    if ledger.results and any(noted.get(key, value) != value for key, value in inputs.items()):
+        raise ConfigError([f"{ledger.folder}: {CHANGED}"])
+    ledger.note("inputs", noted | inputs)
+
+
+CHANGED = (
+    "the data or the base changed since this run began, so its results cannot be compared with new ones; set another "
+    "sweep.name or output_dir"
+)
 
 
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
@@ -76,7 +96,7 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     with _interruptible(driver):
         driver.run()
     board = _report(driver)
-    return Outcome(board=board, folder=ledger.folder, page=tracker.page, is_finished=not driver.is_stopping)
+    return Outcome(board=board, folder=ledger.folder, page=tracker.page, is_finished=driver.is_finished)
 
 
 def _open_study(plan: Plan, ledger: Ledger) -> Study:
@@ -126,7 +146,7 @@ def _data(plan: Plan) -> dict[str, str]:
     sources = {"train": spec.data.train, "validation": spec.data.validation, "test": spec.data.test}
     probes = {f"probe/{p.name}": p.path for p in spec.eval.probes}
     return {
-        split: f"{source}@{digest([source, spec.data_key])}"
+        split: f"{source}@{digest([source, plan.facts[spec.data_key].content])}"
         for split, source in {**sources, **probes}.items()
         if source
     }

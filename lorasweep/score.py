@@ -83,15 +83,18 @@ def write(asked: Asked, rows: Sequence[TokenRow], max_new_tokens: int) -> list[l
     asked.base.model.eval()
     tokenizer = asked.base.tokenizer
     eos = tokenizer.eos_token_id
-    answers = greedy(
-        _generator(asked.base),
-        [row.ids[: row.prompt_length] for row in rows],
-        pad_id=asked.base.pad_id,
-        eos_ids=[] if eos is None else [eos],
-        max_new_tokens=max_new_tokens,
-        batch_rows=asked.batch_rows,
-        copies=asked.copies,
-        rows=asked.rows,
+    special = set(tokenizer.all_special_ids)
+    # A chat template ends its turns with a token of its own, which the labels hold.
+    stops = {token for row in rows for token in row.ids[row.prompt_length :] if token in special}
+    answers = _ask(
+        asked,
+        partial(
+            greedy,
+            _generator(asked.base),
+            [row.ids[: row.prompt_length] for row in rows],
+            eos_ids=sorted(stops | ({eos} if eos is not None else set())),
+            max_new_tokens=max_new_tokens,
+        ),
     )
     return [tokenizer.batch_decode(copy, skip_special_tokens=True) for copy in answers]
 
@@ -110,21 +113,27 @@ def _sequence(row: TokenRow, completion: tuple[int, ...] | None = None) -> Token
 def _choose(asked: Asked, rows: Sequence[TokenRow]) -> OptionChoices:
     questions = [[_sequence(row, option) for option in row.options] for row in rows]
     trees = asked.base.tree_logits if asked.base.can_mask_freely else None
-    return _ask(asked, partial(option_choices, asked.base.label_logits, questions, tree_logits=trees))
+    return _ask(
+        asked, partial(option_choices, asked.base.label_logits, questions, tree_logits=trees, device=asked.base.device)
+    )
 
 
 def _likelihoods(asked: Asked, rows: Sequence[TokenRow]) -> Likelihoods:
-    return _ask(asked, partial(completion_logprobs, asked.base.label_logits, [_sequence(row) for row in rows]))
+    sequences = [_sequence(row) for row in rows]
+    return _ask(asked, partial(completion_logprobs, asked.base.label_logits, sequences, device=asked.base.device))
 
 
 def _ask(asked: Asked, score: Callable[..., T]) -> T:
-    return score(
-        batch_rows=asked.batch_rows,
-        pad_id=asked.base.pad_id,
-        copies=asked.copies,
-        rows=asked.rows,
-        device=asked.base.device,
-    )
+    """Call a scorer; where the device is too small for a batch, with half of it."""
+    batch_rows = asked.batch_rows
+    while True:
+        try:
+            return score(batch_rows=batch_rows, pad_id=asked.base.pad_id, copies=asked.copies, rows=asked.rows)
+        except torch.OutOfMemoryError:
+            if batch_rows <= asked.copies:
+                raise
+            batch_rows //= 2
+            torch.cuda.empty_cache()
 
 
 def _likelihoods_of_targets(chosen: OptionChoices, rows: Sequence[TokenRow]) -> Likelihoods:

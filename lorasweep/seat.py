@@ -1,6 +1,6 @@
 """What the driver deals with: workers in their seats, and whoever watches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,7 +13,7 @@ from lorasweep.result import Command, Event, Progress, Rung, Start, TrialResult
 class Display(Protocol):
     """What is shown while a sweep runs."""
 
-    def begin(self, num_trials: int, num_done: int) -> None: ...
+    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None: ...
 
     def started(self, number: int, params: Mapping[str, Scalar]) -> None: ...
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from lorasweep.config import StudySettings
 from lorasweep.errors import ConfigError
 from lorasweep.files import provision, sqlite_url
 from lorasweep.grammar import Domain
+from lorasweep.pruning import PeerPruner
 from lorasweep.result import TrialResult, TrialState
 from lorasweep.space import Params, distributions
 
@@ -38,23 +40,64 @@ class Study:
         # A sampler that begins anew must not repeat its first draws.
         self.study.sampler = make_sampler(settings, settings.seed + len(self.study.trials))
         self.open: dict[int, optuna.Trial] = {}
+        self.num_lost = 0  # finished trials without a result; they are not counted against the number of trials
 
     @property
     def num_asked(self) -> int:
         """Return how many trials were ever asked for."""
-        return sum(t.state != OptunaState.WAITING for t in self.study.get_trials(deepcopy=False))
+        return sum(t.state != OptunaState.WAITING for t in self._trials()) - self.num_lost
+
+    @property
+    def num_queued(self) -> int:
+        """Return how many points are queued and not yet asked for."""
+        return sum(t.state == OptunaState.WAITING for t in self._trials())
 
     def enqueue(self, points: Iterable[Params]) -> None:
         """Queue the points that the study has not seen."""
+        seen = {_key(t.system_attrs.get("fixed_params") or t.params) for t in self._trials() if not _is_torn(t, self)}
         for point in points:
-            self.study.enqueue_trial(point, skip_if_exists=True)
+            if _key(point) not in seen:
+                self.study.enqueue_trial(point)
 
     def resume(self) -> list[tuple[int, Params]]:
         """Take up the trials that were running when the last driver ended; they keep their numbers."""
-        running = self.study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
+        running = [t for t in self._trials() if t.state == OptunaState.RUNNING]
         for frozen in running:
             self.open[frozen.number] = optuna.Trial(self.study, frozen._trial_id)
         return [(frozen.number, dict(frozen.params)) for frozen in running]
+
+    def restore(self, results: Mapping[int, TrialResult]) -> None:
+        """Bring the study in line with the results on disk.
+
+        A study that was lost is filled again; a trial whose result was lost, or that was killed while it was being
+        drawn, is closed and its point queued anew.
+        """
+        for number in range(len(self._trials()), max(results, default=-1) + 1):
+            self._add(results.get(number))
+        have = {_key(r.params) for r in results.values()}
+        for frozen in self._trials():
+            if _is_torn(frozen, self):
+                if not frozen.state.is_finished():
+                    self.study.tell(frozen.number, state=OptunaState.FAIL)
+                self.num_lost += 1
+            elif frozen.state.is_finished() and frozen.number not in results:
+                self.num_lost += 1
+                if _key(frozen.params) not in have:
+                    self.study.enqueue_trial(frozen.params)
+
+    def _add(self, result: TrialResult | None) -> None:
+        if result is None:
+            self.study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
+            return
+        value, state = _told(result)
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(result.params), distributions=self.distributions, value=value, state=state
+            )
+        )
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
 
     def ask(self) -> tuple[int, Params]:
         """Return the next trial's number and parameters."""
@@ -64,17 +107,19 @@ class Study:
         self.open[trial.number] = trial
         return trial.number, dict(trial.params)
 
-    def report(self, number: int, rung: int, value: float) -> bool:
-        """Report the objective itself at a rung; return whether the pruner gives the trial up."""
-        trial = self.open[number]
+    def report(self, number: int, rung: int, value: float) -> None:
+        """Report the objective itself at a rung."""
         if math.isfinite(value):
-            trial.report(value, step=rung)
-        return trial.should_prune()
+            self.open[number].report(value, step=rung)
+
+    def gives_up(self, number: int) -> bool:
+        """Tell whether the pruner gives a trial up."""
+        return self.open[number].should_prune()
 
     def tell(self, number: int, result: TrialResult) -> None:
         """Close a trial. Idempotent: a trial that is closed already stays as it is."""
         trial = self.open.pop(number, None)
-        frozen = next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+        frozen = next(t for t in self._trials() if t.number == number)
         if frozen.state.is_finished():
             return
         trial = trial or optuna.Trial(self.study, frozen._trial_id)
@@ -87,9 +132,18 @@ class Study:
     def states(self) -> dict[str, int]:
         """Count trials by state."""
         counts: dict[str, int] = {}
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in self._trials():
             counts[trial.state.name] = counts.get(trial.state.name, 0) + 1
         return counts
+
+
+def _key(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset(params.items())
+
+
+def _is_torn(trial: FrozenTrial, study: Study) -> bool:
+    """Tell whether a driver was killed while this trial's parameters were being drawn."""
+    return trial.state != OptunaState.WAITING and set(trial.params) != set(study.distributions)
 
 
 def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
@@ -143,11 +197,11 @@ def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BaseP
     pruners = optuna.pruners
     table: dict[str, Any] = {
         "none": pruners.NopPruner,
-        "median": lambda: pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0),
-        "percentile": lambda: pruners.PercentilePruner(75.0, n_startup_trials=4),
+        "median": lambda: PeerPruner(0.5),
+        "percentile": lambda: PeerPruner(0.25),
         "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=2),
-        "patient": lambda: pruners.PatientPruner(pruners.MedianPruner(n_startup_trials=4), patience=1),
+        "patient": lambda: pruners.PatientPruner(PeerPruner(0.5), patience=1),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
-from lorasweep.files import provision, sqlite_url
+from lorasweep.files import provision, redact, sqlite_url
 from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.result import Point, Rung, TrialResult, TrialState
+from lorasweep.spec import digest
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Tracker(Protocol):
     """Where results are shown. The ledger is what counts; a tracker may fail and be caught up later."""
 
     page: str
+    destination: str  # names where results go; empty where they go nowhere
 
     def begin(self, opening: "Opening") -> None: ...
 
@@ -63,7 +65,7 @@ class Tracker(Protocol):
 class NullTracker:
     """Records nothing."""
 
-    page = ""
+    page = destination = ""
 
     def begin(self, opening: "Opening") -> None:
         """Do nothing."""
@@ -93,6 +95,9 @@ class MlflowTracker:
 
     def __init__(self, settings: TrackingSettings, name: str, key: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # By default a call to a server that is away blocks for four minutes; results wait in the ledger anyway.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         from mlflow import MlflowClient
 
         # Importing MLflow sets its loggers up; they would tell of every table they create.
@@ -105,11 +110,14 @@ class MlflowTracker:
             self.experiment = self._experiment(settings.experiment, database)
         except Exception as error:  # every kind of store has its own errors; all mean that this one cannot be used
             reason = str(error).splitlines()[0]
-            where = settings.uri or "mlflow.db"
-            raise ConfigError([f"tracking.uri: {where} cannot be used: {reason}; or set tracking=none"]) from error
+            where = redact(settings.uri or "mlflow.db")
+            raise ConfigError(
+                [f"tracking.uri: {where} cannot be used: {redact(reason)}; or set tracking=none"]
+            ) from error
         self.name = name
         self.key = key
         self.parent = self.page = ""
+        self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
         self.children: dict[int, str] = {}
 
     def begin(self, opening: "Opening") -> None:
@@ -117,7 +125,7 @@ class MlflowTracker:
         run = self._find(self.key)
         self.tags, self.data = dict(opening.tags), dict(opening.data)
         self.parent = run or self._create(self.key, self.name, {**self.tags, "lorasweep.kind": "sweep"})
-        self.client.set_terminated(self.parent, "RUNNING")
+        self.client.update_run(self.parent, status="RUNNING")
         self.client.log_text(self.parent, opening.config, "config.yaml")
         if not run:
             self._log_inputs(self.parent)

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,20 @@ from lorasweep.meter import Meter
 from lorasweep.model import Base, load_base, tokenizer_key
 from lorasweep.outcome import failed, final_event, finish, rung_metrics, test_metrics
 from lorasweep.probes import Probes
-from lorasweep.result import Command, Event, Finished, Note, Progress, Rung, Score, Scored, Start, Stop, TrialState
+from lorasweep.result import (
+    Command,
+    Event,
+    Evicted,
+    Finished,
+    Note,
+    Progress,
+    Rung,
+    Score,
+    Scored,
+    Start,
+    Stop,
+    TrialState,
+)
 from lorasweep.score import Asked
 from lorasweep.spec import EvalSpec, TrialSpec
 from lorasweep.train import make_learner, mean_loss, train_step
@@ -86,8 +100,12 @@ class Worker:
         events = self._prepare(spec)
         assert self.bank is not None and self.base is not None
         slot = self.bank.add(command.number, spec.lora, spec.train.seed)
-        rows = self.tasks[spec.data_key].train
-        learner = make_learner(slot, spec.train, rows, spec.eval.rungs, spec.model.dtype)
+        try:
+            rows = self.tasks[spec.data_key].train
+            learner = make_learner(slot, spec.train, rows, spec.eval.rungs, spec.model.dtype)
+        except BaseException:
+            self.bank.remove(slot)
+            raise
         self.live[command.number] = Live(start=command, learner=learner, started_s=time.time())
         return events
 
@@ -97,8 +115,9 @@ class Worker:
             assert not self.live, "a base is changed only when no trial lives on it"
             self.base = self.bank = None
             self.tasks, self.probes = {}, {}
-            self.base = load_base(spec.model, self.settings.device)
-            self.bank = Bank(self.base, self.settings.num_slots, self.settings.rank, self.settings.target_modules)
+            base = load_base(spec.model, self.settings.device)
+            self.bank = Bank(base, self.settings.num_slots, self.settings.rank, self.settings.target_modules)
+            self.base = base
         if repr(spec.eval) not in self.probes:
             self.probes[repr(spec.eval)] = Probes(self.base, spec.eval)
         if spec.data_key in self.tasks:
@@ -146,7 +165,9 @@ class Worker:
         events: list[Event] = []
         for spec in dict.fromkeys(repr((x.spec.eval, x.spec.data_key, x.learner.is_done)) for x in lives):
             same = [x for x in lives if repr((x.spec.eval, x.spec.data_key, x.learner.is_done)) == spec]
-            events += self._finish(same) if same[0].learner.is_done else self._rung(same)
+            same = [x for x in same if self.live.get(x.number) is x]  # an earlier group may have cost them their slots
+            act = partial(self._finish if same and same[0].learner.is_done else self._rung, same)
+            events += self._guarded([x.number for x in same], act) if same else []
         return events
 
     def _rung(self, lives: list[Live]) -> list[Event]:
@@ -211,11 +232,11 @@ class Worker:
         """Run `act`; what it raises ends the trials that it was about."""
         try:
             return act()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return self._out_of_memory(start, error)
         except LoraSweepError as error:
             return self._drop(numbers, start, TrialState.FAILED, str(error))
         except Exception as error:  # the one place: a trial's crash must not take the sweep with it
+            if is_out_of_memory(error):
+                return self._out_of_memory(start, error)
             log.debug("trial crashed", exc_info=error)
             return self._drop(numbers, start, TrialState.FAILED, traceback.format_exc())
 
@@ -224,15 +245,31 @@ class Worker:
         return known or ([failed(start, state, reason)] if start else [])
 
     def _out_of_memory(self, start: Start | None, error: BaseException) -> list[Event]:
-        """The hungriest live trial is infeasible beside the others; they begin again, for a step was lost."""
+        """A trial that does not fit alone is infeasible; beside others, the hungriest waits for more room.
+
+        The others begin again, for a step of theirs was lost.
+        """
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else 'the device is full'}"
-        if not self.live:
-            return [failed(start, TrialState.INFEASIBLE, reason)] if start else []
+        if start is not None:
+            others_live = bool(self.live)
+            return [
+                Evicted(number=start.number, reason=reason)
+                if others_live
+                else failed(start, TrialState.INFEASIBLE, reason)
+            ]
         hungriest = max(self.live.values(), key=lambda live: live.appetite)
-        event = self._end(hungriest.number, TrialState.INFEASIBLE, reason)
+        if len(self.live) == 1:
+            return [self._end(hungriest.number, TrialState.INFEASIBLE, reason)]
+        self._free(hungriest)
+        event = Evicted(number=hungriest.number, reason=reason)
         others = [live.start for live in self.live.values()]
         for live in list(self.live.values()):
             self._free(live)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return [event, *(e for other in others for e in self._obey(other))]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell an exhausted device from any other failure; on the CPU PyTorch raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

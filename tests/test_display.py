@@ -33,7 +33,7 @@ def test_the_best_so_far_follows_the_direction() -> None:
 
 def test_time_left_counts_started_trials_too() -> None:
     standing = Standing("accuracy")
-    standing.begin(4, 0)
+    standing.begin(4, [])
     assert standing.left_s() is None
     standing.progress(Progress(number=0, step=5, num_steps=10, loss=1.0, its_per_s=1.0))
     standing.began_s -= 10
@@ -43,7 +43,7 @@ def test_time_left_counts_started_trials_too() -> None:
 def test_lines_say_what_starts_reports_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     display = LineDisplay("accuracy")
     display.spoke_s -= 60
-    display.begin(2, 1)
+    display.begin(2, [result(0, 0.4)])
     display.started(1, {"lora.r": 4})
     display.progress(Progress(number=1, step=2, num_steps=4, loss=1.5, its_per_s=3.0))
     display.rung(Rung(number=1, rung=1, value=0.5, point=Point(step=2, metrics={})))
@@ -58,7 +58,7 @@ def test_the_live_display_shows_slots_and_the_best() -> None:
     display = LiveDisplay("accuracy")
     display.console = Console(width=100, record=True, force_terminal=True)
     display.live.console = display.console
-    display.begin(3, 0)
+    display.begin(3, [])
     display.started(0, {"lora.r": 4})
     display.progress(Progress(number=0, step=2, num_steps=4, loss=1.5, its_per_s=3.0))
     display.rung(Rung(number=0, rung=1, value=0.25, point=Point(step=2, metrics={})))

@@ -81,9 +81,10 @@ def test_a_damaged_result_is_told_and_forgotten_and_others_are_read(
 def test_what_the_tracker_has_is_marked(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.write(result(0))
-    assert not ledger.is_exported(0)
-    ledger.mark_exported(0)
-    assert ledger.is_exported(0)
+    assert not ledger.is_exported(0, "here")
+    ledger.mark_exported(0, "here")
+    assert ledger.is_exported(0, "here")
+    assert not ledger.is_exported(0, "elsewhere")
 
 
 def test_an_adapter_can_be_dropped_twice(tmp_path: Path) -> None:

@@ -142,6 +142,47 @@ def test_results_wait_in_the_ledger_while_mlflow_is_away(in_tmp: Path, monkeypat
     assert len(list(in_tmp.glob("runs/*/trials/*/exported"))) == 2
 
 
+def test_a_sweep_first_run_without_tracking_can_be_tracked_later(in_tmp: Path) -> None:
+    command = [*QUICK, "lora.r=2,4", "study.sampler=grid"]
+    assert main([*command, "tracking=none"]) == 0 and main(command) == 0
+    assert len(list(in_tmp.glob("runs/*/trials/*/exported"))) == 2
+
+
+def test_data_that_changed_under_a_run_is_refused(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "text,label\n" + "".join(f"say {i},{'yes' if i % 2 else 'no'}\n" for i in range(40))
+    Path("a.csv").write_text(rows)
+    command = ["data=classification", "data.train=a.csv", "train.max_steps=2", "probes=none", "tracking=none"]
+    assert main(command) == 0
+    Path("a.csv").write_text(rows.replace("say 3,", "said 3,"))
+    assert main(command) == 78
+    assert "changed since this run began" in capsys.readouterr().err
+
+
+def test_trials_that_do_not_fit_together_run_one_after_the_other(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from lorasweep.bank import Bank
+
+    whole = Bank.backward
+
+    def small(self: Bank, slots: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if len(slots) > 1:
+            raise torch.OutOfMemoryError("the device is full")
+        return whole(self, slots, *args, **kwargs)
+
+    monkeypatch.setattr(Bank, "backward", small)
+    assert main([*QUICK, *SMALL_GRID, "tracking=none"]) == 0
+    assert states(in_tmp) == ["COMPLETE"] * 4
+
+
+def test_a_winner_that_cannot_be_scored_still_has_its_leaderboard(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorasweep.worker.test_metrics", lambda *_: 1 / 0)
+    assert main([*QUICK, "tracking=none"]) == 0
+    assert board(in_tmp)["trials"][0]["state"] == "complete"
+
+
 def test_two_launches_of_one_sweep_do_not_mix(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lorasweep.ledger import Ledger
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -168,30 +169,50 @@ def test_telling_twice_changes_nothing(study: Open) -> None:
     assert (opened.states(), opened.study.best_value) == ({"COMPLETE": 1}, 0.5)
 
 
-def test_a_worse_trial_is_given_up_at_its_rung(study: Open) -> None:
+def test_a_worse_trial_is_given_up_at_its_rung_though_none_is_complete(study: Open) -> None:
     opened = study(StudySettings(pruner="median"))
-    for value in (0.8, 0.8, 0.9, 0.9, 0.9):
-        number, _ = opened.ask()
-        assert not opened.report(number, 1, value)
-        opened.tell(number, result(number, objective=value))
-    number, _ = opened.ask()
-    assert opened.report(number, 1, 0.1)
+    numbers = [opened.ask()[0] for _ in range(6)]
+    for number, value in zip(numbers, (0.8, 0.7, 0.9, 0.85, 0.95, 0.1), strict=True):
+        opened.report(number, 1, value)
+    assert [opened.gives_up(n) for n in numbers] == [True, True, False, False, False, True]
 
 
 def test_the_best_is_not_given_up_where_less_is_better(study: Open) -> None:
     opened = study(StudySettings(pruner="median"), maximize=False)
-    for value in (0.8, 0.8, 0.9, 0.9, 0.9):
-        number, _ = opened.ask()
+    numbers = [opened.ask()[0] for _ in range(6)]
+    for number, value in zip(numbers, (0.8, 0.8, 0.9, 0.9, 0.9, 0.1), strict=True):
         opened.report(number, 1, value)
-        opened.tell(number, result(number, objective=value))
-    number, _ = opened.ask()
-    assert not opened.report(number, 1, 0.1)
+    assert not opened.gives_up(numbers[-1]) and opened.gives_up(numbers[2])
+
+
+def test_few_peers_are_no_reason_to_stop(study: Open) -> None:
+    opened = study(StudySettings(pruner="median"))
+    numbers = [opened.ask()[0] for _ in range(3)]
+    for number, value in zip(numbers, (0.9, 0.9, 0.1), strict=True):
+        opened.report(number, 1, value)
+    assert not any(opened.gives_up(n) for n in numbers)
+
+
+def test_a_study_that_was_lost_is_filled_from_the_results(study: Open) -> None:
+    opened = study()
+    _, params = opened.ask()
+    opened.restore({2: replace(result(2, objective=0.5), params=params)})
+    assert opened.study.best_trial.number == 2
+
+
+def test_a_finished_trial_without_its_result_is_queued_again(study: Open) -> None:
+    opened = study()
+    number = told(opened, 0.5)
+    opened.restore({})
+    assert (opened.num_queued, opened.num_asked) == (1, 0)
+    again, params = opened.ask()
+    assert again != number and params == opened.study.trials[number].params
 
 
 def test_an_objective_that_is_no_number_is_not_reported(study: Open) -> None:
     opened = study()
     number, _ = opened.ask()
-    assert not opened.report(number, 1, float("nan"))
+    opened.report(number, 1, float("nan"))
     assert opened.study.trials[0].intermediate_values == {}
 
 

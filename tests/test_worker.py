@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorasweep.result import Event, Finished, Note, Progress, Rung, Score, Scored, Stop, TrialResult, TrialState
+from lorasweep.result import (
+    Event,
+    Evicted,
+    Finished,
+    Note,
+    Progress,
+    Rung,
+    Score,
+    Scored,
+    Stop,
+    TrialResult,
+    TrialState,
+)
 from lorasweep.worker import Worker
 from tests.specs import ANSWERS, INTENTS, start, trial, worker
 
@@ -91,11 +103,8 @@ def test_an_exception_fails_the_trials_it_hit_and_the_worker_goes_on(tmp_path: P
     assert results(w.advance([start(1, tmp_path, trial())]) + drain(w))[1].state is TrialState.COMPLETE
 
 
-def test_out_of_memory_ends_the_hungriest_and_the_others_begin_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    w = worker()
-    w.advance([start(0, tmp_path, trial(r=2)), start(1, tmp_path, trial(r=16))])
+def full_once(w: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the worker's next step run out of memory."""
     assert w.bank is not None
     whole = w.bank.backward
 
@@ -104,11 +113,48 @@ def test_out_of_memory_ends_the_hungriest_and_the_others_begin_again(
         raise torch.OutOfMemoryError("the device is full")
 
     monkeypatch.setattr(w.bank, "backward", full)
-    ended = results(w.advance([]) + drain(w))
-    assert ended[1].state is TrialState.INFEASIBLE and "out of memory" in ended[1].reason
+
+
+def test_out_of_memory_evicts_the_hungriest_and_the_others_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = worker()
+    w.advance([start(0, tmp_path, trial(r=2)), start(1, tmp_path, trial(r=16))])
+    full_once(w, monkeypatch)
+    events = w.advance([])
+    assert [(e.number, e.reason) for e in events if isinstance(e, Evicted)] == [
+        (1, "out of memory: the device is full")
+    ]
+    ended = results(events + drain(w))
     other = worker(1)
     alone = results(other.advance([start(0, tmp_path / "alone", trial(r=2))]) + drain(other))[0]
-    assert ended[0].metrics == pytest.approx(alone.metrics, abs=1e-4)
+    assert list(ended) == [0] and ended[0].metrics == pytest.approx(alone.metrics, abs=1e-4)
+
+
+def test_a_trial_that_does_not_fit_alone_is_infeasible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = worker()
+    w.advance([start(0, tmp_path, trial())])
+    full_once(w, monkeypatch)
+    ended = results(w.advance([]))
+    assert ended[0].state is TrialState.INFEASIBLE and "out of memory" in ended[0].reason
+
+
+def test_a_trial_that_cannot_be_set_up_leaves_its_slot_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = worker(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("lorasweep.worker.make_learner", lambda *_: 1 / 0)
+        assert results(w.advance([start(0, tmp_path, trial())]))[0].state is TrialState.FAILED
+    assert results(w.advance([start(1, tmp_path, trial())]) + drain(w))[1].state is TrialState.COMPLETE
+
+
+def test_an_evaluation_that_fails_ends_its_own_trials_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are at their last step; the probes of one of them cannot be scored."""
+    w = worker()
+    other = replace(trial(seed=1), eval=replace(trial().eval, num_samples=1))
+    w.advance([start(0, tmp_path, trial()), start(1, tmp_path, other)])
+    monkeypatch.setattr(w.probes[repr(other.eval)], "forgotten", lambda *_: 1 / 0)
+    ended = results(drain(w))
+    assert (ended[0].state, ended[1].state) == (TrialState.COMPLETE, TrialState.FAILED)
 
 
 def test_a_kept_adapter_scores_on_the_test_split(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ A worker that dies is a `BrokenProcessPool` in its future, not a hang.
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
@@ -39,12 +40,21 @@ class LocalExecutor:
 def _begin(settings: WorkerSettings) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if settings.device.startswith("cuda:"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         index = int(settings.device.removeprefix("cuda:"))
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) and visible[0] else str(index)
         settings = replace(settings, device="cuda:0")
     _worker = Worker(settings)
+
+
+def _end_with_parent() -> None:
+    """A driver that is killed must not leave a worker, and its device's memory, behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _advance(commands: list[Command]) -> list[Event]:
