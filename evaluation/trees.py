@@ -21,7 +21,7 @@ from evaluation.scoring import Likelihoods, RowsHook, TokenSequence
 TreeLogits = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """input_ids (B, S), position_ids (B, S), mask (B, 1, S, S) of what a token may see, rows (T,), cols (T,) -> (T, V)."""
 
-TOKENS_PER_ROW = 64  # what `batch_rows` counts as one row; longer rows count as several
+TOKENS_PER_ROW = 16  # what `batch_rows` counts as one row; longer rows count as several
 
 
 @dataclass(frozen=True, slots=True)

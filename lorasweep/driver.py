@@ -7,16 +7,15 @@ ledger before anyone else hears of it.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
-from lorasweep.ledger import Ledger
 from lorasweep.memory import GIB
 from lorasweep.plan import Plan
+from lorasweep.record import Record
 from lorasweep.result import (
     Command,
     Event,
@@ -32,12 +31,9 @@ from lorasweep.result import (
     TrialResult,
     TrialState,
 )
-from lorasweep.score import is_maximized
 from lorasweep.seat import Display, Seat
 from lorasweep.space import Params
 from lorasweep.spec import TrialSpec
-from lorasweep.study import Study
-from lorasweep.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +46,12 @@ class Driver:
     def __init__(
         self,
         plan: Plan,
-        study: Study,
-        ledger: Ledger,
-        tracker: Tracker,
+        record: Record,
         display: Display,
         seats: list[Seat],
-        provenance: Mapping[str, str],
     ) -> None:
-        self.plan, self.study, self.ledger, self.tracker, self.display = plan, study, ledger, tracker, display
-        self.seats = seats
-        self.provenance = dict(provenance)
+        self.plan, self.record, self.display, self.seats = plan, record, display, seats
+        self.study, self.ledger = record.study, record.ledger
         self.params: dict[int, Params] = {}
         self.waiting: deque[tuple[int, Params, TrialSpec]] = deque()
         self.twins: list[tuple[int, Params, TrialSpec]] = []
@@ -96,24 +88,11 @@ class Driver:
     def objective(self) -> str:
         return self.plan.config.eval.objective
 
-    def winner(self) -> TrialResult | None:
-        """Return the best complete trial, None where there is none."""
-        done = [r for r in self.ledger.results.values() if r.state is TrialState.COMPLETE and r.objective is not None]
-        done = [r for r in done if r.objective == r.objective and r.same_as is None]
-        sign = -1 if is_maximized(self.objective) else 1
-        return min(
-            done, key=lambda r: (sign * (r.objective or 0.0), r.cost.trainable_parameters, r.number), default=None
-        )
-
     def _catch_up(self) -> None:
         """Bring study and tracker up to the ledger, and take up trials that were running."""
-        self.study.restore(self.ledger.results)
+        self.record.catch_up()
         if self.plan.is_grid:
             self.study.enqueue(self.plan.points)
-        for result in list(self.ledger.results.values()):
-            self.study.tell(result.number, result)
-            if result.same_as is None and not self.ledger.is_exported(result.number, self.tracker.destination):
-                self._export(result)
         for number, params in self.study.resume():
             self._place(number, params)
 
@@ -159,7 +138,7 @@ class Driver:
         spec = self.plan.spec(params)
         known = next((r for r in self.ledger.results.values() if r.fingerprint == spec.fingerprint), None)
         if known is not None:
-            self._repeat(number, params, known)
+            self.record.repeat(number, params, known)
         elif spec.fingerprint in self._busy():
             self.twins.append((number, params, spec))
         elif reason := self._too_large(spec):
@@ -187,7 +166,7 @@ class Driver:
         seat.live[number] = start
         seat.orders.append(start)
         self.params[number] = params
-        self._tracked(lambda: self.tracker.start(number, params))
+        self.record.tracked(lambda: self.record.tracker.start(number, params))
         self.display.started(number, params)
 
     def _listen(self) -> None:
@@ -238,7 +217,7 @@ class Driver:
             self.display.progress(event)
         elif isinstance(event, Rung):
             self.display.rung(event)
-            self._tracked(lambda: self.tracker.rung(event))
+            self.record.tracked(lambda: self.record.tracker.rung(event))
             self.study.report(event.number, event.rung, event.value)
         elif isinstance(event, Finished):
             seat.live.pop(event.number, None)
@@ -264,49 +243,15 @@ class Driver:
             seat.orders.append(Stop(number=event.number, reason=reason))
 
     def _finish(self, result: TrialResult) -> None:
-        """Ledger first, then tracker and study: whatever dies in between, the result is not lost."""
-        result = replace(result, params=self.params[result.number], provenance=self.provenance)
-        self.ledger.write(result)
-        self._export(result)
-        self.study.tell(result.number, result)
-        self.display.finished(result)
+        """Record a result, and give it to the suggestions that waited for the same trial."""
+        self.record.finish(result, self.params[result.number])
         for twin in [t for t in self.twins if t[2].fingerprint == result.fingerprint]:
             self.twins.remove(twin)
-            self._repeat(twin[0], twin[1], result)
-
-    def _repeat(self, number: int, params: Params, known: TrialResult) -> None:
-        """Answer a suggestion that was trained already with the result that is there."""
-        first = known.number if known.same_as is None else known.same_as
-        self.ledger.write(replace(known, number=number, params=params, same_as=first, reason=f"same as trial {first}"))
-        self.study.tell(number, self.ledger.results[number])
-        self.display.finished(self.ledger.results[number])
-
-    def _export(self, result: TrialResult) -> None:
-        def write() -> None:
-            self.tracker.export(result)
-            self.ledger.mark_exported(result.number, self.tracker.destination)
-
-        self._tracked(write)
-
-    def _tracked(self, write: Callable[[], None]) -> None:
-        """The tracker may be away; training goes on, and the next launch replays what it missed."""
-        try:
-            write()
-        except Exception as error:  # whatever a tracking server's client raises
-            log.warning("tracking failed (%s); it will be caught up when the same command runs again", error)
-
-    def close_tracker(self, note: str, files: Sequence[Path]) -> None:
-        """Put the leaderboard where the sweep is tracked, with the winner's scores and adapter."""
-        winner = self.winner()
-        metrics = {f"test/{k}": v for k, v in self.test_metrics.items()}
-        if winner is not None and winner.objective is not None:
-            metrics["objective"] = winner.objective
-        adapter = self.ledger.adapter_folder(winner.number) if winner else None
-        self._tracked(lambda: self.tracker.end(note, files, metrics, adapter, finished=self.is_finished))
+            self.record.repeat(twin[0], twin[1], self.ledger.results[result.number])
 
     def _score_winner(self) -> None:
         """Score the winner on the test split, once; selection never sees it."""
-        winner = self.winner()
+        winner = self.record.winner()
         if winner is None or not self.plan.facts[winner.spec.data_key].num_test or not self.seats:
             return
         noted = self.ledger.noted("test")

@@ -21,6 +21,7 @@ from lorasweep.files import redact, write_text
 from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan
 from lorasweep.provenance import provenance
+from lorasweep.record import Record
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.score import is_maximized
@@ -92,7 +93,9 @@ CHANGED = (
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     facts = provenance()
     study, tracker = _open_study(plan, ledger), _open_tracker(plan, text, ledger, facts)
-    driver = Driver(plan, study, ledger, tracker, make_display(plan), _seats(plan), facts)
+    display, objective = make_display(plan), plan.config.eval.objective
+    record = Record(ledger, study, tracker, display, objective=objective, provenance=facts)
+    driver = Driver(plan, record, display, _seats(plan))
     with _interruptible(driver):
         driver.run()
     board = _report(driver)
@@ -136,7 +139,8 @@ def _report(driver: Driver) -> Leaderboard:
     )
     files = write_reports(board, ledger.folder)
     _drop_adapters(board, ledger, config.study.keep_adapters)
-    driver.close_tracker((ledger.folder / "leaderboard.md").read_text(), files)
+    note = (ledger.folder / "leaderboard.md").read_text()
+    driver.record.close(note, files, driver.test_metrics, is_finished=driver.is_finished)
     return board
 
 

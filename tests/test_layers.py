@@ -20,8 +20,10 @@ LAYERS = (
     ("score", "probes", "outcome"),
     ("worker",),
     ("devices", "executors", "seat"),
+    ("pruning",),
     ("ledger", "study", "tracking", "mlflow_view"),
     ("plan",),
+    ("record",),
     ("driver",),
     ("report", "display", "outline"),
     ("run",),
@@ -30,7 +32,7 @@ LAYERS = (
 PLACE = {name: place for place, names in enumerate(LAYERS) for name in names}
 
 OWNERS = {
-    "optuna": {"space", "study"},
+    "optuna": {"space", "study", "pruning"},
     "mlflow": {"tracking"},
     "hydra": {"grammar", "catalogue", "cli"},
     "omegaconf": {"catalogue"},

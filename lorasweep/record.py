@@ -1,0 +1,89 @@
+"""What became of trials: in the ledger first, then in the study and the tracker, so that nothing is lost in between."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lorasweep.ledger import Ledger
+from lorasweep.result import TrialResult, TrialState
+from lorasweep.score import is_maximized
+from lorasweep.seat import Display
+from lorasweep.space import Params
+from lorasweep.study import Study
+from lorasweep.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Record:
+    """The one writer of ledger, study and tracker."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        study: Study,
+        tracker: Tracker,
+        display: Display,
+        *,
+        objective: str,
+        provenance: Mapping[str, str],
+    ) -> None:
+        self.ledger, self.study, self.tracker, self.display = ledger, study, tracker, display
+        self.objective = objective
+        self.provenance = dict(provenance)
+
+    def catch_up(self) -> None:
+        """Bring study and tracker up to the ledger."""
+        self.study.restore(self.ledger.results)
+        for result in list(self.ledger.results.values()):
+            self.study.tell(result.number, result)
+            if result.same_as is None and not self.ledger.is_exported(result.number, self.tracker.destination):
+                self._export(result)
+
+    def winner(self) -> TrialResult | None:
+        """Return the best complete trial, None where there is none."""
+        done = [r for r in self.ledger.results.values() if r.state is TrialState.COMPLETE and r.objective is not None]
+        done = [r for r in done if r.objective == r.objective and r.same_as is None]
+        sign = -1 if is_maximized(self.objective) else 1
+        return min(
+            done, key=lambda r: (sign * (r.objective or 0.0), r.cost.trainable_parameters, r.number), default=None
+        )
+
+    def finish(self, result: TrialResult, params: Params) -> None:
+        """Ledger first, then tracker and study: whatever dies in between, the result is not lost."""
+        result = replace(result, params=params, provenance=self.provenance)
+        self.ledger.write(result)
+        self._export(result)
+        self.study.tell(result.number, result)
+        self.display.finished(result)
+
+    def repeat(self, number: int, params: Params, known: TrialResult) -> None:
+        """Answer a suggestion that was trained already with the result that is there."""
+        first = known.number if known.same_as is None else known.same_as
+        self.ledger.write(replace(known, number=number, params=params, same_as=first, reason=f"same as trial {first}"))
+        self.study.tell(number, self.ledger.results[number])
+        self.display.finished(self.ledger.results[number])
+
+    def _export(self, result: TrialResult) -> None:
+        def write() -> None:
+            self.tracker.export(result)
+            self.ledger.mark_exported(result.number, self.tracker.destination)
+
+        self.tracked(write)
+
+    def tracked(self, write: Callable[[], None]) -> None:
+        """The tracker may be away; training goes on, and the next launch replays what it missed."""
+        try:
+            write()
+        except Exception as error:  # whatever a tracking server's client raises
+            log.warning("tracking failed (%s); it will be caught up when the same command runs again", error)
+
+    def close(self, note: str, files: Sequence[Path], test_metrics: Mapping[str, float], *, is_finished: bool) -> None:
+        """Put the leaderboard where the sweep is tracked, with the winner's scores and adapter."""
+        winner = self.winner()
+        metrics = {f"test/{k}": v for k, v in test_metrics.items()}
+        if winner is not None and winner.objective is not None:
+            metrics["objective"] = winner.objective
+        adapter = self.ledger.adapter_folder(winner.number) if winner else None
+        self.tracked(lambda: self.tracker.end(note, files, metrics, adapter, finished=is_finished))
