@@ -105,14 +105,15 @@ class LineDisplay:
 
     def progress(self, event: Pace) -> None:
         """Say now and then where the live trials are."""
+        is_new = event.number not in self.standing.paces  # until all have spoken once, the time left is a wild guess
         self.standing.progress(event)
-        if time.monotonic() - self.spoke_s < QUIET_S:
+        if is_new or time.monotonic() - self.spoke_s < QUIET_S:
             return
         self.spoke_s = time.monotonic()
         left = self.standing.left_s()
         rest = f", about {clock(left)} left" if left is not None else ""
         self.say(
-            f"{len(self.standing.paces)} trials live, step {event.step}/{event.num_steps}, loss {event.loss:.3f}, "
+            f"{len(self.standing.paces)} live, step {event.step}/{event.num_steps}, loss {event.loss:.3f}, "
             f"{event.its_per_s:.1f} it/s; {self.standing.num_done}/{self.standing.num_trials} done{rest}"
         )
 

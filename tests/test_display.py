@@ -45,7 +45,8 @@ def test_lines_say_what_starts_reports_and_ends(capsys: pytest.CaptureFixture[st
     display.spoke_s -= 60
     display.begin(2, [result(0, 0.4)])
     display.started(1, {"lora.r": 4})
-    display.progress(Progress(number=1, step=2, num_steps=4, loss=1.5, its_per_s=3.0))
+    for step in (1, 2):
+        display.progress(Progress(number=1, step=step, num_steps=4, loss=1.5, its_per_s=3.0))
     display.rung(Rung(number=1, rung=1, value=0.5, point=Point(step=2, metrics={})))
     display.finished(result(1, None, TrialState.FAILED))
     lines = capsys.readouterr().out.splitlines()
