@@ -1,9 +1,9 @@
 """What a sweep would do: every trial built, every file read, nothing trained."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from lorasweep.config import SweepConfig, build_config
 from lorasweep.data.render import TokenRow
@@ -17,6 +17,8 @@ from lorasweep.model import BaseInfo, describe, load_tokenizer, resolve_targets,
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec, digest
 from lorasweep.worker import WorkerSettings
+
+T = TypeVar("T")
 
 MOST_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
 USABLE = 0.8  # share of a device's free memory that a bank may plan with
@@ -96,22 +98,26 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     """Check everything that can be checked without training.
 
     Raises:
-        ConfigError: mistakes of settings, spaces, modules and devices.
-        DataError: a data file is missing or malformed.
-        ModelError: a base cannot be described.
+        ConfigError: mistakes of settings and spaces; or else those of devices, bases, modules and data files together.
     """
     domains = read_space(raw)
     config = build_config(raw)
-    devices = find_devices(config.devices)
     every = _points(config, domains)
 
     def spec_of(params: Params) -> TrialSpec:
         return trial_spec(raw, params, resolve_targets)
 
-    check_targets(every, spec_of)
+    def any_target(params: Params) -> TrialSpec:
+        return spec_of({**params, "lora.target_modules": "all-linear"})  # data can be read whatever the modules
+
+    problems: list[str] = []
+    devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
+    _attempt(problems, lambda: check_targets(every, spec_of))
+    facts = _attempt(problems, lambda: _all_facts([any_target(p) for p in every])) or {}
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
     is_whole = num_points(domains) <= ENOUGH_POINTS
     points = distinct(every, spec_of)
-    facts = _all_facts([spec_of(p) for p in points])
     is_grid = config.study.sampler == "grid" or not domains
     plan = Plan(
         raw=raw,
@@ -126,6 +132,17 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
         num_slots=1,
     )
     return replace(plan, num_slots=_num_slots(plan))
+
+
+def _attempt(problems: list[str], check: Callable[[], T]) -> T | None:
+    """Return what a check returns; what is wrong joins the problems that were found before."""
+    try:
+        return check()
+    except ConfigError as error:
+        problems += error.problems
+    except LoraSweepError as error:
+        problems.append(str(error))
+    return None
 
 
 def _points(config: SweepConfig, domains: Mapping[str, Domain]) -> list[Params]:

@@ -68,6 +68,13 @@ def test_data_and_module_mistakes_are_found_before_training(in_tmp: Path) -> Non
         plan("lora.target_modules=[q_porj]")
 
 
+def test_mistakes_of_device_modules_and_data_are_reported_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan("devices=7", "lora.target_modules=[q_porj]", "data=alpaca", "data.train=missing.jsonl", "probes=none")
+    text = str(caught.value)
+    assert "3 mistakes" in text and "no such GPU" in text and "q_porj" in text and "missing.jsonl" in text
+
+
 def test_the_outline_says_what_would_be_run() -> None:
     text = plan_text(plan("+sweep=rank_alpha"))
     for part in ("18 trials", "tokens per epoch", "truncated", "duplicated", "trainable", "predicted memory"):
