@@ -86,6 +86,7 @@ def write(asked: Asked, rows: Sequence[TokenRow], max_new_tokens: int) -> list[l
     special = set(tokenizer.all_special_ids)
     # A chat template ends its turns with a token of its own, which the labels hold.
     stops = {token for row in rows for token in row.ids[row.prompt_length :] if token in special}
+    longest_option = max((len(option) for row in rows for option in row.options), default=0)
     answers = _ask(
         asked,
         partial(
@@ -93,7 +94,7 @@ def write(asked: Asked, rows: Sequence[TokenRow], max_new_tokens: int) -> list[l
             _generator(asked.base),
             [row.ids[: row.prompt_length] for row in rows],
             eos_ids=sorted(stops | ({eos} if eos is not None else set())),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max(max_new_tokens, longest_option),  # a label that is cut short could never be right
         ),
     )
     return [tokenizer.batch_decode(copy, skip_special_tokens=True) for copy in answers]

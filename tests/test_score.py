@@ -1,0 +1,53 @@
+"""Packed scoring must say of each slot what it would say of that slot alone."""
+
+import pytest
+
+from evaluation.metrics import METRICS
+from lorasweep.bank import Bank
+from lorasweep.data.tasks import load_task
+from lorasweep.limits import METRICS as NAMES
+from lorasweep.model import Base, load_base, resolve_targets, tokenizer_key
+from lorasweep.score import Asked, is_maximized, score_suite, write
+from lorasweep.spec import LoraSpec, ModelSpec
+from tests.specs import INTENTS, trial
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return load_base(ModelSpec(id="demo"), "cpu")
+
+
+def bank_of(base: Base, num_slots: int) -> Bank:
+    """Return a bank whose slots answer differently."""
+    targets = resolve_targets(base.spec, "qv")
+    bank = Bank(base, num_slots, 4, targets)
+    for number in range(num_slots):
+        slot = bank.add(number, LoraSpec(r=4, lora_alpha=64, target_modules=targets), seed=number)
+        for _, b_RO in slot.parameters.values():
+            b_RO.data.normal_(0, 0.02 * (number + 1))
+    return bank
+
+
+def test_slots_scored_together_score_as_alone(base: Base) -> None:
+    bank = bank_of(base, 3)
+    rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
+    metrics = ("accuracy", "exact_match", "loss")
+    together = score_suite(Asked(base, bank, tuple(bank.slots), 16), rows, metrics, trial().eval)
+    for slot, packed in zip(bank.slots, together, strict=True):
+        (alone,) = score_suite(Asked(base, bank, (slot,), 16), rows, metrics, trial().eval)
+        assert packed.metrics == pytest.approx(alone.metrics, abs=1e-5)
+        assert packed.outputs == alone.outputs
+    assert len({r.metrics["loss"] for r in together}) == 3
+
+
+def test_a_label_longer_than_the_limit_is_still_written_out(base: Base) -> None:
+    rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
+    longest = max(len(option) for option in rows[0].options)
+    (texts,) = write(Asked(base, None, (), 16), rows, 1)
+    lengths = [len(base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    assert longest > 1 and max(lengths) > 1
+
+
+def test_every_metric_that_can_be_named_has_a_direction() -> None:
+    assert set(NAMES) == set(METRICS)
+    assert is_maximized("rougeL") and not is_maximized("loss")
