@@ -19,6 +19,8 @@ VERBS = {
     "plan": "check everything and say what would be run, without training",
 }
 EXIT_FAILED, EXIT_RUNNING, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 78, 130
+# The first kind that fits; whatever Hydra cannot compose is a mistake of configuration too.
+EXITS = {ConfigError: EXIT_CONFIG, AlreadyRunning: EXIT_RUNNING, LoraSweepError: EXIT_FAILED}
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -91,18 +93,9 @@ def _command(verb: str, overrides: list[str]) -> int:
             print(text)
             return 0
         return _plan(raw) if verb == "plan" else _run(raw, text)
-    except HydraException as error:
+    except (HydraException, LoraSweepError) as error:
         print(f"lorasweep: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    except ConfigError as error:
-        print(f"lorasweep: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    except AlreadyRunning as error:
-        print(f"lorasweep: {error}", file=sys.stderr)
-        return EXIT_RUNNING
-    except LoraSweepError as error:
-        print(f"lorasweep: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return next((code for kind, code in EXITS.items() if isinstance(error, kind)), EXIT_CONFIG)
     except KeyboardInterrupt:
         print("lorasweep: stopped; run the same command to go on", file=sys.stderr)
         return EXIT_INTERRUPTED

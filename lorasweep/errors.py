@@ -28,9 +28,5 @@ class ModelError(LoraSweepError):
     """A base that cannot be found, read or adapted as asked."""
 
 
-class DoesNotFit(LoraSweepError):
-    """A trial that needs more memory than there is."""
-
-
 class AlreadyRunning(LoraSweepError):
     """Another driver holds this run directory."""

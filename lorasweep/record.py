@@ -11,7 +11,7 @@ from lorasweep.score import is_maximized
 from lorasweep.seat import Display
 from lorasweep.space import Params
 from lorasweep.study import Study
-from lorasweep.tracking import Tracker
+from lorasweep.tracker import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
 from lorasweep.spec import digest
 from lorasweep.study import Study
-from lorasweep.tracking import Opening, Tracker, make_tracker
+from lorasweep.tracker import Opening, Tracker
+from lorasweep.tracking import make_tracker
 from lorasweep.worker import WorkerSettings
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
@@ -20,8 +20,7 @@ from lorasweep.files import provision, redact, sqlite_url
 from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.result import Point, Rung, TrialResult, TrialState
 from lorasweep.spec import digest
-
-log = logging.getLogger(__name__)
+from lorasweep.tracker import NullTracker, Opening, Tracker
 
 STATUS = {
     TrialState.COMPLETE: "FINISHED",
@@ -30,59 +29,6 @@ STATUS = {
     TrialState.FAILED: "FAILED",
 }
 BATCH = 900  # a tracking server takes 1000 metrics in one call
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What is known of a sweep when it begins. `data` maps a split to its `source@digest`."""
-
-    config: str
-    tags: Mapping[str, str]
-    data: Mapping[str, str]
-    swept: Sequence[str]
-    maximize: bool
-
-
-class Tracker(Protocol):
-    """Where results are shown. The ledger is what counts; a tracker may fail and be caught up later."""
-
-    page: str
-    destination: str  # names where results go; empty where they go nowhere
-
-    def begin(self, opening: "Opening") -> None: ...
-
-    def start(self, number: int, params: Mapping[str, Any]) -> None: ...
-
-    def rung(self, event: Rung) -> None: ...
-
-    def export(self, result: TrialResult) -> None: ...
-
-    def end(
-        self, note: str, files: Sequence[Path], metrics: Mapping[str, float], adapter: Path | None, *, finished: bool
-    ) -> None: ...
-
-
-class NullTracker:
-    """Records nothing."""
-
-    page = destination = ""
-
-    def begin(self, opening: "Opening") -> None:
-        """Do nothing."""
-
-    def start(self, number: int, params: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def rung(self, event: Rung) -> None:
-        """Do nothing."""
-
-    def export(self, result: TrialResult) -> None:
-        """Do nothing."""
-
-    def end(
-        self, note: str, files: Sequence[Path], metrics: Mapping[str, float], adapter: Path | None, *, finished: bool
-    ) -> None:
-        """Do nothing."""
 
 
 def make_tracker(settings: TrackingSettings, name: str, key: str) -> Tracker:
@@ -120,7 +66,7 @@ class MlflowTracker:
         self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
         self.children: dict[int, str] = {}
 
-    def begin(self, opening: "Opening") -> None:
+    def begin(self, opening: Opening) -> None:
         """Open the sweep's parent run, or find it again, and save a view of its trials."""
         run = self._find(self.key)
         self.tags, self.data = dict(opening.tags), dict(opening.data)
@@ -175,7 +121,7 @@ class MlflowTracker:
         self._log_metrics(self.parent, [Point(step=0, metrics=dict(metrics), time_s=time.time())])
         self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
 
-    def _save_view(self, opening: "Opening") -> None:
+    def _save_view(self, opening: Opening) -> None:
         name = Path(self.key).name
         params = [_short(k) for k in opening.swept]
         now_ms = int(time.time() * 1000)

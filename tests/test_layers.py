@@ -21,7 +21,7 @@ LAYERS = (
     ("worker",),
     ("devices", "executors", "seat"),
     ("pruning",),
-    ("ledger", "study", "tracking", "mlflow_view"),
+    ("ledger", "study", "tracker", "tracking", "mlflow_view"),
     ("plan",),
     ("record",),
     ("driver",),

@@ -9,7 +9,8 @@ from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
 from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.result import Cost, Point, Rung, Sample, TrialResult, TrialState
-from lorasweep.tracking import MlflowTracker, Opening
+from lorasweep.tracker import Opening
+from lorasweep.tracking import MlflowTracker
 from tests.specs import trial
 
 OPENING = Opening(
