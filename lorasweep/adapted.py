@@ -1,7 +1,7 @@
-"""A frozen linear that carries one LoRA adapter per slot.
+"""A frozen linear that carries the LoRA adapters of all slots.
 
 For the rows of slot k: y = base(x) + scale_k * (dropout_k(x) A_k^T) B_k   (arXiv 2106.09685, equation 3). The base's
-product runs once over all rows; the adapters run as one batched product per run of slots that have equally many rows.
+product runs once over all rows; the adapters run as one batched product per group of slots.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,82 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-# K slots, R largest rank, D inputs, O outputs; k slots of a run, M tokens of each of them; B rows, S tokens
+from lorasweep.groups import Group
+from lorasweep.slot import Slot
+
+# k slots of a run, R rank, D inputs, O outputs, M tokens of the longest slot; B rows, S tokens, N = B * S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(eq=False, slots=True)
 class Run:
-    """Neighbouring slots [first, last) with `size` rows (or tokens) each, beginning at row (or token) `start`."""
+    """Neighbours [first, last) of a group with `sizes` rows each (of a flat batch: tokens), from row `start` on."""
 
+    group: Group
     first: int
-    last: int
     start: int
-    size: int
+    sizes: list[int]
+    _places: dict[int, Tensor] = field(default_factory=dict)
 
     @property
-    def stop(self) -> int:
-        return self.start + (self.last - self.first) * self.size
+    def last(self) -> int:
+        return self.first + len(self.sizes)
+
+    @property
+    def is_even(self) -> bool:
+        return min(self.sizes) == max(self.sizes)
+
+    def part(self, *stacked: Tensor) -> tuple[Tensor, ...]:
+        """Return this run's slots of what is stacked for the whole group."""
+        if len(self.sizes) == len(self.group.slots):
+            return stacked
+        return tuple(x[self.first : self.last] for x in stacked)
+
+    def of(self, rows_NW: Tensor, unit: int) -> Tensor:
+        """View this run's tokens, where a row has `unit` of them."""
+        return rows_NW[self.start * unit : (self.start + sum(self.sizes)) * unit]
+
+    def padded(self, rows_NW: Tensor, unit: int) -> Tensor:
+        """Return this run's tokens as (k, M, width), with zeros behind those of shorter slots."""
+        mine_TW = self.of(rows_NW, unit)
+        shape = (len(self.sizes), max(self.sizes) * unit, rows_NW.shape[-1])
+        if self.is_even:
+            return mine_TW.view(shape)
+        padded = mine_TW.new_zeros(shape[0] * shape[1], shape[2])
+        return padded.index_copy_(0, self._place(unit, rows_NW.device), mine_TW).view(shape)
+
+    def add_product(self, rows_NW: Tensor, left_kMR: Tensor, right_kRW: Tensor, unit: int) -> None:
+        """Add a batched product to this run's tokens, in place."""
+        left_kMR, right_kRW = left_kMR.to(rows_NW.dtype), right_kRW.to(rows_NW.dtype)
+        if self.is_even:
+            self.padded(rows_NW, unit).baddbmm_(left_kMR, right_kRW)
+            return
+        product = torch.bmm(left_kMR, right_kRW).flatten(0, 1)
+        self.of(rows_NW, unit).add_(product.index_select(0, self._place(unit, rows_NW.device)))
+
+    def _place(self, unit: int, device: torch.device) -> Tensor:
+        """Return where this run's tokens are among the padded ones."""
+        if unit not in self._places:
+            longest = max(self.sizes) * unit
+            spans = [torch.arange(size * unit) + i * longest for i, size in enumerate(self.sizes)]
+            self._places[unit] = torch.cat(spans).to(device)
+        return self._places[unit]
+
+
+def runs_of(blocks: Sequence[tuple[Slot, int]], groups: Sequence[Group]) -> list[Run]:
+    """Merge (slot, size) blocks, in their order in the batch, into as few runs as possible."""
+    where = {slot: (group, index) for group in groups for index, slot in enumerate(group.slots)}
+    runs: list[Run] = []
+    start = 0
+    for slot, size in blocks:
+        group, index = where[slot]
+        if runs and runs[-1].group is group and runs[-1].last == index:
+            runs[-1].sizes.append(size)
+        else:
+            runs.append(Run(group, index, start, [size]))
+        start += size
+    return runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,55 +107,33 @@ class Layout:
     """Which rows of the batch belong to which slot; of a flat batch, which tokens. All linears of a bank share one."""
 
     is_flat: bool = False
-    runs: tuple[Run, ...] = ()
+    runs: list[Run] = field(default_factory=list)
     noise: tuple[Noise, ...] = ()
-    rank: int = 0
-    scales_K: Tensor = field(default_factory=lambda: torch.zeros(0))
+    # Makes autograd call backward where neither x nor y needs a gradient, as in the first layer.
+    anchor: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
+    _last: tuple[Tensor, dict[int, Tensor]] | None = None
 
+    def clear(self) -> None:
+        self.runs, self.noise, self._last = [], (), None
 
-def runs_of(blocks: Sequence[tuple[int, int]]) -> tuple[Run, ...]:
-    """Merge (slot, size) blocks, in their order in the batch, into as few runs as possible."""
-    runs: list[Run] = []
-    start = 0
-    for slot, size in blocks:
-        if runs and runs[-1].last == slot and runs[-1].size == size:
-            runs[-1] = Run(first=runs[-1].first, last=slot + 1, start=runs[-1].start, size=size)
-        elif size:
-            runs.append(Run(first=slot, last=slot + 1, start=start, size=size))
-        start += size
-    return tuple(runs)
+    def unit(self, x_BSD: Tensor) -> int:
+        """Return tokens per row."""
+        return 1 if self.is_flat else x_BSD.shape[1]
 
-
-class AdaptedLinear(nn.Module):
-    """A base linear with room for K adapters of rank up to R. What is not used stays exactly zero."""
-
-    def __init__(
-        self, base: nn.Module, dims: tuple[int, int], num_slots: int, rank: int, layout: Layout, index: int
-    ) -> None:
-        super().__init__()
-        inputs, outputs = dims
-        device = next(base.parameters()).device
-        self.base = base
-        self.layout = layout
-        self.index = index
-        self.uses: set[int] = set()
-        # Rank comes first in both, so that a slot's own rank is a contiguous view of its share.
-        self.a_KRD = nn.Parameter(torch.zeros(num_slots, rank, inputs, device=device))
-        self.b_KRO = nn.Parameter(torch.zeros(num_slots, rank, outputs, device=device))
-        self.grad_a_KRD = torch.zeros_like(self.a_KRD, requires_grad=False)
-        self.grad_b_KRO = torch.zeros_like(self.b_KRO, requires_grad=False)
-
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        y_BSO: Tensor = self.base(x_BSD)
-        runs = tuple(run for run in self.layout.runs if not self.uses.isdisjoint(range(run.first, run.last)))
-        if not runs:
-            return y_BSO
-        mask_BSD = dropout_mask(x_BSD, self.layout, self.index) if self.layout.noise else None
-        # The anchor makes autograd call backward where neither x nor y needs a gradient, as in the first layer.
-        result: Tensor = AdapterDelta.apply(  # type: ignore[no-untyped-call]
-            x_BSD.contiguous(), y_BSO, self.a_KRD, self, runs, mask_BSD
-        )
-        return result
+    def inputs(self, x_BSD: Tensor, index: int, runs: Sequence[Run]) -> tuple[list[Tensor], Tensor | None]:
+        """Return each run's padded input, and the dropout mask. Queries, keys and values share what they can."""
+        rows, unit = x_BSD.detach().flatten(0, 1).to(runs[0].group.weights_kP.dtype), self.unit(x_BSD)
+        if self.noise:
+            mask = dropout_mask(x_BSD, self, index).flatten(0, 1).to(rows.dtype)
+            dropped = rows * mask
+            return [run.padded(dropped, unit) for run in runs], mask
+        if self._last is None or self._last[0] is not x_BSD:
+            self._last = (x_BSD, {})
+        known = self._last[1]
+        for run in runs:
+            if run.start not in known:
+                known[run.start] = run.padded(rows, unit)
+        return [known[run.start] for run in runs], None
 
 
 def dropout_mask(x_BSD: Tensor, layout: Layout, index: int) -> Tensor:
@@ -113,8 +151,111 @@ def dropout_mask(x_BSD: Tensor, layout: Layout, index: int) -> Tensor:
     return mask
 
 
-class AdapterDelta(torch.autograd.Function):
-    """Add the adapters' output to the base's; gradients of A and B go straight into the bank's buffers."""
+class AdaptedLinear(nn.Module):
+    """A base linear that adds the products of whichever slots adapt it."""
+
+    def __init__(self, base: nn.Module, path: str, index: int, layout: Layout) -> None:
+        super().__init__()
+        self.base = base
+        self.path = path
+        self.index = index
+        self.layout = layout
+
+    def forward(self, x_BSD: Tensor) -> Tensor:
+        runs = [run for run in self.layout.runs if self.path in run.group.weights]
+        if not runs:
+            y_BSO: Tensor = self.base(x_BSD)
+            return y_BSO
+        x_BSD = x_BSD.contiguous()
+        inputs, mask_ND = self.layout.inputs(x_BSD, self.index, runs)
+        adapters = Adapters(self.path, runs, self.layout.unit(x_BSD))
+        weight_OD = _plain_weight(self.base)
+        if weight_OD is None:
+            result: Tensor = AddAdapters.apply(  # type: ignore[no-untyped-call]
+                x_BSD, self.base(x_BSD), self.layout.anchor, adapters, mask_ND, *inputs
+            )
+        else:
+            result = AdaptedProduct.apply(  # type: ignore[no-untyped-call]
+                x_BSD, weight_OD, self.base.bias, self.layout.anchor, adapters, mask_ND, *inputs
+            )
+        return result
+
+
+def _plain_weight(base: nn.Module) -> Tensor | None:
+    """Return the weight_OD of a linear whose product is an ordinary one; a quantised layer has its own."""
+    if type(base) is nn.Linear:
+        return base.weight
+    return base.weight.t() if type(base).__name__ == "Conv1D" else None  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """One linear's adapters in a pass. Tensors are handed in: what is kept for backward is autograd's to keep."""
+
+    path: str
+    runs: Sequence[Run]
+    unit: int
+
+    def add(self, y_NO: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Add the adapters' output on inputs x_kMD to the base's; return the hidden h_kMR of each run."""
+        hidden = []
+        for run, x_kMD in zip(self.runs, inputs, strict=True):
+            a, b, scale = self._weights(run)
+            h_kMR = torch.bmm(x_kMD, a.transpose(1, 2)).mul_(scale)
+            run.add_product(y_NO, h_kMR, b, self.unit)
+            hidden.append(h_kMR)
+        return hidden
+
+    def backward(self, gy_NO: Tensor, gx_ND: Tensor | None, kept: Sequence[Tensor]) -> None:
+        """Add the gradients of A and B to the groups' stacks, and that of the adapters' input to `gx_ND`."""
+        inputs, hidden = kept[: len(self.runs)], kept[len(self.runs) :]
+        for run, x_kMD, h_kMR in zip(self.runs, inputs, hidden, strict=True):
+            a, b, scale = self._weights(run)
+            gy_kMO = run.padded(gy_NO, self.unit).to(x_kMD.dtype)
+            gh_kMR = torch.bmm(gy_kMO, b.transpose(1, 2)).mul_(scale)
+            grad_a, grad_b = run.part(*run.group.grads[self.path])
+            # Not baddbmm_: into a stack, whose matrices do not lie end to end, it multiplies slot by slot.
+            grad_b.add_(torch.bmm(h_kMR.transpose(1, 2), gy_kMO))
+            grad_a.add_(torch.bmm(gh_kMR.transpose(1, 2), x_kMD))
+            if gx_ND is not None:
+                run.add_product(gx_ND, gh_kMR, a, self.unit)
+
+    def _weights(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+        a_kRD, b_kRO, scale_k11 = run.part(*run.group.weights[self.path], run.group.scale_k11)
+        return a_kRD, b_kRO, scale_k11
+
+
+class AdaptedProduct(torch.autograd.Function):
+    """x W^T + bias + adapters, in one node: the frozen weight asks for no gradient, and x's is summed in place."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BSD: Tensor,
+        weight_OD: Tensor,
+        bias: Tensor | None,
+        _anchor: Tensor,
+        adapters: Adapters,
+        mask_ND: Tensor | None,
+        *inputs: Tensor,
+    ) -> Tensor:
+        y_BSO = F.linear(x_BSD, weight_OD, bias)
+        hidden = adapters.add(y_BSO.view(-1, y_BSO.shape[-1]), inputs)
+        ctx.save_for_backward(weight_OD, mask_ND, *inputs, *hidden)
+        ctx.adapters = adapters
+        return y_BSO
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight_OD, mask_ND, *kept = ctx.saved_tensors
+        gy_BSO = grads[0].contiguous()
+        gx_BSD = torch.matmul(gy_BSO, weight_OD) if ctx.needs_input_grad[0] else None
+        _backward(ctx.adapters, gy_BSO, gx_BSD, mask_ND, kept)
+        return gx_BSD, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
+class AddAdapters(torch.autograd.Function):
+    """Add the adapters' output to a base's that was computed by a layer with a product of its own."""
 
     @staticmethod
     def forward(
@@ -122,60 +263,34 @@ class AdapterDelta(torch.autograd.Function):
         x_BSD: Tensor,
         y_BSO: Tensor,
         _anchor: Tensor,
-        linear: AdaptedLinear,
-        runs: tuple[Run, ...],
-        mask: Tensor | None,
+        adapters: Adapters,
+        mask_ND: Tensor | None,
+        *inputs: Tensor,
     ) -> Tensor:
-        dropped = x_BSD if mask is None else x_BSD * mask
         if y_BSO._is_view():  # int8 layers return views, which must not be changed in place
             y_BSO = y_BSO.clone()
         else:
             ctx.mark_dirty(y_BSO)
-        hidden = []
-        for run in runs:
-            a, b, scale = _weights(linear, run, x_BSD.dtype)
-            h_kMR = torch.bmm(_block(dropped, run, linear.layout), a.transpose(1, 2)) * scale
-            _block(y_BSO, run, linear.layout).baddbmm_(h_kMR.to(y_BSO.dtype), b.to(y_BSO.dtype))
-            hidden.append(h_kMR)
-        ctx.save_for_backward(x_BSD, *([] if mask is None else [mask]), *hidden)
-        ctx.linear, ctx.runs, ctx.has_mask = linear, runs, mask is not None
+        hidden = adapters.add(y_BSO.view(-1, y_BSO.shape[-1]), inputs)
+        ctx.save_for_backward(mask_ND, *inputs, *hidden)
+        ctx.adapters, ctx.shape, ctx.dtype = adapters, x_BSD.shape, x_BSD.dtype
         return y_BSO
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (gy_BSO,) = grads
-        gy_BSO = gy_BSO.contiguous()
-        x_BSD, *rest = ctx.saved_tensors
-        mask, hidden = (rest[0], rest[1:]) if ctx.has_mask else (None, rest)
-        dropped = x_BSD if mask is None else x_BSD * mask
-        gx_BSD = torch.zeros_like(x_BSD) if ctx.needs_input_grad[0] else None
-        for run, h_kMR in zip(ctx.runs, hidden, strict=True):
-            a, b, scale = _weights(ctx.linear, run, x_BSD.dtype)
-            gy_kMO = _block(gy_BSO, run, ctx.linear.layout).to(x_BSD.dtype)
-            gh_kMR = torch.bmm(gy_kMO, b.transpose(1, 2)) * scale
-            _add(ctx.linear.grad_b_KRO, run, torch.bmm(h_kMR.transpose(1, 2), gy_kMO))
-            _add(ctx.linear.grad_a_KRD, run, torch.bmm(gh_kMR.transpose(1, 2), _block(dropped, run, ctx.linear.layout)))
-            if gx_BSD is not None:
-                _block(gx_BSD, run, ctx.linear.layout).copy_(torch.bmm(gh_kMR, a))
-        if gx_BSD is not None and mask is not None:
-            gx_BSD.mul_(mask)
-        return gx_BSD, gy_BSO, None, None, None, None
+        mask_ND, *kept = ctx.saved_tensors
+        gy_BSO = grads[0].contiguous()
+        gx_BSD = gy_BSO.new_zeros(ctx.shape, dtype=ctx.dtype) if ctx.needs_input_grad[0] else None
+        _backward(ctx.adapters, gy_BSO, gx_BSD, mask_ND, kept)
+        return gx_BSD, gy_BSO, *[None] * (len(ctx.needs_input_grad) - 2)
 
 
-def _weights(linear: AdaptedLinear, run: Run, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    rank = linear.layout.rank
-    a = linear.a_KRD.detach()[run.first : run.last, :rank].to(dtype)
-    b = linear.b_KRO.detach()[run.first : run.last, :rank].to(dtype)
-    return a, b, linear.layout.scales_K[run.first : run.last].to(dtype).view(-1, 1, 1)
-
-
-def _block(rows_BSD: Tensor, run: Run, layout: Layout) -> Tensor:
-    """View a run's rows as (slots, tokens of each, width)."""
-    width = rows_BSD.shape[-1]
-    tokens = 1 if layout.is_flat else rows_BSD.shape[1]
-    flat = rows_BSD.view(-1, width)[run.start * tokens : run.stop * tokens]
-    return flat.view(run.last - run.first, run.size * tokens, width)
-
-
-def _add(buffer_KRD: Tensor, run: Run, grad_kRD: Tensor) -> None:
-    buffer_KRD[run.first : run.last, : grad_kRD.shape[1]] += grad_kRD
+def _backward(
+    adapters: Adapters, gy_BSO: Tensor, gx_BSD: Tensor | None, mask_ND: Tensor | None, kept: Sequence[Tensor]
+) -> None:
+    """Run the adapters' backward; what comes back through dropout passes its mask before it joins x's gradient."""
+    gx_ND = None if gx_BSD is None else gx_BSD.flatten(0, 1)
+    through = gx_ND if gx_ND is None or mask_ND is None else torch.zeros_like(gx_ND)
+    adapters.backward(gy_BSO.flatten(0, 1), through, kept)
+    if gx_ND is not None and through is not None and mask_ND is not None:
+        gx_ND.addcmul_(through, mask_ND)

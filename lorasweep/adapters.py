@@ -8,10 +8,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lorasweep.bank import Bank, Slot
+from lorasweep.bank import Bank
 from lorasweep.errors import ModelError
 from lorasweep.files import write_bytes
 from lorasweep.model import BaseInfo, model_path
+from lorasweep.slot import Slot
 from lorasweep.spec import LoraSpec, ModelSpec
 
 WEIGHTS = "adapter_model.safetensors"

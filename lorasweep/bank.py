@@ -1,115 +1,98 @@
 """K LoRA slots on one frozen base, trained in one forward pass.
 
-The base is frozen, so a slot's gradient in a packed pass is exactly what it would be alone. Live slots stay side by
-side: when one is freed, the last moves into its place.
+The base is frozen, so a slot's gradient in a packed pass is exactly what it would be alone. What a pass costs follows
+the live slots: whenever one comes or goes, adapters are stacked anew.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import cache
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorasweep.adapted import AdaptedLinear, Layout, Noise, runs_of
 from lorasweep.data.batches import MicroBatch, PackedBatch
-from lorasweep.model import Base
+from lorasweep.groups import Group, arrange
+from lorasweep.model import DTYPES, Base
+from lorasweep.nats import label_nats
+from lorasweep.pace import Pace
+from lorasweep.slot import Dims, Slot, make_slot
 from lorasweep.spec import LoraSpec
 
-# K slots, T label positions, V vocabulary
+# K slots, T label positions
 
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """A place for one adapter. `parameters` are views of the bank's memory, of the slot's own rank and modules."""
-
-    number: int
-    spec: LoraSpec
-    seed: int
-    index: int
-    parameters: dict[str, tuple[nn.Parameter, nn.Parameter]] = field(default_factory=dict)
-
-    @property
-    def tensors(self) -> list[nn.Parameter]:
-        return [p for pair in self.parameters.values() for p in pair]
-
-    @property
-    def num_trainable(self) -> int:
-        return sum(p.numel() for p in self.tensors)
+USUAL_TOKENS = 64  # of a micro-batch, where nobody says
 
 
 class Bank:
-    """The slots of a base. `rank` is the largest there will be, `modules` every target that there will be."""
+    """The slots of a base. A second bank on the same base replaces the first."""
 
-    def __init__(self, base: Base, num_slots: int, rank: int, target_modules: tuple[str, ...]) -> None:
+    def __init__(self, base: Base, num_slots: int) -> None:
         self.base = base
         self.num_slots = num_slots
-        self.layout = Layout(scales_K=torch.zeros(num_slots, device=base.device))
-        self.linears = _adapt(base, num_slots, rank, target_modules, self.layout)
-        self.slots: list[Slot] = []
+        self.pace = Pace(is_learning=base.device.type == "cpu")
+        self.layout = Layout()
+        self.live: list[Slot] = []
+        self._groups: list[Group] | None = []
+        self._dims = cache(lambda target_modules: base.info.adapted(target_modules))  # equal shapes are one object
+        _unwrap(base)
 
     @property
     def num_free(self) -> int:
-        return self.num_slots - len(self.slots)
+        return self.num_slots - len(self.live)
 
-    def add(self, number: int, spec: LoraSpec, seed: int) -> Slot:
-        """Put a fresh adapter into a free slot: A drawn as PEFT draws it, B zero, so that it changes nothing yet."""
+    @property
+    def groups(self) -> list[Group]:
+        """Return the slots in stacks, made anew where one has come or gone."""
+        if self._groups is None:
+            self._groups = arrange(self.live, self.base.info.linears, DTYPES[self.base.spec.dtype])
+        return self._groups
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Return the live slots in the order in which they multiply with the fewest operations."""
+        return [slot for group in self.groups for slot in group.slots]
+
+    def add(self, number: int, spec: LoraSpec, seed: int, num_tokens: int = USUAL_TOKENS) -> Slot:
+        """Put a fresh adapter into a free slot. `num_tokens` are those of its usual micro-batch."""
         assert self.num_free > 0, number
-        slot = Slot(number=number, spec=spec, seed=seed, index=len(self.slots))
-        self.slots.append(slot)
-        generator = torch.Generator().manual_seed(seed)
-        for path in self.base.info.adapted(spec.target_modules):
-            linear = self.linears[path]
-            linear.uses.add(slot.index)
-            pair = (
-                nn.Parameter(linear.a_KRD.data[slot.index, : spec.r]),
-                nn.Parameter(linear.b_KRO.data[slot.index, : spec.r]),
-            )
-            a_RD = torch.empty(pair[0].shape)
-            nn.init.kaiming_uniform_(a_RD, a=math.sqrt(5), generator=generator)
-            pair[0].data.copy_(a_RD)
-            pair[1].data.zero_()
-            slot.parameters[path] = pair
-        self._point(slot)
+        dims: Dims = self._dims(spec.target_modules)
+        self._wrap(dims)
+        slot = make_slot(number, spec, seed, dims, num_tokens, self.base.device)
+        self.live.append(slot)
+        self._groups = None
         return slot
 
     def remove(self, slot: Slot) -> None:
-        """Free a slot; the last live one moves into its place, its parameters staying the same objects."""
-        last = self.slots.pop()
-        hole = slot.index
-        for linear in self.linears.values():
-            _move(linear, last.index, hole)
-        if last is not slot:
-            last.index = hole
-            self.slots[hole] = last
-            self._point(last)
+        """Free a slot."""
+        self.live.remove(slot)
+        self._groups = None
 
-    def _point(self, slot: Slot) -> None:
-        """Point a slot's parameters and gradients at its place in the bank's memory."""
-        rank = slot.spec.r
-        for path, pair in slot.parameters.items():
-            linear = self.linears[path]
-            places = ((linear.a_KRD, linear.grad_a_KRD), (linear.b_KRO, linear.grad_b_KRO))
-            for parameter, (values, grads) in zip(pair, places, strict=True):
-                parameter.data = values.data[slot.index, :rank]
-                parameter.grad = grads[slot.index, :rank]
-        self.layout.scales_K[slot.index] = slot.spec.scale
-        self.layout.rank = max(s.spec.r for s in self.slots)
+    def _wrap(self, dims: Dims) -> None:
+        """Give these linears of the base room for adapters."""
+        for path in dims:
+            parent_path, _, name = path.rpartition(".")
+            parent = self.base.model.get_submodule(parent_path)
+            original = getattr(parent, name)
+            if not isinstance(original, AdaptedLinear):
+                index = list(self.base.info.linears).index(path)
+                setattr(parent, name, AdaptedLinear(original, path, index, self.layout))
+
+    def group_of(self, slot: Slot) -> Group:
+        """Return the stack that a slot is in."""
+        return next(group for group in self.groups if slot in group.slots)
 
     @contextmanager
     def rows(
         self, blocks: Sequence[tuple[Slot, int]], noise: tuple[Noise, ...] = (), *, is_flat: bool = False
     ) -> Iterator[None]:
         """Say, for the passes inside, which slot owns how many rows (of a flat batch: tokens), in their order."""
-        self.layout.is_flat = is_flat
-        self.layout.runs = runs_of([(slot.index, rows) for slot, rows in blocks])
-        self.layout.noise = noise
-        self.layout.rank = max((s.spec.r for s in self.slots), default=0)
+        self.layout.is_flat, self.layout.noise = is_flat, noise
+        self.layout.runs = runs_of(blocks, self.groups)
         try:
             yield
         finally:
-            self.layout.runs, self.layout.noise = (), ()
+            self.layout.clear()
 
     def backward(
         self,
@@ -120,7 +103,7 @@ class Bank:
         steps: Sequence[int],
         scale_K: Tensor,
     ) -> Tensor:
-        """Add each slot's gradient, times its loss scale, to its buffers, and return loss_K.
+        """Add each slot's gradient, times its loss scale, to its stack, and return loss_K.
 
         A loss is nats per label token, averaged over the slot's whole effective batch. The base is frozen, so the
         gradient of the summed losses is each slot's own. Checkpointed activations are computed again in backward,
@@ -129,62 +112,36 @@ class Bank:
         sizes = [batch.num_tokens if packed.is_flat else len(batch.rows) for batch in batches]
         blocks = list(zip(slots, sizes, strict=True))
         with self.rows(blocks, _noise(blocks, batches, steps), is_flat=packed.is_flat):
-            loss_K = self._losses(len(slots), packed)
+            nats_T = label_nats(self.base, packed)
+            weighted_T = nats_T * packed.weight_T.to(nats_T.device)
+            loss_K = nats_T.new_zeros(len(slots)).index_add(0, packed.slot_T.to(nats_T.device), weighted_T)
             (loss_K * scale_K.to(loss_K.device)).sum().backward()  # type: ignore[no-untyped-call]
         return loss_K.detach()
-
-    def _losses(self, num_slots: int, packed: PackedBatch) -> Tensor:
-        device = self.base.device
-        row_T, column_T = packed.row_T.to(device), packed.column_T.to(device)
-        if packed.is_flat:
-            logits_TV = self.base.flat_logits(
-                packed.ids_BS.to(device), packed.position_BS.to(device), packed.lengths, column_T
-            )
-        else:
-            logits_TV = self.base.label_logits(packed.ids_BS.to(device), row_T, column_T)
-        nats_T = nn.functional.cross_entropy(logits_TV.float(), packed.target_T.to(device), reduction="none")
-        loss_K = torch.zeros(num_slots, device=device)
-        return loss_K.index_add(0, packed.slot_T.to(device), nats_T * packed.weight_T.to(device))
 
     def adapter(self, slot: Slot) -> dict[str, Tensor]:
         """Return a slot's adapter under the names and in the shapes of PEFT's state dict."""
         state = {}
-        for path, (a_RD, b_RO) in slot.parameters.items():
+        for path, (a_RD, b_RO) in slot.matrices.items():
             state[f"base_model.model.{path}.lora_A.weight"] = a_RD.detach().cpu().clone()
             state[f"base_model.model.{path}.lora_B.weight"] = b_RO.detach().t().contiguous().cpu()
         return state
 
     def load(self, slot: Slot, state: dict[str, Tensor]) -> None:
         """Put a PEFT state dict into a slot."""
-        for path, (a_RD, b_RO) in slot.parameters.items():
-            a_RD.data.copy_(state[f"base_model.model.{path}.lora_A.weight"])
-            b_RO.data.copy_(state[f"base_model.model.{path}.lora_B.weight"].t())
+        for path, (a_RD, b_RO) in slot.matrices.items():
+            a_RD.copy_(state[f"base_model.model.{path}.lora_A.weight"])
+            b_RO.copy_(state[f"base_model.model.{path}.lora_B.weight"].t())
+        self.group_of(slot).publish(slot)
 
 
-def _adapt(
-    base: Base, num_slots: int, rank: int, target_modules: tuple[str, ...], layout: Layout
-) -> dict[str, AdaptedLinear]:
-    linears = {}
-    for index, (path, dims) in enumerate(base.info.adapted(target_modules).items()):
+def _unwrap(base: Base) -> None:
+    """Take another bank's adapters off the base."""
+    for path in base.info.linears:
         parent_path, _, name = path.rpartition(".")
         parent = base.model.get_submodule(parent_path)
-        original = getattr(parent, name)
-        # A second bank on the same base replaces the first.
-        original = original.base if isinstance(original, AdaptedLinear) else original
-        linears[path] = AdaptedLinear(original, dims, num_slots, rank, layout, index)
-        setattr(parent, name, linears[path])
-    return linears
-
-
-def _move(linear: AdaptedLinear, source: int, hole: int) -> None:
-    """Move one adapter with its gradients, and leave zeros: an unused place must add nothing."""
-    for buffer in (linear.a_KRD.data, linear.b_KRO.data, linear.grad_a_KRD, linear.grad_b_KRO):
-        buffer[hole] = buffer[source]
-        buffer[source] = 0
-    linear.uses.discard(hole)
-    if source in linear.uses:
-        linear.uses.remove(source)
-        linear.uses.add(hole)
+        linear = getattr(parent, name, None)
+        if isinstance(linear, AdaptedLinear):
+            setattr(parent, name, linear.base)
 
 
 def _noise(

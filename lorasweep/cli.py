@@ -85,8 +85,10 @@ def _command(verb: str, overrides: list[str]) -> int:
 
     from lorasweep.catalogue import compose
 
-    # Threads that spin while they wait halve the speed of a machine that does anything else.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait halve the speed of a machine that does anything else; threads that
+    # sleep at once take longer to wake up than a small operation lasts.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         raw, text = compose(overrides, data_dir("conf"), data_dir("sweeps"))
         if raw is None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lorasweep import targets, varlen
+from lorasweep.data.batches import PackedBatch
 from lorasweep.errors import ModelError
 from lorasweep.provenance import folder_fingerprint
 from lorasweep.spec import ModelSpec
@@ -152,6 +153,7 @@ class Base:
     spec: ModelSpec
     device: torch.device
     is_flat: bool = False  # whether rows of a training batch can lie end to end
+    has_plain_head: bool = False  # whether logits are the head's product and nothing more
     _gather: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -160,45 +162,44 @@ class Base:
 
     def label_logits(self, ids_BS: Tensor, row_T: Tensor, column_T: Tensor) -> Tensor:
         """Return the logits_TV at these positions only: prompt tokens carry no loss, so theirs are never computed."""
-        self._gather = (row_T, column_T)
-        try:
-            logits: Tensor = self.model(input_ids=ids_BS, use_cache=False).logits
-        finally:
-            self._gather = None
-        return logits
+        return self._logits((row_T, column_T), input_ids=ids_BS)
 
-    def flat_logits(self, ids_1T: Tensor, position_1T: Tensor, lengths: tuple[int, ...], column_T: Tensor) -> Tensor:
-        """Return logits_TV at columns of one long row, whose rows of these lengths do not see each other."""
-        self._gather = (torch.zeros_like(column_T), column_T)
-        try:
-            logits: Tensor = self.model(
-                input_ids=ids_1T,
-                position_ids=position_1T,
-                attention_mask=self._no_mask,
-                use_cache=False,
-                lorasweep_rows=varlen.Rows.of(list(lengths)).to(self.device),
-            ).logits
-        finally:
-            self._gather = None
-        return logits
+    def packed_logits(self, packed: PackedBatch) -> Tensor:
+        """Return the logits_TV at a batch's label positions."""
+        return self._logits((packed.row_T, packed.column_T), **self._inputs(packed))
 
-    @property
-    def _no_mask(self) -> Tensor:
-        """A mask of four dimensions is passed on as it is; it keeps transformers from building one of T x T."""
-        return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
+    def packed_hidden(self, packed: PackedBatch) -> Tensor:
+        """Return what the head is given at a batch's label positions, hidden_TD."""
+        hidden_BSD: Tensor = self.model.base_model(use_cache=False, **self._inputs(packed)).last_hidden_state  # type: ignore[operator]
+        return hidden_BSD[packed.row_T, packed.column_T]
 
     def tree_logits(
         self, ids_BS: Tensor, positions_BS: Tensor, mask_B1SS: Tensor, row_T: Tensor, column_T: Tensor
     ) -> Tensor:
         """Return logits_TV of rows whose tokens see what the mask says."""
-        self._gather = (row_T, column_T)
+        return self._logits((row_T, column_T), input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask_B1SS)
+
+    def _logits(self, gather: tuple[Tensor, Tensor], **inputs: Any) -> Tensor:
+        self._gather = gather
         try:
-            logits: Tensor = self.model(
-                input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask_B1SS, use_cache=False
-            ).logits
+            logits: Tensor = self.model(use_cache=False, **inputs).logits
         finally:
             self._gather = None
         return logits
+
+    def _inputs(self, packed: PackedBatch) -> dict[str, Any]:
+        """Return the model's arguments; rows of a flat batch do not see each other.
+
+        A mask of four dimensions is passed on as it is; it keeps transformers from building one of T x T.
+        """
+        if not packed.is_flat:
+            return {"input_ids": packed.ids_BS}
+        return {
+            "input_ids": packed.ids_BS,
+            "position_ids": packed.position_BS,
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device),
+            "lorasweep_rows": varlen.Rows.of(list(packed.lengths)).to(self.device),
+        }
 
     @property
     def can_mask_freely(self) -> bool:
@@ -244,7 +245,18 @@ def load_base(spec: ModelSpec, device: str) -> Base:
     base = Base(model, load_tokenizer(spec), info, spec, torch.device(device), is_flat=varlen.install(model))
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head.register_forward_pre_hook(base.gather_hidden)
+    base.has_plain_head = _has_plain_head(base, head)
     return base
+
+
+@torch.no_grad()
+def _has_plain_head(base: Base, head: Any) -> bool:
+    """Try out whether the model does anything to its logits after the head, such as scaling or capping them."""
+    if type(head) is not nn.Linear:
+        return False
+    ids = torch.arange(min(4, base.info.vocab_size), device=base.device)[None]
+    hidden = base.model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
+    return torch.equal(head(hidden), base.model(input_ids=ids, use_cache=False).logits)
 
 
 def load_tokenizer(spec: ModelSpec) -> Any:

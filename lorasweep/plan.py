@@ -83,13 +83,10 @@ class Plan:
         )
 
     def worker(self, device: Device, num_threads: int) -> WorkerSettings:
-        """Return settings of a worker whose bank has room for every trial of the sweep."""
-        specs = [self.spec(p) for p in self.points] + [self.spec(p) for p in _corners(self.domains)]
+        """Return the settings of a device's worker."""
         return WorkerSettings(
             device="cpu" if not device.is_gpu else f"cuda:{device.name}",
             num_slots=self.num_slots,
-            rank=max(s.lora.r for s in specs),
-            target_modules=tuple(sorted({m for s in specs for m in s.lora.target_modules})),
             num_threads=num_threads,
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
-from lorasweep.bank import Bank, Slot
+from lorasweep.bank import Bank
 from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_probe
@@ -13,6 +13,7 @@ from lorasweep.files import write_json
 from lorasweep.model import Base, tokenizer_key
 from lorasweep.result import Probe
 from lorasweep.score import Asked, score_suite
+from lorasweep.slot import Slot
 from lorasweep.spec import EvalSpec, ProbeSpec, digest
 
 Scores = dict[str, ProbeScore]

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from lorasweep.bank import Bank, Slot
+from lorasweep.bank import Bank
 from lorasweep.data.batches import MicroBatch, micro_batches, pack
 from lorasweep.data.render import TokenRow
+from lorasweep.slot import Slot
 from lorasweep.spec import TrainSpec
 
 
@@ -53,14 +54,14 @@ def make_learner(slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rung
     from transformers import get_scheduler
 
     num_steps = spec.num_steps(len(rows))
-    optimizer = OPTIMIZERS[spec.optim](slot.tensors, spec)
+    optimizer = slot.optimizer = OPTIMIZERS[spec.optim](slot, spec)
     return Learner(
         slot=slot,
         spec=spec,
         optimizer=optimizer,
         schedule=get_scheduler(spec.lr_scheduler_type, optimizer, spec.num_warmup_steps(num_steps), num_steps),
         # In fp16 small gradients vanish unless the loss is scaled; each slot finds its own scale.
-        scaler=torch.amp.GradScaler(slot.tensors[0].device.type, enabled=dtype == "fp16"),
+        scaler=torch.amp.GradScaler(slot.vector.device.type, enabled=dtype == "fp16"),
         batches=micro_batches(
             rows,
             batch_size=spec.per_device_train_batch_size,
@@ -72,14 +73,20 @@ def make_learner(slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rung
     )
 
 
+def usual_tokens(rows: Sequence[TokenRow], spec: TrainSpec) -> int:
+    """Return the tokens of an average micro-batch."""
+    batch = min(spec.per_device_train_batch_size, len(rows))
+    return max(1, round(batch * sum(len(row.ids) for row in rows) / len(rows)))
+
+
 def rung_steps(num_steps: int, num_rungs: int) -> tuple[int, ...]:
     """Return evenly spaced steps, the last of them the last step."""
     return tuple(sorted({max(1, round(num_steps * i / num_rungs)) for i in range(1, num_rungs + 1)}))
 
 
-def _adamw(tensors: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+def _adamw(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
-        tensors,
+        [slot.vector],
         lr=spec.learning_rate,
         betas=(spec.adam_beta1, spec.adam_beta2),
         eps=spec.adam_epsilon,
@@ -88,12 +95,12 @@ def _adamw(tensors: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.Op
     )
 
 
-def _paged_adamw_8bit(tensors: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+def _paged_adamw_8bit(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
     from bitsandbytes.optim import PagedAdamW8bit
 
     warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")  # it says so, and goes on unpaged
     optimizer: torch.optim.Optimizer = PagedAdamW8bit(
-        tensors,
+        slot.tensors,  # it quantises each by itself
         lr=spec.learning_rate,
         betas=(spec.adam_beta1, spec.adam_beta2),
         eps=spec.adam_epsilon,
@@ -111,6 +118,19 @@ def train_step(bank: Bank, learners: Sequence[Learner]) -> list[float]:
     A learner whose effective batch is complete takes an optimizer step; the others go on accumulating.
     """
     started = time.perf_counter()
+    order = {slot: i for i, slot in enumerate(bank.slots)}
+    usual = sum(x.slot.num_tokens for x in learners)
+    limit = bank.pace.limit(usual)
+    for part in passes(sorted(learners, key=lambda x: order[x.slot]), limit):
+        _train_pass(bank, part)
+    seconds = time.perf_counter() - started
+    bank.pace.note(limit, usual, seconds)
+    for learner in learners:
+        learner.train_s += seconds
+    return [x.loss for x in learners]
+
+
+def _train_pass(bank: Bank, learners: Sequence[Learner]) -> None:
     batches = [next(learner.batches) for learner in learners]
     packed = pack(batches, bank.base.pad_id, flat=bank.base.is_flat)
     loss_K = bank.backward(
@@ -118,16 +138,26 @@ def train_step(bank: Bank, learners: Sequence[Learner]) -> list[float]:
         batches,
         packed,
         steps=[x.micro_step for x in learners],
-        scale_K=torch.stack([x.scaler.scale(torch.ones((), device=bank.base.device)) for x in learners]),
+        scale_K=torch.cat([x.scaler.scale(torch.ones(1, device=bank.base.device)) for x in learners]),
     )
     for learner, batch, loss in zip(learners, batches, loss_K.tolist(), strict=True):
-        _advance(learner, batch, loss)
+        _advance(bank, learner, batch, loss)
+
+
+def passes(learners: Sequence[Learner], most_tokens: int) -> list[list[Learner]]:
+    """Cut learners into passes of about so many tokens."""
+    parts: list[list[Learner]] = [[]]
+    tokens = 0
     for learner in learners:
-        learner.train_s += time.perf_counter() - started
-    return [x.loss for x in learners]
+        if parts[-1] and tokens + learner.slot.num_tokens > most_tokens:
+            parts.append([])
+            tokens = 0
+        parts[-1].append(learner)
+        tokens += learner.slot.num_tokens
+    return parts
 
 
-def _advance(learner: Learner, batch: MicroBatch, loss: float) -> None:
+def _advance(bank: Bank, learner: Learner, batch: MicroBatch, loss: float) -> None:
     learner.micro_step += 1
     learner.num_tokens += sum(len(row.ids) for row in batch.rows)
     learner._partial += loss
@@ -137,17 +167,17 @@ def _advance(learner: Learner, batch: MicroBatch, loss: float) -> None:
     learner.losses.append((learner.step + 1, learner.loss, learner.schedule.get_last_lr()[0]))
     if math.isfinite(learner.loss):
         _update(learner)
+        bank.group_of(learner.slot).publish(learner.slot)
     learner.step += 1
-    # In place: gradients are views of the bank's memory.
-    torch._foreach_zero_([p.grad for p in learner.slot.tensors if p.grad is not None])
+    learner.slot.gradient.zero_()  # in place: it lies in a stack
 
 
 def _update(learner: Learner) -> None:
-    tensors = learner.slot.tensors
+    parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
     if learner.scaler.is_enabled():
         learner.scaler.unscale_(learner.optimizer)
     if learner.spec.max_grad_norm:
-        torch.nn.utils.clip_grad_norm_(tensors, learner.spec.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, learner.spec.max_grad_norm)
     if learner.scaler.is_enabled():
         learner.scaler.step(learner.optimizer)
         learner.scaler.update()

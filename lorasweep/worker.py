@@ -40,19 +40,17 @@ from lorasweep.result import (
 )
 from lorasweep.score import Asked
 from lorasweep.spec import EvalSpec, TrialSpec
-from lorasweep.train import make_learner, mean_loss, train_step
+from lorasweep.train import make_learner, mean_loss, train_step, usual_tokens
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What a worker is made of. `rank` and `target_modules` cover every trial there will be."""
+    """What a worker is made of."""
 
     device: str
     num_slots: int
-    rank: int
-    target_modules: tuple[str, ...]
     num_threads: int = 0
     slice_s: float = 1.0  # a worker speaks at least this often, so that the driver can stop it
 
@@ -99,9 +97,9 @@ class Worker:
         spec = command.spec
         events = self._prepare(spec)
         assert self.bank is not None and self.base is not None
-        slot = self.bank.add(command.number, spec.lora, spec.train.seed)
+        rows = self.tasks[spec.data_key].train
+        slot = self.bank.add(command.number, spec.lora, spec.train.seed, usual_tokens(rows, spec.train))
         try:
-            rows = self.tasks[spec.data_key].train
             learner = make_learner(slot, spec.train, rows, spec.eval.rungs, spec.model.dtype)
         except BaseException:
             self.bank.remove(slot)
@@ -116,7 +114,7 @@ class Worker:
             self.base = self.bank = None
             self.tasks, self.probes = {}, {}
             base = load_base(spec.model, self.settings.device)
-            self.bank = Bank(base, self.settings.num_slots, self.settings.rank, self.settings.target_modules)
+            self.bank = Bank(base, self.settings.num_slots)
             self.base = base
         if repr(spec.eval) not in self.probes:
             self.probes[repr(spec.eval)] = Probes(self.base, spec.eval)
@@ -162,7 +160,10 @@ class Worker:
 
     def _report(self, lives: list[Live]) -> list[Event]:
         """Evaluate trials at a rung together: the objective on the way, everything at the end."""
+        assert self.bank is not None
         events: list[Event] = []
+        order = self.bank.slots
+        lives = sorted(lives, key=lambda x: order.index(x.learner.slot))
         for spec in dict.fromkeys(repr((x.spec.eval, x.spec.data_key, x.learner.is_done)) for x in lives):
             same = [x for x in lives if repr((x.spec.eval, x.spec.data_key, x.learner.is_done)) == spec]
             same = [x for x in same if self.live.get(x.number) is x]  # an earlier group may have cost them their slots

@@ -53,8 +53,7 @@ def trial(
 
 def worker(num_slots: int = 3, slice_s: float = 0.0) -> Worker:
     """Return a worker on the CPU that speaks after every step."""
-    targets = resolve_targets(ModelSpec(id="demo"), "qv")
-    return Worker(WorkerSettings(device="cpu", num_slots=num_slots, rank=16, target_modules=targets, slice_s=slice_s))
+    return Worker(WorkerSettings(device="cpu", num_slots=num_slots, slice_s=slice_s))
 
 
 def start(number: int, folder: object, spec: TrialSpec) -> Start:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from lorasweep.adapters import CONFIG, WEIGHTS, load_adapter, save_adapter
-from lorasweep.bank import Bank, Slot
+from lorasweep.bank import Bank
 from lorasweep.errors import ModelError
 from lorasweep.model import DEMO, Base, load_base, resolve_targets
+from lorasweep.slot import Slot
 from lorasweep.spec import LoraSpec, ModelSpec
 from tests.tiny import save_base
 
@@ -30,7 +31,7 @@ def filled(base: Base, targets: str = "all-linear", **changes: Any) -> tuple[Ban
     """Return a bank whose second slot holds an adapter that changes something."""
     modules = resolve_targets(base.spec, targets)
     spec = replace(LoraSpec(r=4, lora_alpha=12, target_modules=modules), **changes)
-    bank = Bank(base, 2, 8, resolve_targets(base.spec, "all-linear"))
+    bank = Bank(base, 2)
     bank.add(0, replace(spec, r=8), 0)
     slot = bank.add(1, spec, 1)
     torch.manual_seed(0)

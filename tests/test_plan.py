@@ -45,13 +45,6 @@ def test_slots_follow_the_memory_that_may_be_used() -> None:
     assert 1 <= tight.num_slots < 18
 
 
-def test_a_bank_has_room_for_the_largest_rank_and_every_target() -> None:
-    found = plan("+sweep=everything")
-    worker = found.worker(found.devices[0], 1)
-    assert worker.rank == 32
-    assert {"q_proj", "gate_proj", "down_proj"} <= set(worker.target_modules)
-
-
 def test_data_flaws_are_counted(in_tmp: Path) -> None:
     rows = [{"instruction": f"say {i % 5}", "output": "" if i == 7 else f"{i % 5}"} for i in range(10)]
     Path("train.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -20,11 +20,11 @@ def base() -> Base:
 def bank_of(base: Base, num_slots: int) -> Bank:
     """Return a bank whose slots answer differently."""
     targets = resolve_targets(base.spec, "qv")
-    bank = Bank(base, num_slots, 4, targets)
+    bank = Bank(base, num_slots)
     for number in range(num_slots):
         slot = bank.add(number, LoraSpec(r=4, lora_alpha=64, target_modules=targets), seed=number)
-        for _, b_RO in slot.parameters.values():
-            b_RO.data.normal_(0, 0.02 * (number + 1))
+        for _, b_RO in slot.matrices.values():
+            b_RO.normal_(0, 0.02 * (number + 1))
     return bank
 
 

@@ -1,7 +1,7 @@
 """Token rows become the batches of one slot, in an order that its seed alone decides."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -81,10 +81,15 @@ class PackedBatch:
     def is_flat(self) -> bool:
         return len(self.ids_BS) < len(self.lengths)
 
+    def to(self, device: torch.device) -> "PackedBatch":
+        """Return the same batch on another device."""
+        tensors = [f.name for f in fields(self) if f.name != "lengths"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+
     @property
     def position_BS(self) -> Tensor:
         """Return each token's place in its row; of flat batches only."""
-        return torch.cat([torch.arange(length) for length in self.lengths])[None]
+        return torch.cat([torch.arange(length) for length in self.lengths])[None].to(self.ids_BS.device)
 
 
 def pack(batches: Sequence[MicroBatch], pad_id: int, *, flat: bool) -> PackedBatch:

@@ -1,0 +1,228 @@
+"""One optimizer step of K trials: packed in a bank, against stock PEFT one at a time and K adapters on one base.
+
+    python benchmarks/step.py [--model demo] [--out benchmarks/step.json] [--case mixed ...]
+
+Sides are interleaved. Each run asserts non-zero gradients, and losses equal to stock PEFT's in fp32.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+import torch
+
+from benchmarks.machine import describe_machine, gemm_rate
+from benchmarks.stock import StockTrial, stock_trial
+from lorasweep.bank import Bank
+from lorasweep.data.batches import MicroBatch, micro_batches
+from lorasweep.data.render import TokenRow
+from lorasweep.model import DTYPES, Base, load_base, resolve_targets
+from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
+from lorasweep.train import Learner, make_learner, train_step, usual_tokens
+
+ROUNDS = 7
+TOLERANCE = 1e-5  # of fp32 losses, nats per label token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """K trials. `mixed` ones differ in rank, modules, batch size and learning rate."""
+
+    name: str
+    slots: int
+    batch: int = 1
+    length: int = 32
+    mixed: bool = False
+    dtype: DType = "fp32"
+    precision: Precision = "none"
+
+
+def cases() -> list[Case]:
+    """Return the grid: K by batch and length, mixed trials, in both precisions of the arithmetic and on nf4."""
+    grid = [
+        Case(name=f"k{k}-b{b}-s{s}", slots=k, batch=b, length=s) for k in (1, 4, 16, 32) for b, s in ((1, 32), (4, 128))
+    ]
+    grid += [Case(name=f"mixed-k{k}", slots=k, mixed=True) for k in (4, 16, 32)]
+    low: list[Case] = [Case(**{**asdict(c), "name": c.name + "-bf16", "dtype": "bf16"}) for c in grid]
+    nf4 = [Case(name=f"k{k}-b1-s32-nf4", slots=k, precision="nf4", dtype="bf16") for k in (1, 16)] + [
+        Case(name="mixed-k16-nf4", slots=16, mixed=True, precision="nf4", dtype="bf16")
+    ]
+    return grid + low + nf4
+
+
+RANKS, TARGETS, BATCHES = (4, 8, 16, 64), ("qv", "attention", "all-linear"), (1, 2, 4)
+
+
+def trials(case: Case, model: ModelSpec) -> list[tuple[LoraSpec, TrainSpec]]:
+    """Return the case's trials."""
+    specs = []
+    for i in range(case.slots):
+        rank = RANKS[i % 4] if case.mixed else 16
+        names = TARGETS[i % 3] if case.mixed else "all-linear"
+        specs.append((
+            LoraSpec(r=rank, lora_alpha=2 * rank, target_modules=resolve_targets(model, names)),
+            TrainSpec(
+                learning_rate=1e-3 * (1 + i % 5 if case.mixed else 1),
+                per_device_train_batch_size=BATCHES[(i // 2) % 3] if case.mixed else case.batch,
+                max_steps=10_000,
+                lr_scheduler_type="constant",
+                seed=i,
+            ),
+        ))  # fmt: skip
+    return specs
+
+
+def rows_of(length: int, vocab: int, mixed: bool, num: int = 64) -> list[TokenRow]:
+    """Return random token rows, a quarter of each being labels; mixed ones are half to one and a half times as long."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for _ in range(num):
+        size = int(torch.randint(length // 2, length * 3 // 2, (), generator=generator)) if mixed else length
+        ids = torch.randint(8, vocab, (size,), generator=generator).tolist()
+        rows.append(
+            TokenRow(
+                ids=tuple(ids), is_label=tuple(i >= size * 3 // 4 for i in range(size)), prompt_length=size * 3 // 4
+            )
+        )
+    return rows
+
+
+class Sides:
+    """The three ways to take one step of every trial of a case."""
+
+    def __init__(self, case: Case, model_id: str, stock_dtype: DType) -> None:
+        self.case = case
+        spec = ModelSpec(id=model_id, dtype=case.dtype, precision=case.precision)
+        self.base = load_base(spec, "cpu")
+        self.specs = trials(case, spec)
+        self.rows = rows_of(case.length, self.base.info.vocab_size, case.mixed)
+        self.bank = Bank(self.base, case.slots)
+        self.learners = [self._learner(i, *spec) for i, spec in enumerate(self.specs)]
+        self.starts = [self.bank.adapter(x.slot) for x in self.learners]
+        stock = ModelSpec(id=model_id, dtype=stock_dtype, precision=case.precision)
+        self.alone = [self._stock(load_base(stock, "cpu").model, i) for i in range(case.slots)]
+        self.looped: list[StockTrial] = []
+        shared: Any = load_base(stock, "cpu").model
+        for i in range(case.slots):
+            self.looped.append(self._stock(shared, i))
+            shared = self.looped[-1].model
+
+    def _learner(self, number: int, lora: LoraSpec, train: TrainSpec) -> Learner:
+        return make_learner(
+            self.bank.add(number, lora, train.seed, usual_tokens(self.rows, train)),
+            train,
+            self.rows,
+            1,
+            self.base.spec.dtype,
+        )
+
+    def _batches(self, train: TrainSpec) -> Iterator[MicroBatch]:
+        return micro_batches(self.rows, batch_size=train.per_device_train_batch_size, accumulation=1, seed=train.seed)
+
+    def _stock(self, base: Any, i: int) -> StockTrial:
+        lora, train = self.specs[i]
+        return stock_trial(base, lora, train, self._batches(train), self.starts[i])
+
+    def packed_step(self) -> None:
+        train_step(self.bank, self.learners)
+
+    def alone_step(self) -> None:
+        for trial in self.alone:
+            trial.step()
+
+    def looped_step(self) -> None:
+        for trial in self.looped:
+            trial.step()
+
+    def loss_gap(self) -> float:
+        """Return the largest difference of any loss of any trial so far."""
+        gaps = []
+        for learner, stock, looped in zip(self.learners, self.alone, self.looped, strict=True):
+            packed = [loss for _, loss, _ in learner.losses]
+            gaps += [abs(a - b) for other in (stock, looped) for a, b in zip(packed, other.losses, strict=False)]
+        return max(gaps)
+
+
+def seconds(act: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def floor_s(base: Base, num_tokens: int, rate: float) -> float:
+    """Return the least time of a step: 4 operations per weight of the linears and token, at the measured GEMM rate."""
+    return 4 * base.info.num_linear_parameters * num_tokens / rate
+
+
+def run_case(case: Case, model_id: str) -> dict[str, Any]:
+    """Measure one case: medians over interleaved rounds, and the ratio of every round."""
+    # Stock PEFT always runs in fp32, the field's default on a CPU; on a quantised base it computes as the case does.
+    sides = Sides(case, model_id, case.dtype if case.precision != "none" else "fp32")
+    times: dict[str, list[float]] = {"packed": [], "alone": [], "looped": []}
+    acts = {"packed": sides.packed_step, "alone": sides.alone_step, "looped": sides.looped_step}
+    for act in acts.values():
+        act()
+    tokens_before = sum(x.num_tokens for x in sides.learners)
+    for _ in range(ROUNDS):
+        for name, act in acts.items():
+            times[name].append(seconds(act))
+    num_tokens = (sum(x.num_tokens for x in sides.learners) - tokens_before) / ROUNDS
+    gap = sides.loss_gap()
+    is_exact = case.dtype == "fp32"
+    assert gap <= TOLERANCE or not is_exact, f"{case.name}: losses differ by {gap}"
+    assert gap < 0.2, f"{case.name}: bf16 losses are far from fp32's: {gap}"
+    assert all(trial.has_gradients() for trial in sides.alone)
+    assert all(t.abs().sum() > 0 for x in sides.learners for pair in x.slot.matrices.values() for t in pair)
+    rate = gemm_rate(DTYPES[case.dtype], "cpu")
+    return {
+        **asdict(case),
+        **{f"{name}_s": median(values) for name, values in times.items()},
+        "stock_over_packed": median(a / p for a, p in zip(times["alone"], times["packed"], strict=True)),
+        "looped_over_packed": median(a / p for a, p in zip(times["looped"], times["packed"], strict=True)),
+        "tokens": num_tokens,
+        "share_of_gemm_rate": floor_s(sides.base, int(num_tokens), rate) / median(times["packed"]),
+        "loss_gap": gap,
+    }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [
+        "| case | stock PEFT ms | looped ms | packed ms | stock/packed | looped/packed | of GEMM rate | max Δloss |"
+    ]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for r in results:
+        ms = " | ".join(f"{1e3 * r[f'{side}_s']:.1f}" for side in ("alone", "looped", "packed"))
+        lines.append(
+            f"| {r['name']} | {ms} | **{r['stock_over_packed']:.2f}×** | {r['looped_over_packed']:.2f}× "
+            f"| {r['share_of_gemm_rate']:.0%} | {r['loss_gap']:.1g} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "step.json")
+    parser.add_argument("--case", nargs="*", help="cases by name; all of them if left out")
+    args = parser.parse_args()
+    wanted = [c for c in cases() if not args.case or c.name in args.case]
+    results = []
+    for case in wanted:
+        results.append(run_case(case, args.model))
+        print(table(results[-1:]).splitlines()[-1], flush=True)
+        text = json.dumps({"machine": describe_machine(), "model": args.model, "cases": results}, indent=1)
+        args.out.write_text(text + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
