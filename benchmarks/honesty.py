@@ -101,7 +101,9 @@ def _compare(setup: hf_trial.Setup, spec: TrialSpec, trial: Path) -> Agreement:
     assert loss <= CLOSE_LOSS, f"{trial}: training losses differ by {loss:.1e}"
     assert least_gradient > 0 and math.isfinite(least_gradient), f"{trial}: gradient norm {least_gradient}"
     saved = load_file(trial / "adapter" / "adapter_model.safetensors")
-    assert all(tensor.abs().max() > 0 for tensor in saved.values()), f"{trial}: something was not trained"
+    begun = _initial(spec)
+    still = [n for n, tensor in saved.items() if torch.equal(tensor, begun.get(n, torch.zeros_like(tensor)))]
+    assert not still, f"{trial}: not trained: {', '.join(still)}"
     validation_loss, rouge = _compare_metrics(setup, result, trial / "adapter")
     return Agreement(
         trials=1,

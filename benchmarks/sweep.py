@@ -8,8 +8,11 @@
 
 Sides are whole processes, interleaved by seed, in an order that turns with the seed: see `sweep_sides.SIDES`. Side (a)
 takes its time; give it fewer seeds, and the table says how many each ratio rests on. Every run is recorded when it
-ends, and a later call goes on. Before the first run `honesty.py` shows that all do the same work. The winner's score on
-the test split and the leaderboard are made by lorasweep alone, within its time.
+ends, and a later call goes on, whatever changed in the code meanwhile: after a change, take another --output.
+
+Before the first run `honesty.py` shows that all do the same work. The winner's score on the test split and the
+leaderboard are made by lorasweep alone, within its time. Timed runs begin from each library's own random adapters and
+order of rows, so their scores differ as seeds do.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from benchmarks.sweep_job import SIZES, axes_of, make_job
 from benchmarks.sweep_sides import SIDES, time_side
 from benchmarks.sweep_table import table
 from lorasweep.files import write_text
+from lorasweep.provenance import commit
 
 RECORD = Path(__file__).with_suffix(".json")
 
@@ -46,7 +50,7 @@ def main() -> None:
             print(f"seed {seed}, side {side}: {SIDES[side].title}, {len(job.specs)} trials ...", flush=True)
             result = time_side(side, job, Path(folder) / "run", facts["args"])
         print(f"seed {seed}, side {side}: {result['wall_s']:.1f} s", flush=True)
-        record = {**facts, "overrides": job.overrides, "machine": describe_machine(), **result}
+        record = {**facts, "overrides": job.overrides, "commit": commit(), "machine": describe_machine(), **result}
         write(arguments.output, [*read(arguments.output), record])
     print(table([r for r in read(arguments.output) if r["key"] in keys and is_wanted(r, arguments)]))
 
