@@ -332,6 +332,6 @@ def test_packing_slots_in_bf16_follows_the_trial_alone(bases: dict[str, Path]) -
 def test_paged_adamw_8bit_and_fp16_train(bases: dict[str, Path]) -> None:
     for dtype, optim in (("fp32", "paged_adamw_8bit"), ("fp16", "adamw")):
         base = load_base(ModelSpec(id=str(bases["llama"]), dtype=dtype), "cpu")  # type: ignore[arg-type]
-        lora, train = mixed(base.spec)[0]
+        lora, train = mixed(base.spec)[2]
         losses = alone(base, lora, replace(train, optim=optim, learning_rate=1e-2))  # type: ignore[arg-type]
-        assert losses[-5:].mean() < losses[:5].mean()
+        assert losses[-10:].mean() < losses[:10].mean() - 1
