@@ -24,10 +24,11 @@ from benchmarks.stock import StockTrial, stock_trial
 from lorasweep.bank import Bank
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.data.render import TokenRow
-from lorasweep.model import DTYPES, Base, load_base, resolve_targets
+from lorasweep.model import DEMO, DTYPES, Base, load_base, resolve_targets
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.train import Learner, make_learner, train_step, usual_tokens
 
+TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 ROUNDS = 7
 TOLERANCE = 1e-5  # of fp32 losses, nats per label token
 
@@ -70,7 +71,7 @@ def trials(case: Case, model: ModelSpec) -> list[tuple[LoraSpec, TrainSpec]]:
         specs.append((
             LoraSpec(r=rank, lora_alpha=2 * rank, target_modules=resolve_targets(model, names)),
             TrainSpec(
-                learning_rate=1e-3 * (1 + i % 5 if case.mixed else 1),
+                learning_rate=1e-4 * (1 + i % 5 if case.mixed else 1),
                 per_device_train_batch_size=BATCHES[(i // 2) % 3] if case.mixed else case.batch,
                 max_steps=10_000,
                 lr_scheduler_type="constant",
@@ -80,18 +81,18 @@ def trials(case: Case, model: ModelSpec) -> list[tuple[LoraSpec, TrainSpec]]:
     return specs
 
 
-def rows_of(length: int, vocab: int, mixed: bool, num: int = 64) -> list[TokenRow]:
-    """Return random token rows, a quarter of each being labels; mixed ones are half to one and a half times as long."""
+def rows_of(base: Base, length: int, mixed: bool, num: int = 64) -> list[TokenRow]:
+    """Cut the demo's answers into rows, a quarter of each being labels; mixed ones differ in length by half."""
+    text = " ".join(json.loads(line)["output"] for line in TEXT.read_text().splitlines())
+    ids = base.tokenizer(text)["input_ids"]
     generator = torch.Generator().manual_seed(0)
     rows = []
     for _ in range(num):
         size = int(torch.randint(length // 2, length * 3 // 2, (), generator=generator)) if mixed else length
-        ids = torch.randint(8, vocab, (size,), generator=generator).tolist()
-        rows.append(
-            TokenRow(
-                ids=tuple(ids), is_label=tuple(i >= size * 3 // 4 for i in range(size)), prompt_length=size * 3 // 4
-            )
-        )
+        start = int(torch.randint(0, len(ids) - size, (), generator=generator))
+        prompt = size * 3 // 4
+        labels = tuple(i >= prompt for i in range(size))
+        rows.append(TokenRow(ids=tuple(ids[start : start + size]), is_label=labels, prompt_length=prompt))
     return rows
 
 
@@ -103,7 +104,7 @@ class Sides:
         spec = ModelSpec(id=model_id, dtype=case.dtype, precision=case.precision)
         self.base = load_base(spec, "cpu")
         self.specs = trials(case, spec)
-        self.rows = rows_of(case.length, self.base.info.vocab_size, case.mixed)
+        self.rows = rows_of(self.base, case.length, case.mixed)
         self.bank = Bank(self.base, case.slots)
         self.learners = [self._learner(i, *spec) for i, spec in enumerate(self.specs)]
         self.starts = [self.bank.adapter(x.slot) for x in self.learners]
@@ -170,6 +171,8 @@ def run_case(case: Case, model_id: str) -> dict[str, Any]:
     acts = {"packed": sides.packed_step, "alone": sides.alone_step, "looped": sides.looped_step}
     for act in acts.values():
         act()
+    while not sides.bank.pace.is_settled(sum(x.slot.num_tokens for x in sides.learners)):
+        sides.packed_step()  # it is still trying out how to cut passes
     tokens_before = sum(x.num_tokens for x in sides.learners)
     for _ in range(ROUNDS):
         for name, act in acts.items():

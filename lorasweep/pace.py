@@ -9,30 +9,35 @@ from dataclasses import dataclass, field
 
 WHOLE = 1 << 40  # no limit
 LIMITS = (WHOLE, 4096, 2048, 1024, 512, 256)  # tokens
-TRIES = 3  # steps per size; the fastest counts, for a slow one says more about the machine's other work
+TRIES = 2  # steps per size; the fastest counts, for a slow one says more about the machine's other work
 
 
 @dataclass(slots=True)
 class Pace:
-    """The measured speed of each pass size, for about as many tokens as there are now."""
+    """The measured speed of each pass size. Steps of up to twice as many tokens count as alike."""
 
     is_learning: bool = True
-    best_s: dict[int, dict[int, list[float]]] = field(default_factory=dict)  # by size class and limit: s per token
+    _settled: dict[int, int] = field(default_factory=dict)  # the fastest limit, by size class
+    _tried: dict[int, dict[int, list[float]]] = field(default_factory=dict)  # seconds per token, by class and limit
+
+    def is_settled(self, num_tokens: int) -> bool:
+        """Tell whether steps of so many tokens have been tried in every way."""
+        return not self.is_learning or num_tokens.bit_length() in self._settled
 
     def limit(self, num_tokens: int) -> int:
         """Return the most tokens of a pass: the size that wants another try, or else the fastest."""
-        if not self.is_learning:
-            return WHOLE
-        tried = self.best_s.setdefault(num_tokens.bit_length(), {})
+        if self.is_settled(num_tokens):
+            return self._settled.get(num_tokens.bit_length(), WHOLE)
+        tried = self._tried.setdefault(num_tokens.bit_length(), {})
         for limit in LIMITS:
             cuts = limit < num_tokens * 0.75  # a limit that hardly cuts is none
             if (cuts or limit == WHOLE) and len(tried.setdefault(limit, [])) < TRIES:
                 return limit
-        return min(tried, key=lambda limit: min(tried[limit]))
+        best = min((x for x in tried if tried[x]), key=lambda x: min(tried[x]))
+        self._settled[num_tokens.bit_length()] = best
+        return best
 
     def note(self, limit: int, num_tokens: int, seconds: float) -> None:
         """Remember how long a step of so many tokens took."""
-        if self.is_learning and num_tokens:
-            times = self.best_s.setdefault(num_tokens.bit_length(), {}).setdefault(limit, [])
-            if len(times) < TRIES:
-                times.append(seconds / num_tokens)
+        if not self.is_settled(num_tokens):
+            self._tried[num_tokens.bit_length()][limit].append(seconds / num_tokens)

@@ -62,7 +62,7 @@ def test_stock_peft_computes_the_banks_logits(base: Base, targets: str, use_rslo
     bank, slot = filled(base, targets, use_rslora=use_rslora)
     save_adapter(bank, slot, tmp_path / "my adapter")
     expected = logits(bank, slot)
-    plain = logits(bank, bank.slots[0])
+    plain = logits(bank, bank.live[0])
     assert (expected - plain).abs().max() > 1e-2
     torch.testing.assert_close(stock(base, tmp_path / "my adapter"), expected, atol=1e-4, rtol=0)
 
@@ -71,7 +71,7 @@ def test_an_adapter_goes_back_into_a_bank(base: Base, tmp_path: Path) -> None:
     bank, slot = filled(base)
     expected = logits(bank, slot)
     save_adapter(bank, slot, tmp_path)
-    other = bank.slots[0]
+    other = bank.live[0]
     bank.remove(other)
     fresh = bank.add(2, slot.spec, 9)
     bank.load(fresh, load_adapter(tmp_path))
