@@ -39,6 +39,8 @@ RANGES: dict[str, Rule] = {
     "eval.batch_rows": (lambda v: v >= 1, "must be at least 1"),
     "eval.max_new_tokens": (lambda v: v >= 1, "must be at least 1"),
     "eval.rungs": (lambda v: v >= 1, "must be at least 1"),
+    "eval.rung_factor": (lambda v: v >= 1, "must be at least 1, for evenly spaced rungs; 2 halves the way to each"),
+    "eval.rung_limit": (lambda v: v is None or v >= 1, "must be at least 1 example, or null for all of them"),
     "eval.num_samples": (lambda v: v >= 0, "must not be negative"),
     "study.trials": (lambda v: v >= 1, "must be at least 1"),
     "study.timeout_min": (lambda v: v is None or v > 0, "must be above 0 minutes"),

@@ -125,6 +125,8 @@ class EvalSpec:
     batch_rows: int = 64
     max_new_tokens: int = 32
     rungs: int = 3
+    rung_factor: float = 1.0
+    rung_limit: int | None = None
     num_samples: int = 4
     probes: tuple[ProbeSpec, ...] = ()
 

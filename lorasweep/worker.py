@@ -100,7 +100,9 @@ class Worker:
         rows = self.tasks[spec.data_key].train
         slot = self.bank.add(command.number, spec.lora, spec.train.seed, usual_tokens(rows, spec.train))
         try:
-            learner = make_learner(slot, spec.train, rows, spec.eval.rungs, spec.model.dtype)
+            learner = make_learner(
+                slot, spec.train, rows, spec.eval.rungs, spec.model.dtype, rung_factor=spec.eval.rung_factor
+            )
         except BaseException:
             self.bank.remove(slot)
             raise
