@@ -124,6 +124,8 @@ def _cost(live: Live, base: Base | None, peak_bytes: int) -> Cost:
     trainable = x.slot.num_trainable
     total = base.info.num_parameters + trainable if base else trainable
     return Cost(
+        num_steps=x.step,
+        num_planned_steps=x.num_steps,
         wall_s=time.time() - live.started_s,
         train_s=x.train_s,
         its_per_s=x.step / x.train_s if x.train_s else 0.0,
