@@ -12,8 +12,8 @@ from lorasweep.result import TrialResult, TrialState
 
 DENSE = 16  # rungs per trial: every spacing that is tried takes some of them
 ROWS = {"train": 3000, "validation": 200}
-ALWAYS = (f"eval.rungs={DENSE}", "eval.metrics=[]", "eval.num_samples=0", "data.test=null", "probes=none",
-          "tracking=none", "study.sampler=grid", "study.pruner=none")  # fmt: skip
+ALWAYS = (f"eval.rungs={DENSE}", "eval.rung_factor=1", "eval.metrics=[]", "eval.num_samples=0", "data.test=null",
+          "probes=none", "tracking=none", "study.sampler=grid", "study.pruner=none")  # fmt: skip
 DEMO = ("model=demo",)
 TASKS: Mapping[str, Sequence[str]] = {
     # The shipped sweep: its trials are close to each other, so that a winner is easily lost.

@@ -1,7 +1,8 @@
 """Try a pruning policy on the curves of a full sweep, with the pruners and the judging that a sweep itself uses."""
 
+import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 
@@ -49,7 +50,8 @@ def replay(policy: Policy, sweep: Sweep, *, is_bank: bool) -> Outcome:
     maximize = is_maximized(sweep.results[0].spec.eval.objective)
     pruner = make_pruner(StudySettings(pruner=policy.pruner, reduction_factor=policy.reduction_factor), policy.rungs)
     study = optuna.create_study(direction="maximize" if maximize else "minimize", pruner=pruner)
-    waves = [sweep.results] if is_bank else [(result,) for result in sweep.results]
+    order = random.Random(sweep.seed).sample(sweep.results, len(sweep.results))  # a grid's own order is no chance
+    waves = [sweep.results] if is_bank else [(result,) for result in order]
     ends = {number: end for wave in waves for number, end in _run(study, wave, policy)}
     return _judge(sweep.results, ends, maximize)
 
@@ -71,21 +73,14 @@ def _run(study: optuna.Study, wave: Sequence[TrialResult], policy: Policy) -> It
 
 def _at(result: TrialResult, place: int, rung: int) -> Reading:
     """Return what a trial reported at a dense rung, under the number that it has in this policy."""
-    found = rungs_of(result)[place - 1]
-    return Reading(
-        rung=rung,
-        value=found.value,
-        eval_loss=found.eval_loss,
-        train_loss=found.train_loss,
-        first_loss=found.first_loss,
-    )
+    return replace(rungs_of(result)[place - 1], rung=rung)
 
 
 def _judge(results: Sequence[TrialResult], ends: dict[int, tuple[int, str]], maximize: bool) -> Outcome:
     best = _best(results, maximize)
-    found = _best([r for r in results if not ends[r.number][1]], maximize)
+    found = _best([r for r in results if not ends[r.number][1]], maximize)  # every policy lets some trial end
     ties = tied_with_best({r.number: r.scores for r in results}, maximize=maximize) | {best.number}
-    is_close = found is not None and found.metrics["loss"] <= best.metrics["loss"] * (1 + CLOSE)
+    is_close = found.metrics["loss"] <= best.metrics["loss"] * (1 + CLOSE)
     return Outcome(
         is_winner_lost=found.number != best.number,
         is_as_good=is_close or found.number in ties,

@@ -1,11 +1,9 @@
 """Turn what a worker measured into a trial's result."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import stdev
 
 from lorasweep.adapters import save_adapter
 from lorasweep.data.render import TokenRow
@@ -21,11 +19,10 @@ CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few eno
 
 
 def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
-    """Return the objective with its standard error and the loss, per slot, on the examples that rungs ask."""
+    """Return the objective and the loss, per slot, on the examples that rungs ask."""
     rows = spread(task.validation[: spec.limit], spec.rung_limit)
     scored = score_suite(asked, rows, tuple({spec.objective: 0, "loss": 0}), spec)
-    error = f"stderr/{spec.objective}"
-    return [{**result.metrics, error: standard_error(result.scores[spec.objective])} for result in scored]
+    return [result.metrics for result in scored]
 
 
 def spread(rows: Sequence[TokenRow], limit: int | None) -> Sequence[TokenRow]:
@@ -33,11 +30,6 @@ def spread(rows: Sequence[TokenRow], limit: int | None) -> Sequence[TokenRow]:
     if limit is None or limit >= len(rows):
         return rows
     return [rows[i * len(rows) // limit] for i in range(limit)]
-
-
-def standard_error(scores: Sequence[float]) -> float:
-    """Return how far the mean of other examples would lie from this one; 0 where nobody can say."""
-    return stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
 
 
 def test_metrics(asked: Asked, task: Task, spec: EvalSpec) -> dict[str, float]:

@@ -43,10 +43,10 @@ class PeerPruner(optuna.pruners.BasePruner):
 
 
 class LoserPruner(optuna.pruners.BasePruner):
-    """Give a trial up for which one of `RULES` has a reason; `share` of the peers at a rung may go on."""
+    """Give a trial up for which one of `RULES` has a reason; one in `reduction_factor` may go on after a rung."""
 
-    def __init__(self, share: float) -> None:
-        self.share = share
+    def __init__(self, reduction_factor: int) -> None:
+        self.reduction_factor = reduction_factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether any rule has a reason."""
@@ -62,7 +62,7 @@ class LoserPruner(optuna.pruners.BasePruner):
         if not mine:
             return None
         peers = tuple(r for t in trials for r in readings(t) if r.rung == mine[-1].rung)
-        race = Race(mine=mine, peers=peers, maximize=_is_maximized(study), share=self.share)
+        race = Race(mine=mine, peers=peers, maximize=_is_maximized(study), reduction_factor=self.reduction_factor)
         reasons = ((name, rule(race)) for name, rule in RULES.items())
         return next((Verdict(rule=name, reason=reason) for name, reason in reasons if reason), None)
 

@@ -40,7 +40,7 @@ class Race:
     mine: tuple[Reading, ...]
     peers: tuple[Reading, ...]
     maximize: bool
-    share: float  # of the peers that may go on
+    reduction_factor: int  # one in so many may go on
 
     @property
     def now(self) -> Reading:
@@ -48,16 +48,15 @@ class Race:
 
     @property
     def num_kept(self) -> int:
-        return math.ceil(self.share * len(self.peers))
+        return math.ceil(len(self.peers) / self.reduction_factor)
 
-    @property
-    def is_beaten(self) -> bool:
-        """Tell whether any peer is better; a sweep of nothing but losers still needs its best one."""
-        return self.place(self.by_objective) > 1
-
-    def by_objective(self, reading: Reading) -> tuple[float, float]:
+    def by_objective(self, reading: Reading) -> tuple[float, ...]:
         """Order readings, the best first; equal objectives by validation loss."""
         return -reading.value if self.maximize else reading.value, reading.eval_loss
+
+    def by_loss(self, reading: Reading) -> tuple[float, ...]:
+        """Order readings by validation loss."""
+        return (reading.eval_loss,)
 
     def place(self, order: Callable[[Reading], tuple[float, ...]]) -> int:
         """Return the trial's place among its peers, from 1; equal ones share the better place."""
@@ -69,7 +68,9 @@ def divergence(race: Race) -> str:
     now, began = race.now, race.now.first_loss
     best = min([began, *(reading.train_loss for reading in race.mine)])
     has_risen = now.train_loss - best > max(GIVEN_BACK * (began - best), LOUD * began)
-    if not has_risen or (len(race.peers) > 1 and not race.is_beaten):
+    # Where all diverge, one still has to win. An objective such as accuracy may lead by luck, a loss hardly.
+    is_best_of_many = len(race.peers) > 1 and race.place(race.by_loss) == 1
+    if not has_risen or is_best_of_many:
         return ""
     return f"training loss {now.train_loss:.3g}, after {best:.3g} at its best; it began at {began:.3g}"
 
@@ -78,7 +79,7 @@ def overfitting(race: Race) -> str:
     """Validation loss rises while training loss falls, and the objective does not improve."""
     now, lowest = race.now, min(race.mine, key=lambda reading: reading.eval_loss)
     later = [reading for reading in race.mine if reading.rung > lowest.rung]
-    if len(later) < 2 or not race.is_beaten:
+    if len(later) < 2 or race.place(race.by_objective) == 1:
         return ""
     has_risen = now.eval_loss == max(r.eval_loss for r in later) and now.eval_loss > lowest.eval_loss * (1 + RISE)
     improves = race.by_objective(now)[0] < min(race.by_objective(reading)[0] for reading in race.mine[:-1])
@@ -94,7 +95,7 @@ def rank(race: Race) -> str:
     """Too many peers were better at the same rung, by the objective and by validation loss."""
     if len(race.peers) <= FEWEST_PEERS:
         return ""
-    place, by_loss = race.place(race.by_objective), race.place(lambda r: (r.eval_loss,))
+    place, by_loss = race.place(race.by_objective), race.place(race.by_loss)
     if min(place, by_loss) <= race.num_kept:
         return ""
     return (

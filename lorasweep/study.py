@@ -220,7 +220,7 @@ def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BaseP
         "percentile": lambda: PeerPruner(0.25),
         "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor),
         "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=factor),
-        "losers": lambda: LoserPruner(1 / factor),
+        "losers": lambda: LoserPruner(factor),
         "patient": lambda: pruners.PatientPruner(PeerPruner(0.5), patience=1),
     }
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from lorasweep.rules import Reading
 @pytest.fixture
 def study() -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(direction="maximize", pruner=LoserPruner(0.5))
+    return optuna.create_study(direction="maximize", pruner=LoserPruner(2))
 
 
 def reading(value: float, rung: int = 1, train_loss: float = 1.0) -> Reading:

@@ -16,8 +16,8 @@ def curve(values: Sequence[float], eval_losses: Sequence[float], train_losses: S
     )
 
 
-def race(mine: Sequence[Reading], others: Sequence[Reading] = (), *, share: float = 0.5, maximize: bool = True) -> Race:
-    return Race(mine=tuple(mine), peers=(mine[-1], *others), maximize=maximize, share=share)
+def race(mine: Sequence[Reading], others: Sequence[Reading] = (), *, factor: int = 2, maximize: bool = True) -> Race:
+    return Race(mine=tuple(mine), peers=(mine[-1], *others), maximize=maximize, reduction_factor=factor)
 
 
 BETTER = curve([0.9], [0.5], [0.5])
@@ -42,6 +42,10 @@ def test_the_best_of_many_that_diverge_goes_on() -> None:
     diverged = curve([0.2], [6.0], [6.0])
     assert divergence(race(diverged, curve([0.1], [7.0], [7.0]))) == ""
     assert divergence(race(diverged, BETTER)) != ""
+
+
+def test_a_lucky_objective_does_not_hide_divergence() -> None:
+    assert divergence(race(curve([0.9], [6.0], [6.0]), curve([0.1], [3.0], [3.0]))) != ""
 
 
 def test_a_validation_loss_that_rises_as_training_loss_falls_is_overfitting() -> None:
@@ -75,7 +79,7 @@ def test_the_worse_half_goes() -> None:
     field = [curve([0.1 * i], [2 - 0.1 * i], [1.0])[0] for i in range(6)]
     gone = [i for i, mine in enumerate(field) if rank(race([mine], [p for p in field if p is not mine]))]
     assert gone == [0, 1, 2]
-    third = [i for i, m in enumerate(field) if rank(race([m], [p for p in field if p is not m], share=1 / 3))]
+    third = [i for i, m in enumerate(field) if rank(race([m], [p for p in field if p is not m], factor=3))]
     assert third == [0, 1, 2, 3]
 
 
