@@ -53,10 +53,11 @@ def record(lines: Mapping[str, Sequence[str]], seeds: Sequence[int], folder: Pat
             place = folder / f"{name.split(',')[0]}-{seed}"
             if code := main([*line, *ALWAYS, f"train.seed={seed}", f"output_dir={place}"]):
                 raise SystemExit(code)
-            yield Sweep(task=name, seed=seed, results=_complete(place))
+            yield Sweep(task=name, seed=seed, results=complete(place))
 
 
-def _complete(place: Path) -> tuple[TrialResult, ...]:
+def complete(place: Path) -> tuple[TrialResult, ...]:
+    """Return the complete trials of the one run below a folder."""
     (run,) = place.glob("*/")
     ledger = Ledger(run)
     ledger.close()

@@ -128,7 +128,7 @@ def main() -> None:
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    sweeps = list(record(tasks(given.model, given.table, given.folder), range(given.seeds), given.folder))
+    sweeps = list(record(tasks(given.model, given.table, given.folder / "rows"), range(given.seeds), given.folder))
     rows = measure(sweeps)
     machine = {"processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     facts = {"lorasweep": __version__, "machine": machine, "num_sweeps": len(sweeps), "policies": rows}
