@@ -100,11 +100,15 @@ def _cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:
         f"{policy.pruner}{keeps}",
         where if policy.pruner != "none" else "",
         row["arrival"],
-        f"{whole['saved']:.0%}",
+        percent(whole["saved"]),
         _frequency(whole, "winner_lost"),
         _frequency(whole, "as_good"),
-        *(f"{t['saved']:.0%}, {t['winner_lost']}/{t['num_sweeps']}, {t['regret']:.3f}" for t in each),
+        *(f"{percent(t['saved'])}, {t['winner_lost']}/{t['num_sweeps']}, {t['regret']:.3f}" for t in each),
     ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _frequency(whole: dict[str, Any], name: str) -> str:
@@ -113,7 +117,7 @@ def _frequency(whole: dict[str, Any], name: str) -> str:
 
 
 NOTE = (
-    f"{{num}} full sweeps. Judged at: share of a trial's steps. As good: within {CLOSE:.0%} of the full sweep's winner "
+    f"{{num}} full sweeps. Judged at: share of a trial's steps. As good: within {100 * CLOSE:g} % of the full winner "
     "in validation loss, or not to be told from it on the validation examples. Regret: by how much the winner's "
     "objective is worse. In brackets: 95 % Wilson intervals.\n"
 )
