@@ -9,7 +9,6 @@ this file; sweeps that were recorded in the folder before are read again.
 
 import argparse
 import json
-import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,12 +17,11 @@ from statistics import mean
 from typing import Any
 
 import optuna
-import torch
 
 from benchmarks.curves import DENSE, Sweep, record, tasks
+from benchmarks.machine import describe_machine
 from benchmarks.replay import CLOSE, Outcome, Policy, replay
 from evaluation.statistics import wilson_interval
-from lorasweep import __version__
 
 HERE = Path(__file__).resolve().parent
 EVEN, GEOMETRIC, SPARSE = (4, 1.0), (5, 2.0), (3, 4.0)
@@ -134,8 +132,7 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     sweeps = list(record(tasks(given.model, given.table, given.folder / "rows"), range(given.seeds), given.folder))
     rows = measure(sweeps)
-    machine = {"processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    facts = {"lorasweep": __version__, "machine": machine, "num_sweeps": len(sweeps), "policies": rows}
+    facts = {"machine": describe_machine(), "num_sweeps": len(sweeps), "policies": rows}
     (HERE / "pruning.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     table = to_markdown(rows) + "\n\n" + NOTE.format(num=len(sweeps))
     (HERE / "pruning.md").write_text(table, encoding="utf-8")

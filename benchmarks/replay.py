@@ -49,7 +49,11 @@ def replay(policy: Policy, sweep: Sweep, *, is_bank: bool) -> Outcome:
     """Prune a sweep whose trials reach each rung together, as in a bank, or come one after another."""
     maximize = is_maximized(sweep.results[0].spec.eval.objective)
     pruner = make_pruner(StudySettings(pruner=policy.pruner, reduction_factor=policy.reduction_factor), policy.rungs)
-    study = optuna.create_study(direction="maximize" if maximize else "minimize", pruner=pruner)
+    study = optuna.create_study(
+        study_name="sweep",  # hyperband draws its brackets by name
+        direction="maximize" if maximize else "minimize",
+        pruner=pruner,
+    )
     order = random.Random(sweep.seed).sample(sweep.results, len(sweep.results))  # a grid's own order is no chance
     waves = [sweep.results] if is_bank else [(result,) for result in order]
     ends = {number: end for wave in waves for number, end in _run(study, wave, policy)}

@@ -104,14 +104,6 @@ def test_losers_go_early_and_the_leaderboard_says_by_which_rule(in_tmp: Path) ->
     )
 
 
-def test_a_trial_that_diverges_goes_by_that_name(in_tmp: Path) -> None:
-    rates = ("train.learning_rate=5e-3,9", "study.sampler=grid", "train.lr_scheduler_type=constant")
-    assert main([*QUICK, *rates, "study.pruner=losers", "eval.rungs=2", "train.max_steps=12", "tracking=none"]) == 0
-    _, loser = board(in_tmp)["trials"]
-    assert (loser["state"], loser["stopped_by"]) == ("pruned", "divergence"), loser["reason"]
-    assert "it began at" in loser["reason"]
-
-
 def test_losers_of_a_sweep_that_was_killed_are_judged_as_in_one_go(in_tmp: Path) -> None:
     command = [*QUICK, *LOSERS, "study.slots=1", "tracking=none"]
     assert main([*command, "output_dir=whole/runs"]) == 0
