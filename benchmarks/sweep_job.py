@@ -111,7 +111,7 @@ def _content(job: Job, folder: Path, num_steps: int) -> dict[str, Any]:
         "dtype": spec.model.dtype,
         "max_length": spec.data.max_length,
         "objective": spec.eval.objective,
-        "rungs": rung_steps(num_steps, spec.eval.rungs),
+        "rungs": rung_steps(num_steps, spec.eval.rungs, spec.eval.rung_factor),
         "writes": "rougeL" in spec.eval.all_metrics,
         "max_new_tokens": spec.eval.max_new_tokens,
         "probes": [{"name": p.name, "metric": p.metric, "max_length": p.max_length} for p in spec.eval.probes],

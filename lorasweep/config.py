@@ -17,7 +17,7 @@ from lorasweep.limits import RANGES, contradictions
 from lorasweep.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
 
 Sampler = Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc"]
-Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient"]
+Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient", "losers"]
 Executor = Literal["auto", "inline", "local"]
 Tracker = Literal["mlflow", "none"]
 
@@ -48,6 +48,7 @@ class StudySettings:
 
     sampler: Sampler = "tpe"
     pruner: Pruner = "none"
+    reduction_factor: int = 2
     trials: int = 20
     timeout_min: float | None = None
     seed: int = 0

@@ -31,6 +31,7 @@ from lorasweep.result import (
     TrialResult,
     TrialState,
 )
+from lorasweep.rules import read
 from lorasweep.seat import Display, Seat
 from lorasweep.space import Params
 from lorasweep.spec import TrialSpec
@@ -187,9 +188,7 @@ class Driver:
         """Act on a worker's events; a rung's reports all come before its verdicts, so that all are judged alike."""
         for event in events:
             self._hear(seat, event)
-        for event in events:
-            if isinstance(event, Rung) and event.number in seat.live:
-                self._judge(seat, event)
+        self._judge(seat, [event for event in events if isinstance(event, Rung) and event.number in seat.live])
         if seat.live and not events:
             for start in list(seat.live.values()):
                 self._finish(_unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
@@ -218,7 +217,7 @@ class Driver:
         elif isinstance(event, Rung):
             self.display.rung(event)
             self.record.tracked(lambda: self.record.tracker.rung(event))
-            self.study.report(event.number, event.rung, event.value)
+            self.study.report(event.number, read(event.rung, event.value, event.point.metrics))
         elif isinstance(event, Finished):
             seat.live.pop(event.number, None)
             self._finish(event.result)
@@ -236,11 +235,15 @@ class Driver:
         self.waiting.append((event.number, self.params[event.number], start.spec))
         self.display.say(f"trial {event.number}: {event.reason}; going on with {seat.num_slots} slots on {seat.device}")
 
-    def _judge(self, seat: Seat, event: Rung) -> None:
-        if self.study.gives_up(event.number):
+    def _judge(self, seat: Seat, events: Sequence[Rung]) -> None:
+        pruner = self.plan.config.study.pruner
+        verdicts = self.study.verdicts({event.number: event.rung for event in events}) if events else {}
+        for event in (event for event in events if event.number in verdicts):
+            verdict = verdicts[event.number]
             where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"
-            reason = f"{self.plan.config.study.pruner} pruner: {where}"
-            seat.orders.append(Stop(number=event.number, reason=reason))
+            words = [f"{pruner} pruner", where, *([verdict.reason] if verdict.reason else [])]
+            order = Stop(number=event.number, reason=": ".join(words), rule=verdict.rule or pruner)
+            seat.orders.append(order)
 
     def _finish(self, result: TrialResult) -> None:
         """Record a result, and give it to the suggestions that waited for the same trial."""

@@ -39,7 +39,10 @@ RANGES: dict[str, Rule] = {
     "eval.batch_rows": (lambda v: v >= 1, "must be at least 1"),
     "eval.max_new_tokens": (lambda v: v >= 1, "must be at least 1"),
     "eval.rungs": (lambda v: v >= 1, "must be at least 1"),
+    "eval.rung_factor": (lambda v: v >= 1, "must be at least 1, for evenly spaced rungs; 2 halves the way to each"),
+    "eval.rung_limit": (lambda v: v is None or v >= 1, "must be at least 1 example, or null for all of them"),
     "eval.num_samples": (lambda v: v >= 0, "must not be negative"),
+    "study.reduction_factor": (lambda v: v >= 2, "must be at least 2: one trial in so many goes on after a rung"),
     "study.trials": (lambda v: v >= 1, "must be at least 1"),
     "study.timeout_min": (lambda v: v is None or v > 0, "must be above 0 minutes"),
     "study.slots": (lambda v: v is None or v >= 1, "must be at least 1"),
@@ -69,4 +72,7 @@ def contradictions(config: Any) -> list[str]:
         found.append("eval: plain text has no reference answer to compare with; use loss or perplexity")
     if config.train.optim == "paged_adamw_8bit" and config.model.dtype == "fp16":
         found.append("train.optim: paged_adamw_8bit cannot be loss-scaled; use model.dtype=bf16 or fp32")
+    if config.study.pruner != "none" and config.eval.rungs == 1:
+        found.append(f"study.pruner: {config.study.pruner} judges trials before their end, where eval.rungs=1 has "
+                     "no rung; set eval.rungs=5 or study.pruner=none")  # fmt: skip
     return found

@@ -40,6 +40,7 @@ class Live:
         x = self.learner
         speed = {
             "train/loss": mean_loss(x),
+            "train/first_loss": x.losses[0][1],
             "train/learning_rate": x.losses[-1][2],
             "perf/its_per_s": x.step / x.train_s,
             "perf/tokens_per_s": x.num_tokens / x.train_s,

@@ -19,9 +19,17 @@ CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few eno
 
 
 def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
-    """Return the objective and the loss on validation, per slot."""
-    scored = score_suite(asked, task.validation[: spec.limit], tuple({spec.objective: 0, "loss": 0}), spec)
+    """Return the objective and the loss, per slot, on the examples that rungs ask."""
+    rows = spread(task.validation[: spec.limit], spec.rung_limit)
+    scored = score_suite(asked, rows, tuple({spec.objective: 0, "loss": 0}), spec)
     return [result.metrics for result in scored]
+
+
+def spread(rows: Sequence[TokenRow], limit: int | None) -> Sequence[TokenRow]:
+    """Return at most `limit` rows from all over the file, which may be sorted by label."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def test_metrics(asked: Asked, task: Task, spec: EvalSpec) -> dict[str, float]:
@@ -108,6 +116,8 @@ def _cost(live: Live, base: Base | None, peak_bytes: int) -> Cost:
     trainable = x.slot.num_trainable
     total = base.info.num_parameters + trainable if base else trainable
     return Cost(
+        num_steps=x.step,
+        num_planned_steps=x.num_steps,
         wall_s=time.time() - live.started_s,
         train_s=x.train_s,
         its_per_s=x.step / x.train_s if x.train_s else 0.0,

@@ -1,15 +1,26 @@
-"""Prune by what peers reported at the same rung.
+"""Pruners of our own: trials are judged by what their peers reported at the same rung.
 
 Optuna's median and percentile pruners look at complete trials only. Trials that share a bank reach a rung together,
 when none is complete, so those pruners would never stop one.
 """
 
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import quantiles
 
 import optuna
 from optuna.trial import FrozenTrial
 
-FEWEST_PEERS = 4  # a quantile of fewer values says little
+from lorasweep.rules import FEWEST_PEERS, RULES, Race, Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A trial is given up: by which rule, and why."""
+
+    rule: str  # empty for a pruner that has but one
+    reason: str
 
 
 class PeerPruner(optuna.pruners.BasePruner):
@@ -26,6 +37,73 @@ class PeerPruner(optuna.pruners.BasePruner):
         peers = [t.intermediate_values[rung] for t in study.get_trials(deepcopy=False) if rung in t.intermediate_values]
         if len(peers) <= FEWEST_PEERS:
             return False
-        sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+        sign = 1 if _is_maximized(study) else -1
         cut = quantiles((sign * value for value in peers), n=100, method="inclusive")[round(100 * self.share) - 1]
         return bool(sign * trial.intermediate_values[rung] < cut)
+
+
+class LoserPruner(optuna.pruners.BasePruner):
+    """Give a trial up for which one of `RULES` has a reason; one in `reduction_factor` may go on after a rung."""
+
+    def __init__(self, reduction_factor: int) -> None:
+        self.reduction_factor = reduction_factor
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether any rule has a reason."""
+        rung = trial.last_step
+        return rung is not None and self.verdict(study, trial, rung, study.get_trials(deepcopy=False)) is not None
+
+    def verdict(
+        self, study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]
+    ) -> Verdict | None:
+        """Return the first rule that has a reason at the rung."""
+        # A trial that begins again after an interruption has readings ahead of it.
+        mine = tuple(reading for reading in readings(trial) if reading.rung <= rung)
+        if not mine:
+            return None
+        peers = tuple(r for t in trials for r in readings(t) if r.rung == mine[-1].rung)
+        race = Race(mine=mine, peers=peers, maximize=_is_maximized(study), reduction_factor=self.reduction_factor)
+        reasons = ((name, rule(race)) for name, rule in RULES.items())
+        return next((Verdict(rule=name, reason=reason) for name, reason in reasons if reason), None)
+
+
+def verdicts(study: optuna.Study, rungs: Mapping[int, int]) -> dict[int, Verdict]:
+    """Judge the trials that are at these rungs, by number, against the same peers; leave out those that may go on."""
+    trials = study.get_trials(deepcopy=False)
+    found = {t.number: _verdict(study, t, rungs[t.number], trials) for t in trials if t.number in rungs}
+    return {number: verdict for number, verdict in found.items() if verdict is not None}
+
+
+def _verdict(study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]) -> Verdict | None:
+    pruner = study.pruner
+    if isinstance(pruner, LoserPruner):
+        return pruner.verdict(study, trial, rung, trials)
+    return Verdict(rule="", reason="") if pruner.prune(study, trial) else None
+
+
+def report(study: optuna.Study, trial: optuna.Trial, reading: Reading) -> None:
+    """Report a trial's objective at a rung, and what a pruner of ours needs beside it."""
+    with warnings.catch_warnings():
+        # A trial that begins again after an interruption reports the same once more.
+        warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
+        trial.report(reading.value, step=reading.rung)
+    if isinstance(study.pruner, LoserPruner):
+        trial.set_user_attr(*attribute(reading))
+
+
+def attribute(reading: Reading) -> tuple[str, dict[str, float]]:
+    """Return a reading as the attribute of a stored trial, which outlives the process."""
+    return f"{RUNG}{reading.rung}", asdict(reading)
+
+
+def readings(trial: FrozenTrial) -> tuple[Reading, ...]:
+    """Return what a trial reported, in order."""
+    found = [Reading(**value) for key, value in trial.user_attrs.items() if key.startswith(RUNG)]
+    return tuple(sorted(found, key=lambda reading: reading.rung))
+
+
+RUNG = "rung "
+
+
+def _is_maximized(study: optuna.Study) -> bool:
+    return bool(study.direction == optuna.study.StudyDirection.MAXIMIZE)

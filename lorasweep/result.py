@@ -28,10 +28,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Command: end this trial at its rung; `reason` says why."""
+    """Command: end this trial at its rung; `reason` says why, `rule` names the rule of the pruner."""
 
     number: int
     reason: str
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ Command = Start | Stop | Score
 class Cost:
     """What a trial used. Times in seconds, memory in bytes; `shared_by` trials had the process's peak together."""
 
+    num_steps: int = 0
+    num_planned_steps: int = 0
     wall_s: float = 0.0
     train_s: float = 0.0
     its_per_s: float = 0.0
@@ -105,6 +108,7 @@ class TrialResult:
     params: dict[str, Any]
     fingerprint: str
     reason: str = ""
+    stopped_by: str = ""  # the rule by which a pruner gave it up
     objective: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     history: tuple[Point, ...] = ()

@@ -125,6 +125,8 @@ class EvalSpec:
     batch_rows: int = 64
     max_new_tokens: int = 32
     rungs: int = 3
+    rung_factor: float = 1.0
+    rung_limit: int | None = None
     num_samples: int = 4
     probes: tuple[ProbeSpec, ...] = ()
 
@@ -161,11 +163,12 @@ class TrialSpec:
         lora = {"r": spec.lora.r, "scale": spec.lora.scale, "dropout": spec.lora.lora_dropout}
         targets = sorted(spec.lora.target_modules)
         train = {k: v for k, v in asdict(spec.train).items() if k not in EXACT}
-        return digest([asdict(spec.model), lora, targets, train, asdict(spec.data), asdict(spec.eval)])
+        evaluation = {k: v for k, v in asdict(spec.eval).items() if k not in EXACT}
+        return digest([asdict(spec.model), lora, targets, train, asdict(spec.data), evaluation])
 
 
-# Settings that change how a trial is computed but not what comes out.
-EXACT = ("activation_checkpointing",)
+# Settings that change how a trial is computed, or what it reports on its way, but not what comes out.
+EXACT = ("activation_checkpointing", "rungs", "rung_factor", "rung_limit")
 
 
 def canonical(spec: TrialSpec) -> TrialSpec:

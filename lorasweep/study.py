@@ -15,8 +15,9 @@ from lorasweep.config import StudySettings
 from lorasweep.errors import ConfigError
 from lorasweep.files import provision, sqlite_url
 from lorasweep.grammar import Domain
-from lorasweep.pruning import PeerPruner
+from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, verdicts
 from lorasweep.result import TrialResult, TrialState
+from lorasweep.rules import Reading, read
 from lorasweep.space import Params, distributions
 
 
@@ -90,9 +91,15 @@ class Study:
             self.study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
             return
         value, state = _told(result)
+        found = rungs_of(result)
         self.study.add_trial(
             optuna.trial.create_trial(
-                params=dict(result.params), distributions=self.distributions, value=value, state=state
+                params=dict(result.params),
+                distributions=self.distributions,
+                value=value,
+                state=state,
+                user_attrs=dict(map(attribute, found)),
+                intermediate_values={reading.rung: reading.value for reading in found},
             )
         )
 
@@ -107,14 +114,14 @@ class Study:
         self.open[trial.number] = trial
         return trial.number, dict(trial.params)
 
-    def report(self, number: int, rung: int, value: float) -> None:
-        """Report the objective itself at a rung."""
-        if math.isfinite(value):
-            self.open[number].report(value, step=rung)
+    def report(self, number: int, reading: Reading) -> None:
+        """Report what a trial reached at a rung."""
+        if math.isfinite(reading.value):
+            report(self.study, self.open[number], reading)
 
-    def gives_up(self, number: int) -> bool:
-        """Tell whether the pruner gives a trial up."""
-        return self.open[number].should_prune()
+    def verdicts(self, rungs: Mapping[int, int]) -> dict[int, Verdict]:
+        """Return the trials that the pruner gives up, of those that are at these rungs."""
+        return verdicts(self.study, rungs)
 
     def tell(self, number: int, result: TrialResult) -> None:
         """Close a trial. Idempotent: a trial that is closed already stays as it is."""
@@ -125,6 +132,8 @@ class Study:
         trial = trial or optuna.Trial(self.study, frozen._trial_id)
         trial.set_user_attr("fingerprint", result.fingerprint)
         trial.set_user_attr("reason", result.reason[:2000])
+        if result.stopped_by:
+            trial.set_user_attr("stopped_by", result.stopped_by)
         trial.set_constraint("memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0)
         value, state = _told(result)
         self.study.tell(trial, value, state=state, skip_if_finished=True)
@@ -152,6 +161,16 @@ def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
     # Samplers learn from a pruned trial and from its constraint, but not from a failed one.
     learns = result.state in (TrialState.PRUNED, TrialState.INFEASIBLE)
     return None, OptunaState.PRUNED if learns else OptunaState.FAIL
+
+
+def rungs_of(result: TrialResult) -> tuple[Reading, ...]:
+    """Return what a trial reported on its way, from its history; the end of a complete one is no report."""
+    name = f"eval/{result.spec.eval.objective}"
+    points = [point for point in result.history if name in point.metrics]
+    if result.state is TrialState.COMPLETE:
+        points = points[:-1]
+    found = (read(rung, point.metrics[name], point.metrics) for rung, point in enumerate(points, 1))
+    return tuple(reading for reading in found if math.isfinite(reading.value))
 
 
 def _create(path: Path) -> None:
@@ -194,13 +213,14 @@ def _cmaes(seed: int) -> optuna.samplers.BaseSampler:
 
 def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BasePruner:
     """Return the pruner that the settings name; its resource is the rung, 1 to `num_rungs`."""
-    pruners = optuna.pruners
+    pruners, factor = optuna.pruners, settings.reduction_factor
     table: dict[str, Any] = {
         "none": pruners.NopPruner,
         "median": lambda: PeerPruner(0.5),
         "percentile": lambda: PeerPruner(0.25),
-        "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
-        "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=2),
+        "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor),
+        "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=factor),
+        "losers": lambda: LoserPruner(factor),
         "patient": lambda: pruners.PatientPruner(PeerPruner(0.5), patience=1),
     }
     with warnings.catch_warnings():

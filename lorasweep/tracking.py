@@ -100,6 +100,7 @@ class MlflowTracker:
             "precision": result.spec.model.precision,
             "fingerprint": result.fingerprint,
             **({"reason": result.reason[:4000]} if result.reason else {}),
+            **({"stopped_by": result.stopped_by} if result.stopped_by else {}),
         }
         self.client.log_batch(run, tags=[RunTag(k, v) for k, v in tags.items()])
         self._log_new_params(run, [Param(k, str(v)[:500]) for k, v in params.items()])

@@ -49,7 +49,9 @@ class Learner:
         return self.rungs.index(self.step) + 1 if self.step in self.rungs else 0
 
 
-def make_learner(slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rungs: int, dtype: str) -> Learner:
+def make_learner(
+    slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rungs: int, dtype: str, rung_factor: float = 1.0
+) -> Learner:
     """Return a learner at step 0."""
     from transformers import get_scheduler
 
@@ -69,7 +71,7 @@ def make_learner(slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rung
             seed=spec.seed,
         ),
         num_steps=num_steps,
-        rungs=rung_steps(num_steps, num_rungs),
+        rungs=rung_steps(num_steps, num_rungs, rung_factor),
     )
 
 
@@ -79,9 +81,16 @@ def usual_tokens(rows: Sequence[TokenRow], spec: TrainSpec) -> int:
     return max(1, round(batch * sum(len(row.ids) for row in rows) / len(rows)))
 
 
-def rung_steps(num_steps: int, num_rungs: int) -> tuple[int, ...]:
-    """Return evenly spaced steps, the last of them the last step."""
-    return tuple(sorted({max(1, round(num_steps * i / num_rungs)) for i in range(1, num_rungs + 1)}))
+def rung_steps(num_steps: int, num_rungs: int, factor: float = 1.0) -> tuple[int, ...]:
+    """Return the steps of the rungs, the last of them the last step.
+
+    Each lies `factor` times as far as the one before; a factor of 1 spaces them evenly.
+    """
+    if factor == 1:
+        shares = [i / num_rungs for i in range(1, num_rungs + 1)]
+    else:
+        shares = [factor**-i for i in range(num_rungs)]
+    return tuple(sorted({max(1, round(num_steps * share)) for share in shares}))
 
 
 def _adamw(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:

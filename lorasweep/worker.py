@@ -9,7 +9,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -100,7 +100,9 @@ class Worker:
         rows = self.tasks[spec.data_key].train
         slot = self.bank.add(command.number, spec.lora, spec.train.seed, usual_tokens(rows, spec.train))
         try:
-            learner = make_learner(slot, spec.train, rows, spec.eval.rungs, spec.model.dtype)
+            learner = make_learner(
+                slot, spec.train, rows, spec.eval.rungs, spec.model.dtype, rung_factor=spec.eval.rung_factor
+            )
         except BaseException:
             self.bank.remove(slot)
             raise
@@ -194,9 +196,10 @@ class Worker:
     def _stop(self, command: Stop) -> list[Event]:
         if command.number not in self.live:
             return []
-        return [self._end(command.number, TrialState.PRUNED, command.reason)]
+        event = self._end(command.number, TrialState.PRUNED, command.reason)
+        return [replace(event, result=replace(event.result, stopped_by=command.rule))]
 
-    def _end(self, number: int, state: TrialState, reason: str) -> Event:
+    def _end(self, number: int, state: TrialState, reason: str) -> Finished:
         """End a live trial early, with what is known of it."""
         live = self.live[number]
         event = final_event(live, state, reason, self.base, self.meter.peak_bytes())
@@ -242,7 +245,7 @@ class Worker:
             return self._drop(numbers, start, TrialState.FAILED, traceback.format_exc())
 
     def _drop(self, numbers: list[int], start: Start | None, state: TrialState, reason: str) -> list[Event]:
-        known = [self._end(number, state, reason) for number in numbers if number in self.live]
+        known: list[Event] = [self._end(number, state, reason) for number in numbers if number in self.live]
         return known or ([failed(start, state, reason)] if start else [])
 
     def _out_of_memory(self, start: Start | None, error: BaseException) -> list[Event]:

@@ -139,7 +139,10 @@ def test_any_other_alpha_is_refused(alpha: object) -> None:
         {"data": {"validation_share": 1.0}},
         {"eval": {"objective": "bleu"}},
         {"eval": {"metrics": ["accuracy", "blue"]}},
+        {"eval": {"rung_factor": 0.5}},
+        {"eval": {"rung_limit": 0}},
         {"study": {"keep_adapters": 0}},
+        {"study": {"reduction_factor": 1}},
         {"sweep": {"name": "../up"}},
     ],
 )
@@ -169,6 +172,7 @@ def test_a_probe_set_to_null_is_left_out() -> None:
     [
         ({"data": {"format": "alpaca"}, "eval": {"objective": "accuracy"}}, "accuracy needs answer options"),
         ({"data": {"format": "text"}, "eval": {"objective": "rougeL"}}, "no reference answer"),
+        ({"study": {"pruner": "losers"}, "eval": {"rungs": 1}}, "set eval.rungs=5 or study.pruner=none"),
         ({"train": {"optim": "paged_adamw_8bit"}, "model": {"dtype": "fp16"}}, "cannot be loss-scaled"),
     ],
 )

@@ -89,6 +89,34 @@ def test_a_pruner_stops_trials_and_the_leaderboard_says_why(in_tmp: Path) -> Non
     assert pruned and all("successive_halving" in t["reason"] for t in pruned)
 
 
+LOSERS = ("train.learning_rate=1e-2,5e-3,4e-5,3e-5,2e-5,1e-5", "study.sampler=grid", "study.pruner=losers",
+          "eval.rungs=3", "eval.rung_factor=2", "eval.rung_limit=6", "train.max_steps=8")  # fmt: skip
+
+
+def test_losers_go_early_and_the_leaderboard_says_by_which_rule(in_tmp: Path) -> None:
+    assert main([*QUICK, *LOSERS, "tracking=none"]) == 0
+    found = board(in_tmp)
+    pruned = [t for t in found["trials"] if t["state"] == "pruned"]
+    assert pruned and {t["stopped_by"] for t in pruned} == {"rank"}
+    assert all("losers pruner: accuracy " in t["reason"] and "go on" in t["reason"] for t in pruned)
+    assert (
+        f"{len(pruned)} of 6 trials were stopped early ({len(pruned)} by rank), which saved" in found["recommendation"]
+    )
+
+
+def test_losers_of_a_sweep_that_was_killed_are_judged_as_in_one_go(in_tmp: Path) -> None:
+    command = [*QUICK, *LOSERS, "study.slots=1", "tracking=none"]
+    assert main([*command, "output_dir=whole/runs"]) == 0
+    process = launch(in_tmp, *command)
+    wait_for(in_tmp, 3)
+    process.kill()
+    process.communicate()
+    assert main(command) == 0
+    here, there = board(in_tmp), board(in_tmp / "whole")
+    ended = [{t["trial"]: (t["state"], t["stopped_by"]) for t in found["trials"]} for found in (here, there)]
+    assert ended[0] == ended[1] and "PRUNED" in states(in_tmp)
+
+
 def test_a_trial_that_cannot_fit_is_infeasible_and_never_launched(in_tmp: Path) -> None:
     assert main([*QUICK, "lora.r=2,4", "study.sampler=grid", "study.memory_gib=0.001", "tracking=none"]) == 1
     assert {t["state"] for t in board(in_tmp)["trials"]} == {"infeasible"}

@@ -12,7 +12,9 @@ from optuna.trial import TrialState as OptunaState
 from lorasweep.config import Pruner, Sampler, StudySettings
 from lorasweep.errors import ConfigError
 from lorasweep.grammar import parse
-from lorasweep.result import TrialState
+from lorasweep.pruning import Verdict, readings
+from lorasweep.result import Point, TrialState
+from lorasweep.rules import Reading
 from lorasweep.study import Study, make_pruner, make_sampler
 from tests.settings import result
 
@@ -56,6 +58,10 @@ def told(study: Study, value: float) -> int:
     number, _ = study.ask()
     study.tell(number, result(number, objective=value))
     return number
+
+
+def reading(value: float, rung: int = 1, eval_loss: float = 1.0) -> Reading:
+    return Reading(rung=rung, value=value, eval_loss=eval_loss, train_loss=1.0, first_loss=4.0)
 
 
 def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
@@ -173,24 +179,24 @@ def test_a_worse_trial_is_given_up_at_its_rung_though_none_is_complete(study: Op
     opened = study(StudySettings(pruner="median"))
     numbers = [opened.ask()[0] for _ in range(6)]
     for number, value in zip(numbers, (0.8, 0.7, 0.9, 0.85, 0.95, 0.1), strict=True):
-        opened.report(number, 1, value)
-    assert [opened.gives_up(n) for n in numbers] == [True, True, False, False, False, True]
+        opened.report(number, reading(value))
+    assert list(opened.verdicts(dict.fromkeys(numbers, 1))) == [0, 1, 5]
 
 
 def test_the_best_is_not_given_up_where_less_is_better(study: Open) -> None:
     opened = study(StudySettings(pruner="median"), maximize=False)
     numbers = [opened.ask()[0] for _ in range(6)]
     for number, value in zip(numbers, (0.8, 0.8, 0.9, 0.9, 0.9, 0.1), strict=True):
-        opened.report(number, 1, value)
-    assert not opened.gives_up(numbers[-1]) and opened.gives_up(numbers[2])
+        opened.report(number, reading(value))
+    assert list(opened.verdicts(dict.fromkeys(numbers, 1))) == [2, 3, 4]
 
 
 def test_few_peers_are_no_reason_to_stop(study: Open) -> None:
     opened = study(StudySettings(pruner="median"))
     numbers = [opened.ask()[0] for _ in range(3)]
     for number, value in zip(numbers, (0.9, 0.9, 0.1), strict=True):
-        opened.report(number, 1, value)
-    assert not any(opened.gives_up(n) for n in numbers)
+        opened.report(number, reading(value))
+    assert opened.verdicts(dict.fromkeys(numbers, 1)) == {}
 
 
 def test_a_study_that_was_lost_is_filled_from_the_results(study: Open) -> None:
@@ -209,10 +215,58 @@ def test_a_finished_trial_without_its_result_is_queued_again(study: Open) -> Non
     assert again != number and params == opened.study.trials[number].params
 
 
+def raced(study: Study) -> list[int]:
+    """Have six trials report at a rung, the first the worst."""
+    numbers = [study.ask()[0] for _ in range(6)]
+    for number in numbers:
+        study.report(number, reading(0.1 * number, eval_loss=2 - 0.1 * number))
+    return numbers
+
+
+def test_what_losers_are_judged_by_survives_the_process(study: Open) -> None:
+    raced(study(StudySettings(pruner="losers")))
+    again = study(StudySettings(pruner="losers"))
+    again.resume()
+    verdicts = again.verdicts(dict.fromkeys(range(6), 1))
+    assert list(verdicts) == [0, 1, 2]
+    assert verdicts[0] == Verdict(
+        rule="rank", reason="number 6 of 6 by the objective and 6 by validation loss, and the best 3 go on"
+    )
+
+
+def test_a_trial_that_begins_again_may_report_the_same_once_more(study: Open) -> None:
+    opened = study(StudySettings(pruner="losers"))
+    raced(opened)
+    opened.report(3, reading(0.3, eval_loss=1.7))
+    assert list(opened.verdicts({3: 1, 0: 1})) == [0]
+
+
+def test_a_study_that_was_lost_knows_again_what_trials_reported(study: Open) -> None:
+    def point(step: int, value: float) -> Point:
+        metrics = {"eval/accuracy": value, "eval/loss": 1.0, "train/loss": 1.0, "train/first_loss": 4.0}
+        return Point(step=step, metrics=metrics)
+
+    opened = study(StudySettings(pruner="losers"), is_small=True)
+    history = (point(2, 0.3), Point(step=3, metrics={"train/step_loss": 1.0}), point(4, 0.6))
+    opened.restore({
+        0: result(0, objective=0.6, history=history),
+        1: result(1, TrialState.PRUNED, history=history[:1], stopped_by="rank"),
+    })  # fmt: skip
+    assert [t.intermediate_values for t in opened.study.trials] == [{1: 0.3}, {1: 0.3}]
+    assert [readings(t) for t in opened.study.trials] == [(reading(0.3),), (reading(0.3),)]
+
+
+def test_the_rule_that_stopped_a_trial_is_kept(study: Open) -> None:
+    opened = study()
+    number, _ = opened.ask()
+    opened.tell(number, result(number, TrialState.PRUNED, reason="why", stopped_by="rank"))
+    assert opened.study.trials[0].user_attrs["stopped_by"] == "rank"
+
+
 def test_an_objective_that_is_no_number_is_not_reported(study: Open) -> None:
     opened = study()
     number, _ = opened.ask()
-    opened.report(number, 1, float("nan"))
+    opened.report(number, reading(float("nan")))
     assert opened.study.trials[0].intermediate_values == {}
 
 

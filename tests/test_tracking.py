@@ -1,6 +1,7 @@
 """What MLflow is told can be told again, and its page shows a readable table."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,10 @@ def test_an_exported_trial_is_one_run_however_often_it_is_exported(in_tmp: Path)
 
 def test_states_become_run_states_with_their_reason(in_tmp: Path) -> None:
     made = tracker(in_tmp)
-    made.export(result(TrialState.PRUNED, "median pruner"))
+    made.export(replace(result(TrialState.PRUNED, "losers pruner: number 9 of 9"), stopped_by="rank"))
     run = made.client.get_run(made.children[0])
-    assert run.info.status == "KILLED" and run.data.tags["reason"] == "median pruner"
+    assert run.info.status == "KILLED" and run.data.tags["reason"] == "losers pruner: number 9 of 9"
+    assert run.data.tags["stopped_by"] == "rank"
 
 
 def test_the_data_sets_are_the_runs_inputs(in_tmp: Path) -> None:

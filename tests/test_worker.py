@@ -46,6 +46,18 @@ def test_a_trial_reports_at_its_rungs_and_ends_complete(tmp_path: Path) -> None:
     assert [p.step for p in result.history if "eval/accuracy" in p.metrics] == [2, 4]
 
 
+def test_rungs_may_lie_early_and_ask_fewer_examples(tmp_path: Path) -> None:
+    w = worker()
+    whole = trial(steps=8)
+    spec = replace(whole, eval=replace(whole.eval, rungs=4, rung_factor=2.0, rung_limit=4))
+    events = w.advance([start(0, tmp_path, spec)]) + drain(w)
+    rungs = [e for e in events if isinstance(e, Rung)]
+    assert [(e.rung, e.point.step) for e in rungs] == [(1, 1), (2, 2), (3, 4)]
+    assert all((4 * e.value).is_integer() for e in rungs) and {"eval/loss", "train/loss"} <= set(rungs[0].point.metrics)
+    assert len(results(events)[0].scores) == 12
+    assert spec.fingerprint == whole.fingerprint
+
+
 def test_progress_tells_step_loss_and_pace(tmp_path: Path) -> None:
     w = worker()
     event = next(e for e in w.advance([start(0, tmp_path, trial())]) if isinstance(e, Progress))
@@ -79,8 +91,10 @@ def test_a_stopped_trial_is_pruned_with_the_reason_and_frees_its_slot(tmp_path: 
     w = worker(1)
     while not any(isinstance(e, Rung) for e in w.advance([] if w.live else [start(0, tmp_path, trial())])):
         pass
-    (event,) = w.advance([Stop(number=0, reason="below the median")])
+    (event,) = w.advance([Stop(number=0, reason="below the median", rule="rank")])
     assert isinstance(event, Finished) and event.result.state is TrialState.PRUNED
+    assert event.result.stopped_by == "rank"
+    assert (event.result.cost.num_steps, event.result.cost.num_planned_steps) == (2, 4)
     assert event.result.reason == "below the median" and event.result.objective is not None
     assert w.bank is not None and w.bank.num_free == 1
 

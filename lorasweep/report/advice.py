@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lorasweep.report.figures import count, percent, score, setting
 from lorasweep.report.ranking import is_comparable
 from lorasweep.report.settings import labels
+from lorasweep.result import TrialState
 
 if TYPE_CHECKING:
     from lorasweep.report.leaderboard import Row
@@ -30,6 +31,7 @@ def advise(
         f"Use {describe(winner, swept)}: {objective} {_with_interval(winner)} on validation.",
         _certainty(winner, others),
         *_alternatives(winner, [row for row in others if row.is_tied_with_best], swept),
+        *_stopped(rows),
         _seeds(num_repeats),
         _test(objective, test_metrics),
     )
@@ -86,6 +88,18 @@ def _forgets(row: Row, winner: Row) -> str:
 
 def _lost(row: Row) -> float:
     return float("inf") if row.forgetting is None else row.forgetting
+
+
+def _stopped(rows: Sequence[Row]) -> Iterator[str]:
+    """Say how many trials were stopped early, by which rules, and what that saved."""
+    rules = Counter(row.result.stopped_by or "pruner" for row in rows if row.result.state is TrialState.PRUNED)
+    if not rules:
+        return
+    by = ", ".join(f"{number} by {rule}" for rule, number in rules.most_common())
+    planned = sum(row.result.cost.num_planned_steps for row in rows)
+    trained = sum(row.result.cost.num_steps for row in rows)
+    saved = f", which saved {1 - trained / planned:.0%} of the planned steps".replace("%", " %") if planned else ""
+    yield f"{rules.total()} of {len(rows)} trials were stopped early ({by}){saved}."
 
 
 def _seeds(num_repeats: int) -> str:

@@ -10,7 +10,7 @@ from lorasweep.result import TrialState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Trials that ended alike; `whole` is the first one's reason in full, such as a traceback."""
+    """Trials that ended alike; `whole` is a reason in full, such as a traceback, or all of their reasons."""
 
     state: TrialState
     numbers: tuple[int, ...]
@@ -27,11 +27,18 @@ def endings(rows: Sequence[Row]) -> list[Ending]:
     alike: dict[tuple[TrialState, str], list[Row]] = {}
     for row in rows:
         if row.rank is None:
-            alike.setdefault((row.result.state, headline(row.reason)), []).append(row)
-    return [
-        Ending(state=state, numbers=tuple(sorted(r.number for r in found)), headline=text, whole=found[0].reason)
-        for (state, text), found in alike.items()
-    ]
+            alike.setdefault((row.result.state, row.result.stopped_by or headline(row.reason)), []).append(row)
+    return [_ending(state, sorted(found, key=lambda row: row.number)) for (state, _), found in alike.items()]
+
+
+def _ending(state: TrialState, found: Sequence[Row]) -> Ending:
+    first, numbers = found[0].reason, tuple(row.number for row in found)
+    rule = found[0].result.stopped_by
+    if not rule or len(found) == 1:
+        return Ending(state=state, numbers=numbers, headline=headline(first), whole=first)
+    # A pruner has other figures for every trial.
+    every = "\n".join(f"trial {row.number}: {row.reason}" for row in found)
+    return Ending(state=state, numbers=numbers, headline=f"by {rule}, the first: {headline(first)}", whole=every)
 
 
 def headline(reason: str) -> str:

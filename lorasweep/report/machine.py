@@ -16,8 +16,8 @@ from lorasweep.report.leaderboard import Leaderboard, Row
 from lorasweep.report.settings import overrides
 
 COSTS = (
-    "wall_s", "train_s", "its_per_s", "tokens_per_s", "predicted_bytes", "peak_bytes", "shared_by",
-    "trainable_parameters", "trainable_percent", "adapter_bytes",
+    "num_steps", "num_planned_steps", "wall_s", "train_s", "its_per_s", "tokens_per_s", "predicted_bytes",
+    "peak_bytes", "shared_by", "trainable_parameters", "trainable_percent", "adapter_bytes",
 )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def _flat(row: Row, objective: str) -> dict[str, Any]:
     values = {
         **_standing(row), **row.settings, **result.metrics, objective: row.objective, **bounds,
         **{name: cost[name] for name in COSTS}, "same_as": result.same_as, "fingerprint": result.fingerprint,
-        "reason": row.reason,
+        "stopped_by": result.stopped_by, "reason": row.reason,
     }  # fmt: skip
     return {key: "" if value is None else _plain(value) for key, value in values.items()}
 
@@ -77,7 +77,7 @@ def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]
     swept = list(dict.fromkeys(key for row in board.rows for key in row.result.params))
     scores = [board.objective, f"{board.objective}_low", f"{board.objective}_high", "forgetting"]
     known = [*standing, *swept, *scores]
-    end = [*COSTS, "same_as", "fingerprint", "reason"]
+    end = [*COSTS, "same_as", "fingerprint", "stopped_by", "reason"]
     others = sorted({key for line in lines for key in line} - {*known, *end})
     return [*known, *others, *end]
 
@@ -113,6 +113,7 @@ def _trial(row: Row) -> dict[str, Any]:
         "spec": asdict(result.spec),
         "same_as": result.same_as,
         "fingerprint": result.fingerprint,
+        "stopped_by": result.stopped_by,
         "reason": row.reason,
     }
 

@@ -72,3 +72,18 @@ def test_it_gives_the_score_on_the_test_split(trial: Make) -> None:
 def test_it_recommends_nothing_when_nothing_was_completed(trial: Make) -> None:
     lost = [trial(n, state=state) for n, state in enumerate((TrialState.FAILED, TrialState.INFEASIBLE))]
     assert advice(*lost).startswith("No trial can be recommended (1 failed, 1 infeasible)")
+
+
+def test_it_says_how_many_were_stopped_by_which_rule_and_what_that_saved(trial: Make) -> None:
+    def stopped(number: int, rule: str, steps: int) -> TrialResult:
+        cost = Cost(num_steps=steps, num_planned_steps=100)
+        return trial(number, state=TrialState.PRUNED, stopped_by=rule, objective=None, scores=(), cost=cost)
+
+    whole = trial(0, scores=YES, cost=Cost(num_steps=100, num_planned_steps=100))
+    text = advice(whole, stopped(1, "rank", 25), stopped(2, "divergence", 10), stopped(3, "rank", 25))
+    saved = "3 of 4 trials were stopped early (2 by rank, 1 by divergence), which saved 60 % of the planned steps."
+    assert saved in text
+
+
+def test_it_says_nothing_of_stopping_where_none_was_stopped(trial: Make) -> None:
+    assert "stopped early" not in advice(trial(0, scores=YES))

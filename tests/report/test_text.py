@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import to_text
-from lorasweep.result import TrialResult
+from lorasweep.result import TrialResult, TrialState
 
 Make = Callable[..., TrialResult]
 
@@ -75,3 +75,12 @@ def test_a_setting_without_effect_is_a_dash(trial: Make) -> None:
     board = build_leaderboard(results, name="s", question="q", objective="accuracy")
     row = next(line for line in printed(board, 100).splitlines() if " constant " in line)
     assert row.split("constant")[1].split()[0] == "—"
+
+
+def test_trials_that_one_rule_stopped_share_a_line(trial: Make) -> None:
+    def stopped(number: int) -> TrialResult:
+        reason = f"losers pruner: accuracy 0.{number} at rung 1"
+        return trial(number, state=TrialState.PRUNED, stopped_by="rank", reason=reason, objective=None, scores=())
+
+    board = build_leaderboard([trial(0), stopped(1), stopped(2)], name="s", question="q", objective="accuracy")
+    assert "Pruned: trials 1, 2: by rank, the first: losers pruner: accuracy 0.1 at rung 1" in printed(board, 160)

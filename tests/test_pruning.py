@@ -1,0 +1,61 @@
+"""Trials of a real study are judged at their rung, together or one after another."""
+
+import optuna
+import pytest
+
+from lorasweep.pruning import LoserPruner, readings, report, verdicts
+from lorasweep.rules import Reading
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(direction="maximize", pruner=LoserPruner(2))
+
+
+def reading(value: float, rung: int = 1, train_loss: float = 1.0) -> Reading:
+    return Reading(rung=rung, value=value, eval_loss=1 - value, train_loss=train_loss, first_loss=4.0)
+
+
+def test_trials_that_reach_a_rung_together_are_judged_alike(study: optuna.Study) -> None:
+    trials = [study.ask() for _ in range(8)]
+    for trial in trials:
+        report(study, trial, reading(trial.number / 10))
+    assert {n: v.rule for n, v in verdicts(study, dict.fromkeys(range(8), 1)).items()} == dict.fromkeys(
+        range(4), "rank"
+    )
+    assert [t.should_prune() for t in trials] == [True] * 4 + [False] * 4
+
+
+def test_trials_that_come_one_after_another_are_judged_by_those_before(study: optuna.Study) -> None:
+    gone = []
+    for value in (0.1, 0.5, 0.6, 0.7, 0.2, 0.8, 0.3):
+        trial = study.ask()
+        report(study, trial, reading(value))
+        is_gone = trial.number in verdicts(study, {trial.number: 1})
+        gone.append(is_gone)
+        study.tell(trial, None if is_gone else value, state=optuna.trial.TrialState.PRUNED if is_gone else None)
+    # The first four had too few peers.
+    assert gone == [False, False, False, False, True, False, True]
+
+
+def test_the_first_rule_that_has_a_reason_speaks(study: optuna.Study) -> None:
+    trials = [study.ask() for _ in range(5)]
+    for trial in trials:
+        report(study, trial, reading(trial.number / 10, train_loss=9.0 if trial.number == 0 else 1.0))
+    found = verdicts(study, dict.fromkeys(range(5), 1))
+    assert (found[0].rule, found[1].rule) == ("divergence", "rank")
+
+
+def test_readings_ahead_of_a_trial_that_began_again_do_not_count(study: optuna.Study) -> None:
+    trial, other = study.ask(), study.ask()
+    report(study, other, reading(0.9))
+    report(study, trial, reading(0.5))
+    report(study, trial, reading(0.1, rung=2, train_loss=9.0))
+    assert verdicts(study, {trial.number: 1}) == {}
+    assert [r.rung for r in readings(study.trials[0])] == [1, 2]
+
+
+def test_a_trial_without_reading_is_not_judged(study: optuna.Study) -> None:
+    trial = study.ask()
+    assert verdicts(study, {trial.number: 1}) == {} and not trial.should_prune()

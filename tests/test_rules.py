@@ -1,0 +1,117 @@
+"""Each rule tells a loser by its readings, says why in words, and leaves the others alone."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from lorasweep.rules import RULES, Race, Reading, divergence, overfitting, rank, read
+
+
+def curve(values: Sequence[float], eval_losses: Sequence[float], train_losses: Sequence[float]) -> tuple[Reading, ...]:
+    """Return readings that began at a loss of 4."""
+    rows = zip(values, eval_losses, train_losses, strict=True)
+    return tuple(
+        Reading(rung=rung, value=value, eval_loss=eval_loss, train_loss=train_loss, first_loss=4.0)
+        for rung, (value, eval_loss, train_loss) in enumerate(rows, 1)
+    )
+
+
+def race(mine: Sequence[Reading], others: Sequence[Reading] = (), *, factor: int = 2, maximize: bool = True) -> Race:
+    return Race(mine=tuple(mine), peers=(mine[-1], *others), maximize=maximize, reduction_factor=factor)
+
+
+BETTER = curve([0.9], [0.5], [0.5])
+SOUND = curve([0.2, 0.4, 0.5], [2.0, 1.5, 1.2], [2.5, 1.8, 1.0])
+
+
+def test_a_training_loss_above_where_it_began_is_divergence() -> None:
+    assert divergence(race(curve([0.1], [6.0], [6.0]))) == "training loss 6, after 4 at its best; it began at 4"
+
+
+def test_a_training_loss_that_gave_its_gains_back_is_divergence() -> None:
+    assert "after 1 at its best" in divergence(race(curve([0.3, 0.1], [1.2, 3.0], [1.0, 3.1])))
+
+
+@pytest.mark.parametrize("train_losses", [(4.2,), (3.9, 4.0), (0.02, 0.05), (1.0, 2.3), (2.0, 1.5)])
+def test_noise_is_no_divergence(train_losses: tuple[float, ...]) -> None:
+    same = [1.0] * len(train_losses)
+    assert divergence(race(curve(same, same, train_losses), BETTER)) == ""
+
+
+def test_the_best_of_many_that_diverge_goes_on() -> None:
+    diverged = curve([0.2], [6.0], [6.0])
+    assert divergence(race(diverged, curve([0.1], [7.0], [7.0]))) == ""
+    assert divergence(race(diverged, BETTER)) != ""
+
+
+def test_a_lucky_objective_does_not_hide_divergence() -> None:
+    assert divergence(race(curve([0.9], [6.0], [6.0]), curve([0.1], [3.0], [3.0]))) != ""
+
+
+def test_a_validation_loss_that_rises_as_training_loss_falls_is_overfitting() -> None:
+    mine = curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 0.5, 0.2])
+    assert overfitting(race(mine, BETTER)) == (
+        "validation loss rose from 1 at rung 2 to 1.3, while training loss fell from 1 to 0.2"
+    )
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        SOUND,
+        curve([0.3, 0.5, 0.5], [1.5, 1.0, 1.3], [2.0, 1.0, 0.5]),  # once is no trend
+        curve([0.3, 0.5, 0.55, 0.6], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 0.5, 0.2]),  # the objective improves
+        curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.01, 1.02], [2.0, 1.0, 0.5, 0.2]),  # noise
+        curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.4, 1.2], [2.0, 1.0, 0.5, 0.2]),  # it falls again
+        curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 1.1, 1.2]),  # training suffers as well
+    ],
+)
+def test_other_curves_are_no_overfitting(mine: tuple[Reading, ...]) -> None:
+    assert overfitting(race(mine, BETTER)) == ""
+
+
+def test_the_best_trial_may_overfit() -> None:
+    mine = curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 0.5, 0.2])
+    assert overfitting(race(mine, curve([0.4], [1.0], [1.0]))) == ""
+
+
+def test_the_worse_half_goes() -> None:
+    field = [curve([0.1 * i], [2 - 0.1 * i], [1.0])[0] for i in range(6)]
+    gone = [i for i, mine in enumerate(field) if rank(race([mine], [p for p in field if p is not mine]))]
+    assert gone == [0, 1, 2]
+    third = [i for i, m in enumerate(field) if rank(race([m], [p for p in field if p is not m], factor=3))]
+    assert third == [0, 1, 2, 3]
+
+
+def test_less_is_better_where_the_objective_is_minimized() -> None:
+    field = [curve([0.1 * i], [0.1 * i], [1.0])[0] for i in range(6)]
+    others = field[1:]
+    assert rank(race(field[:1], others, maximize=False)) == ""
+    assert rank(race(field[5:], field[:5], maximize=False)) != ""
+
+
+def test_a_good_validation_loss_saves_a_trial_whose_objective_lags() -> None:
+    field = [curve([0.5 + 0.1 * i], [2.0], [1.0])[0] for i in range(5)]
+    assert rank(race(curve([0.0], [2.1], [1.0]), field)) != ""
+    assert rank(race(curve([0.0], [1.0], [1.0]), field)) == ""
+
+
+def test_equal_objectives_are_told_apart_by_validation_loss() -> None:
+    field = [curve([0.0], [loss], [1.0])[0] for loss in (1.0, 1.1, 1.2, 1.3)]
+    assert rank(race(curve([0.0], [1.4], [1.0]), field)) != ""
+    assert rank(race(curve([0.0], [0.9], [1.0]), field)) == ""
+
+
+def test_a_place_among_few_says_little() -> None:
+    field = [curve([0.9], [0.5], [0.5])[0]] * 3
+    assert rank(race(curve([0.0], [5.0], [1.0]), field)) == ""
+    assert rank(race(curve([0.0], [5.0], [1.0]), [*field, field[0]])) != ""
+
+
+def test_no_rule_minds_a_sound_trial_that_is_alone() -> None:
+    assert [rule(race(SOUND)) for rule in RULES.values()] == ["", "", ""]
+
+
+def test_a_validation_loss_that_is_no_number_counts_as_the_worst() -> None:
+    metrics = {"eval/loss": float("nan"), "train/loss": 1.0, "train/first_loss": 4.0}
+    assert read(2, 0.5, metrics).eval_loss == float("inf")
