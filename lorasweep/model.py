@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorasweep import targets, varlen
+from lorasweep import norms, targets, varlen
 from lorasweep.data.batches import PackedBatch
 from lorasweep.errors import ModelError
 from lorasweep.provenance import folder_fingerprint
@@ -242,6 +242,8 @@ def load_base(spec: ModelSpec, device: str) -> Base:
     _keep_trainable_path(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    if device == "cpu":
+        norms.exchange(model)
     base = Base(model, load_tokenizer(spec), info, spec, torch.device(device), is_flat=varlen.install(model))
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head.register_forward_pre_hook(base.gather_hidden)

@@ -15,7 +15,7 @@ LAYERS = (
     ("config", "limits", "grammar", "space", "provenance", "files", "targets"),
     ("catalogue",),
     ("data",),
-    ("memory", "varlen", "model", "nats", "slot", "groups", "adapted", "pace"),
+    ("memory", "varlen", "norms", "model", "nats", "slot", "groups", "adapted", "pace"),
     ("bank", "train", "adapters", "live", "meter"),
     ("score", "probes", "outcome"),
     ("worker",),
