@@ -26,6 +26,7 @@ from lorasweep.bank import Bank
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.model import DEMO, DTYPES, Base, load_base, resolve_targets
+from lorasweep.pace import Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.train import Learner, make_learner, train_step, usual_tokens
 
@@ -112,6 +113,7 @@ class Sides:
         stock = ModelSpec(id=model_id, dtype=stock_dtype, precision=case.precision)
         self.alone = [self._stock(load_base(stock, "cpu").model, i) for i in range(case.slots)]
         self.looped: list[StockTrial] = []
+        self.threads = 0
         shared: Any = load_base(stock, "cpu").model
         for i in range(case.slots):
             self.looped.append(self._stock(shared, i))
@@ -135,6 +137,15 @@ class Sides:
 
     def packed_step(self) -> None:
         train_step(self.bank, self.learners)
+
+    def settled_step(self) -> None:
+        """Take a step, once it is known how passes are best cut on as many threads as there are now."""
+        usual = sum(x.slot.num_tokens for x in self.learners)
+        if self.threads != torch.get_num_threads():
+            self.threads, self.bank.pace = torch.get_num_threads(), Pace()
+            while not self.bank.pace.is_settled(usual):
+                self.packed_step()
+        self.packed_step()
 
     def alone_step(self) -> None:
         for trial in self.alone:
@@ -169,11 +180,11 @@ def on_threads(count: int, act: Callable[[], None]) -> None:
         torch.set_num_threads(usual)
 
 
-def best_threads(trial: StockTrial) -> int:
-    """Return the number of threads that suits stock PEFT best: small operations can be faster on one."""
+def best_threads(act: Callable[[], None]) -> int:
+    """Return the number of threads that suits a step best: small operations can be faster on one."""
     times = {}
     for count in sorted({1, torch.get_num_threads()}):
-        times[count] = min(seconds(partial(on_threads, count, trial.step)) for _ in range(3))
+        times[count] = min(seconds(partial(on_threads, count, act)) for _ in range(3))
     return min(times, key=lambda count: times[count])
 
 
@@ -187,16 +198,14 @@ def run_case(case: Case, model_id: str) -> dict[str, Any]:
     # Stock PEFT always runs in fp32, the field's default on a CPU; on a quantised base it computes as the case does.
     sides = Sides(case, model_id, case.dtype if case.precision != "none" else "fp32")
     times: dict[str, list[float]] = {"packed": [], "alone": [], "looped": []}
-    threads = best_threads(sides.alone[0])
-    acts: dict[str, Callable[[], None]] = {
-        "packed": sides.packed_step,
-        "alone": lambda: on_threads(threads, sides.alone_step),
-        "looped": lambda: on_threads(threads, sides.looped_step),
+    threads = {"packed": best_threads(sides.settled_step), "alone": best_threads(sides.alone[0].step)}
+    acts = {
+        "packed": partial(on_threads, threads["packed"], sides.settled_step),
+        "alone": partial(on_threads, threads["alone"], sides.alone_step),
+        "looped": partial(on_threads, threads["alone"], sides.looped_step),
     }
-    for act in acts.values():
+    for act in (acts["packed"], acts["alone"], acts["looped"]):
         act()
-    while not sides.bank.pace.is_settled(sum(x.slot.num_tokens for x in sides.learners)):
-        sides.packed_step()  # it is still trying out how to cut passes
     tokens_before = sum(x.num_tokens for x in sides.learners)
     rounds = max(FEWEST_ROUNDS, min(ROUNDS, int(PATIENCE_S / sum(seconds(act) for act in acts.values()))))
     for _ in range(rounds):
@@ -215,7 +224,7 @@ def run_case(case: Case, model_id: str) -> dict[str, Any]:
         **{f"{name}_s": median(values) for name, values in times.items()},
         "stock_over_packed": median(a / p for a, p in zip(times["alone"], times["packed"], strict=True)),
         "looped_over_packed": median(a / p for a, p in zip(times["looped"], times["packed"], strict=True)),
-        "stock_threads": threads,
+        "threads": threads,
         "rounds": rounds,
         "tokens": num_tokens,
         "share_of_gemm_rate": floor_s(sides.base, int(num_tokens), rate) / median(times["packed"]),
