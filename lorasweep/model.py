@@ -36,6 +36,9 @@ class BaseInfo:
     hidden_size: int
     intermediate_size: int
     num_heads: int
+    num_kv_heads: int
+    head_size: int
+    activation: str
     vocab_size: int
     max_positions: int
     has_tied_embeddings: bool
@@ -44,6 +47,11 @@ class BaseInfo:
     def num_linear_parameters(self) -> int:
         """Weights that a quantised base stores in fewer bits."""
         return sum(i * o for i, o in self.linears.values())
+
+    @property
+    def is_gated(self) -> bool:
+        """Tell whether its MLPs multiply by a gate."""
+        return any(targets.part_of(path) in ("gate", "gate_up") for path in self.linears)
 
     def adapted(self, target_modules: tuple[str, ...]) -> dict[str, tuple[int, int]]:
         """Return the linears that these targets name."""
@@ -90,6 +98,9 @@ def describe(model_id: str, revision: str | None = None, trust_remote_code: bool
         hidden_size=text.hidden_size,
         intermediate_size=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         num_heads=text.num_attention_heads,
+        num_kv_heads=getattr(text, "num_key_value_heads", None) or text.num_attention_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        activation=str(getattr(text, "hidden_act", None) or getattr(text, "activation_function", None) or ""),
         vocab_size=text.vocab_size,
         max_positions=getattr(text, "max_position_embeddings", 0) or 0,
         has_tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
