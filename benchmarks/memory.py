@@ -12,12 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.memory_cases import SHAPES, Case, cases
+from benchmarks.memory_cases import Case, cases, save
 
 # One arena, and every tensor in a mapping of its own: what is freed is given back, so that a figure can be repeated.
 QUIET = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
@@ -35,7 +35,6 @@ class Point:
     weights: int
     predicted: int
     measured: int
-    parts: list[int]
 
     @property
     def error(self) -> float:
@@ -55,9 +54,8 @@ def measure(case: Case, folder: Path) -> Point:
 def save_bases(folder: Path, chosen: list[Case]) -> None:
     """Make the random bases that these cases need, in bf16."""
     names = sorted({case.base for case in chosen} - {"demo"})
-    code = f"from pathlib import Path; from benchmarks.memory_cases import save; [save(Path({str(folder)!r}), n) for n in {names!r}]"
-    if names:
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    for name in names:
+        save(folder, name)
 
 
 def table(points: list[Point]) -> str:

@@ -1,6 +1,6 @@
 """The grid of memory.py, and the random bases that it needs."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,8 +44,13 @@ def cases() -> list[Case]:
     grid += [replace(small, slots=k, batch=2) for k in (16,)]
     grid += [replace(small, slots=16, rank=r, targets="all-linear", batch=1) for r in (8, 64)]
     grid += [replace(small, slots=8, batch=2, dtype="bf16")]
-    grid += [replace(small, batch=8, length=256, checkpointing=c, dtype="bf16", targets="attention") for c in (False, True)]
-    grid += [replace(small, batch=8, length=256, dropout=0.1), replace(small, slots=8, rank=64, optim="paged_adamw_8bit")]
+    grid += [
+        replace(small, batch=8, length=256, checkpointing=c, dtype="bf16", targets="attention") for c in (False, True)
+    ]
+    grid += [
+        replace(small, batch=8, length=256, dropout=0.1),
+        replace(small, slots=8, rank=64, optim="paged_adamw_8bit"),
+    ]
     grid += [replace(small, batch=8, length=256, dtype="bf16", precision=p) for p in ("nf4", "int8")]
     for base in ("llama-60m", "llama-100m"):
         grid += [Case(name="", base=base, batch=8, length=256)]

@@ -65,8 +65,7 @@ def score(base: Base, spec: TrialSpec, case: Case, rows: list[TokenRow]) -> None
     """Score all slots together."""
     bank = Bank(base, case.slots)
     slots = tuple(bank.add(i, spec.lora, i) for i in range(case.slots))
-    metrics = ["loss"] if case.mode == "score" else ["exact_match"]
-    score_suite(Asked(base, bank, slots, spec.eval.batch_rows), rows, metrics, spec.eval)
+    score_suite(Asked(base, bank, slots, spec.eval.batch_rows), rows, spec.eval.all_metrics, spec.eval)
 
 
 def main() -> None:
@@ -87,9 +86,8 @@ def main() -> None:
     need = footprint(base.info, [(spec, lengths)] * case.slots, kind=kind, is_evaluated=case.mode != "train")
     if case.mode != "train":
         need = replace(need, activations=0)
-    predicted = need.total if kind == "cpu" else need.tensors
-    values = {"weights": need.weights, "predicted": predicted, "measured": meter.peak_bytes()}
-    print(json.dumps({"case": case.name, "device": kind, **values, "parts": [need.adapters, need.activations, need.evaluation]}))
+    values = {"weights": need.weights, "predicted": need.measurable(kind), "measured": meter.peak_bytes()}
+    print(json.dumps({"case": case.name, "device": kind, **values}))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import replace
 
+from lorasweep.forecast import Forecast
 from lorasweep.memory import GIB
 from lorasweep.plan import Plan
 from lorasweep.record import Record
@@ -21,6 +21,7 @@ from lorasweep.result import (
     Event,
     Evicted,
     Finished,
+    Measured,
     Note,
     Progress,
     Rung,
@@ -38,7 +39,12 @@ from lorasweep.spec import TrialSpec
 
 log = logging.getLogger(__name__)
 
+POLL_S = 1.0  # how often a full device is looked at again
 LAST_SLICE_S = 60.0  # how long a stopped worker may take to come to the end of what it is doing
+
+TIGHT = 0.5  # share of a device's room that untried predictions may fill at once
+
+Waiting = tuple[int, Params, TrialSpec]
 
 
 class Driver:
@@ -53,6 +59,7 @@ class Driver:
     ) -> None:
         self.plan, self.record, self.display, self.seats = plan, record, display, seats
         self.study, self.ledger = record.study, record.ledger
+        self.forecast = Forecast(plan)
         self.params: dict[int, Params] = {}
         self.waiting: deque[tuple[int, Params, TrialSpec]] = deque()
         self.twins: list[tuple[int, Params, TrialSpec]] = []
@@ -99,32 +106,82 @@ class Driver:
 
     def _fill(self) -> bool:
         """Give every free slot a trial; return whether any worker has something to do."""
-        for seat in (s for s in self.seats if s.answer is None):
-            while seat.num_free and (found := self._next(seat)):
+        for seat in [s for s in self.seats if s.answer is None]:
+            while seat.num_free and not self._awaits_probe(seat) and (found := self._next(seat)):
+                if not seat.live and self._is_full(seat, found):
+                    break
                 self._start(seat, *found)
             if seat.live or seat.orders:
                 seat.answer = seat.executor.submit(self._orders(seat))
-        return any(seat.answer for seat in self.seats)
+        return any(seat.answer or seat.full_since_s is not None for seat in self.seats)
 
     def _orders(self, seat: Seat) -> list[Command]:
-        """Hand over what is to be done; trials that start know what all live trials together will need."""
+        """Hand over what is to be done, and note what all live trials together should need."""
         orders, seat.orders = seat.orders, []
-        if not any(isinstance(order, Start) for order in orders):
-            return orders
-        need = self.plan.footprint([start.spec for start in seat.live.values()]).total
-        return [replace(order, predicted_bytes=need) if isinstance(order, Start) else order for order in orders]
+        if starts := sum(isinstance(order, Start) for order in orders):
+            self.forecast.expect(seat, starts)
+        return orders
 
-    def _next(self, seat: Seat) -> tuple[int, Params, TrialSpec] | None:
-        """Return a trial for this seat's base; another base only when nothing lives on this one."""
+    def _next(self, seat: Seat) -> Waiting | None:
+        """Return a trial for the base that this seat has; for another where nothing lives here and no such comes."""
         while time.monotonic() < self.deadline:
-            for item in list(self.waiting):
-                if not seat.live or item[2].base_key == seat.base:
-                    self.waiting.remove(item)
-                    return item
-            if len(self.waiting) >= max(seat.num_slots, 2) or not self._may_ask():
-                return None
+            found = next((item for item in self.waiting if item[2].base_key == seat.base), None)
+            if found is None and (len(self.waiting) >= max(seat.num_slots, 2) or not self._may_ask()):
+                found = None if seat.live else self._of_another_base(seat)
+                if found is None:
+                    return None
+            if found is not None:
+                if seat.live and not self._fits_beside(seat, found[2]):
+                    return None
+                self.waiting.remove(found)
+                return found
             self._place(*self.study.ask())
         return None
+
+    def _of_another_base(self, seat: Seat) -> Waiting | None:
+        """Return a trial that this seat should change its base for: of one that nobody has, or nobody has room for."""
+        others = [s for s in self.seats if s is not seat and s.base]
+        roomy = {s.base for s in others if s.num_free}
+        free = [item for item in self.waiting if item[2].base_key not in {s.base for s in others}]
+        left = free or [item for item in self.waiting if item[2].base_key not in roomy]
+        return left[0] if left else None
+
+    def _awaits_probe(self, seat: Seat) -> bool:
+        """Tell whether memory is tight and this base was never measured: then one trial goes ahead of the others."""
+        if not seat.live or self.plan.config.study.slots:
+            return False
+        spec = next(iter(seat.live.values())).spec
+        if self.plan.corrections.is_known(self.plan.info(spec.model).fingerprint, spec.model, seat.kind):
+            return False
+        room = seat.room()
+        need = self.plan.footprint([spec] * seat.num_slots, seat.kind).total
+        return room is not None and need > TIGHT * room
+
+    def _fits_beside(self, seat: Seat, spec: TrialSpec) -> bool:
+        """Tell whether a device has room for one more trial, by what is free and by what was measured until now."""
+        room = None if self.plan.config.study.slots else seat.room()
+        specs = [start.spec for start in seat.live.values()]
+        return room is None or self.plan.footprint([*specs, spec], seat.kind).total <= room
+
+    def _is_full(self, seat: Seat, item: Waiting) -> bool:
+        """Tell whether others leave a device no room for this trial, which then waits; give up a seat in the end."""
+        number, _, spec = item
+        room, need = seat.room(), self.plan.footprint([spec], seat.kind).total
+        if room is None or need <= room or seat.kind == "cpu":
+            seat.full_since_s = None
+            return False
+        self.waiting.appendleft(item)
+        now, wait_min = time.monotonic(), self.plan.config.study.device_wait_min
+        says = f"GPU {seat.device} has room for {room / GIB:.1f} GiB, trial {number} needs {need / GIB:.1f}"
+        if seat.full_since_s is None:
+            seat.full_since_s = now
+            self.display.say(f"{says}; waiting up to {wait_min:g} min (study.device_wait_min) for others to leave it")
+        elif now - seat.full_since_s > 60 * wait_min:
+            seat.full_since_s = None
+            self.seats.remove(seat)
+            seat.executor.close()
+            self.display.say(f"{says} still; going on without this GPU (study.device_wait_min={wait_min:g})")
+        return True
 
     def _may_ask(self) -> bool:
         """Tell whether the study wants another trial."""
@@ -154,11 +211,13 @@ class Driver:
 
     def _too_large(self, spec: TrialSpec) -> str:
         budget = self.plan.config.study.memory_gib
-        most = budget or max(device.free_bytes for device in self.plan.devices) / GIB
+        device = max(self.plan.devices, key=lambda device: device.most_bytes)
+        most = min(device.most_bytes / GIB, budget or float("inf"))
         need = self.plan.footprint([spec]).total / GIB
         if need <= most:
             return ""
-        limit = f"study.memory_gib={budget:g}" if budget else f"the roomiest device has {most:.2f} GiB free"
+        has = "has" if device.is_gpu else "has free"
+        limit = f"study.memory_gib={budget:g}" if most == budget else f"the roomiest device {has} {most:.2f} GiB"
         return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
 
     def _start(self, seat: Seat, number: int, params: Params, spec: TrialSpec) -> None:
@@ -172,6 +231,8 @@ class Driver:
 
     def _listen(self) -> None:
         """Wait for a worker and act on what it says."""
+        if not any(seat.answer for seat in self.seats):
+            time.sleep(POLL_S)  # every device is full of other people's work
         answers = {seat.answer: seat for seat in self.seats if seat.answer is not None}
         done, _ = wait(answers, timeout=1.0, return_when=FIRST_COMPLETED)
         for future in done:
@@ -219,8 +280,11 @@ class Driver:
             self.record.tracked(lambda: self.record.tracker.rung(event))
             self.study.report(event.number, read(event.rung, event.value, event.point.metrics))
         elif isinstance(event, Finished):
+            result = self.forecast.settle(seat, event.result)
             seat.live.pop(event.number, None)
-            self._finish(event.result)
+            self._finish(result)
+        elif isinstance(event, Measured):
+            self.forecast.probed(seat, event)
         elif isinstance(event, Evicted):
             self._evict(seat, event)
         elif isinstance(event, Scored):

@@ -29,7 +29,7 @@ def _scoring(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> in
     at_once = labels if lengths.has_options else min(labels, LOGIT_ROWS)
     logits = labels * width + at_once * (4 if width == 4 else 8)
     mask = 4 * rows * lengths.scored**2 if lengths.has_options else 0
-    return int(rows * lengths.scored * _layer(shape, width) + mask + logits * shape.vocab_size)
+    return int(max(rows * lengths.scored * _layer(shape, width), logits * shape.vocab_size) + mask)
 
 
 def _writing(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:

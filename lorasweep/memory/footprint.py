@@ -41,6 +41,10 @@ class Footprint:
     def total(self) -> int:
         return self.tensors + self.overhead + self.slack
 
+    def measurable(self, kind: str) -> int:
+        """Return what a meter sees: of a CPU the process, of a GPU the tensors that PyTorch counts."""
+        return self.total if kind == "cpu" else self.tensors
+
     def corrected(self, factor: float) -> "Footprint":
         """Return the same with everything but the weights, which are known, times a measured factor."""
         names = ("adapters", "activations", "evaluation", "overhead", "slack")

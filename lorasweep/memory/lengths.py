@@ -1,7 +1,7 @@
 """How long rows are: what activations, logits and caches grow with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import fmean, pstdev
 
@@ -27,6 +27,14 @@ class Lengths:
         """Return the tokens of the longest micro-batch that is likely among many, without padding."""
         likely = rows * self.mean + DEVIATIONS * self.deviation * sqrt(rows)
         return min(rows * self.longest, int(likely) + 1)
+
+    def with_scored(self, rows: Sequence[TokenRow]) -> "Lengths":
+        """Return the same with these rows evaluated as well, where their evaluation is larger."""
+        other = lengths_of(rows, rows)
+        if other.scored * other.scored_labels <= self.scored * self.scored_labels:
+            return replace(self, prompt=max(self.prompt, other.prompt))
+        names = ("scored", "scored_labels", "has_options")
+        return replace(self, prompt=max(self.prompt, other.prompt), **{n: getattr(other, n) for n in names})
 
 
 def lengths_of(train: Sequence[TokenRow], judged: Sequence[TokenRow]) -> Lengths:
