@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from lorasweep.forecast import Forecast
 from lorasweep.memory import GIB
+from lorasweep.placement import Placement, Waiting
 from lorasweep.plan import Plan
 from lorasweep.record import Record
 from lorasweep.result import (
@@ -42,10 +43,6 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0  # how often a full device is looked at again
 LAST_SLICE_S = 60.0  # how long a stopped worker may take to come to the end of what it is doing
 
-TIGHT = 0.5  # share of a device's room that untried predictions may fill at once
-
-Waiting = tuple[int, Params, TrialSpec]
-
 
 class Driver:
     """Runs a plan to its end, or until it is asked to stop."""
@@ -59,7 +56,7 @@ class Driver:
     ) -> None:
         self.plan, self.record, self.display, self.seats = plan, record, display, seats
         self.study, self.ledger = record.study, record.ledger
-        self.forecast = Forecast(plan)
+        self.forecast, self.placement = Forecast(plan), Placement(plan, display)
         self.params: dict[int, Params] = {}
         self.waiting: deque[tuple[int, Params, TrialSpec]] = deque()
         self.twins: list[tuple[int, Params, TrialSpec]] = []
@@ -105,15 +102,22 @@ class Driver:
             self._place(number, params)
 
     def _fill(self) -> bool:
-        """Give every free slot a trial; return whether any worker has something to do."""
+        """Give every free slot a trial; return whether any worker has something to do, or waits for its device."""
         for seat in [s for s in self.seats if s.answer is None]:
-            while seat.num_free and not self._awaits_probe(seat) and (found := self._next(seat)):
-                if not seat.live and self._is_full(seat, found):
+            while seat.num_free and not self.placement.awaits_probe(seat) and (found := self._next(seat)):
+                if self.placement.is_full(seat, found[0], found[2]):
+                    self.waiting.appendleft(found)
+                    self._give_up_where_full(seat)
                     break
                 self._start(seat, *found)
             if seat.live or seat.orders:
                 seat.answer = seat.executor.submit(self._orders(seat))
         return any(seat.answer or seat.full_since_s is not None for seat in self.seats)
+
+    def _give_up_where_full(self, seat: Seat) -> None:
+        if self.placement.has_waited_enough(seat):
+            self.seats.remove(seat)
+            seat.executor.close()
 
     def _orders(self, seat: Seat) -> list[Command]:
         """Hand over what is to be done, and note what all live trials together should need."""
@@ -125,63 +129,16 @@ class Driver:
     def _next(self, seat: Seat) -> Waiting | None:
         """Return a trial for the base that this seat has; for another where nothing lives here and no such comes."""
         while time.monotonic() < self.deadline:
-            found = next((item for item in self.waiting if item[2].base_key == seat.base), None)
-            if found is None and (len(self.waiting) >= max(seat.num_slots, 2) or not self._may_ask()):
-                found = None if seat.live else self._of_another_base(seat)
-                if found is None:
-                    return None
-            if found is not None:
-                if seat.live and not self._fits_beside(seat, found[2]):
-                    return None
-                self.waiting.remove(found)
-                return found
-            self._place(*self.study.ask())
+            found = self.placement.of_this_base(seat, self.waiting)
+            if found is None and len(self.waiting) < max(seat.num_slots, 2) and self._may_ask():
+                self._place(*self.study.ask())
+                continue
+            found = found or self.placement.of_another_base(seat, self.seats, self.waiting)
+            if found is None or not self.placement.fits_beside(seat, found[2]):
+                return None
+            self.waiting.remove(found)
+            return found
         return None
-
-    def _of_another_base(self, seat: Seat) -> Waiting | None:
-        """Return a trial that this seat should change its base for: of one that nobody has, or nobody has room for."""
-        others = [s for s in self.seats if s is not seat and s.base]
-        roomy = {s.base for s in others if s.num_free}
-        free = [item for item in self.waiting if item[2].base_key not in {s.base for s in others}]
-        left = free or [item for item in self.waiting if item[2].base_key not in roomy]
-        return left[0] if left else None
-
-    def _awaits_probe(self, seat: Seat) -> bool:
-        """Tell whether memory is tight and this base was never measured: then one trial goes ahead of the others."""
-        if not seat.live or self.plan.config.study.slots:
-            return False
-        spec = next(iter(seat.live.values())).spec
-        if self.plan.corrections.is_known(self.plan.info(spec.model).fingerprint, spec.model, seat.kind):
-            return False
-        room = seat.room()
-        need = self.plan.footprint([spec] * seat.num_slots, seat.kind).total
-        return room is not None and need > TIGHT * room
-
-    def _fits_beside(self, seat: Seat, spec: TrialSpec) -> bool:
-        """Tell whether a device has room for one more trial, by what is free and by what was measured until now."""
-        room = None if self.plan.config.study.slots else seat.room()
-        specs = [start.spec for start in seat.live.values()]
-        return room is None or self.plan.footprint([*specs, spec], seat.kind).total <= room
-
-    def _is_full(self, seat: Seat, item: Waiting) -> bool:
-        """Tell whether others leave a device no room for this trial, which then waits; give up a seat in the end."""
-        number, _, spec = item
-        room, need = seat.room(), self.plan.footprint([spec], seat.kind).total
-        if room is None or need <= room or seat.kind == "cpu":
-            seat.full_since_s = None
-            return False
-        self.waiting.appendleft(item)
-        now, wait_min = time.monotonic(), self.plan.config.study.device_wait_min
-        says = f"GPU {seat.device} has room for {room / GIB:.1f} GiB, trial {number} needs {need / GIB:.1f}"
-        if seat.full_since_s is None:
-            seat.full_since_s = now
-            self.display.say(f"{says}; waiting up to {wait_min:g} min (study.device_wait_min) for others to leave it")
-        elif now - seat.full_since_s > 60 * wait_min:
-            seat.full_since_s = None
-            self.seats.remove(seat)
-            seat.executor.close()
-            self.display.say(f"{says} still; going on without this GPU (study.device_wait_min={wait_min:g})")
-        return True
 
     def _may_ask(self) -> bool:
         """Tell whether the study wants another trial."""

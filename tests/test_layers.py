@@ -23,7 +23,7 @@ LAYERS = (
     ("pruning",),
     ("ledger", "study", "tracker", "tracking", "mlflow_view"),
     ("plan",),
-    ("record", "forecast"),
+    ("record", "forecast", "placement"),
     ("driver",),
     ("report", "display", "outline"),
     ("run",),
