@@ -34,14 +34,19 @@ def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[Gpu, ...
 
 
 def chosen(every: Sequence[Gpu], listed: str | None) -> tuple[Gpu, ...]:
-    """Return the GPUs that a value of `CUDA_VISIBLE_DEVICES` names; like CUDA, stop at the first that is not there."""
+    """Return the GPUs that a value of `CUDA_VISIBLE_DEVICES` names.
+
+    Like CUDA, stop at the first that is not there, and see none at all where one is named twice.
+    """
     if listed is None:
         return tuple(_usable(gpu) for gpu in every)
     found: list[Gpu] = []
     for word in listed.split(","):
         gpu = named(every, word.strip())
-        if gpu is None or gpu in found:
+        if gpu is None:
             break
+        if gpu in found:
+            return ()
         found.append(gpu)
     return tuple(found)
 
