@@ -137,7 +137,8 @@ class Driver:
             if found is None or not self.placement.fits_beside(seat, found[2]):
                 return None
             self.waiting.remove(found)
-            return found
+            if not self._refuses(*found):  # what was measured since it was placed may have shown it to be too large
+                return found
         return None
 
     def _may_ask(self) -> bool:
@@ -156,15 +157,19 @@ class Driver:
             self.record.repeat(number, params, known)
         elif spec.fingerprint in self._busy():
             self.twins.append((number, params, spec))
-        elif reason := self._too_large(spec):
-            self.params[number] = params
-            self._finish(_unmeasured(number, spec, TrialState.INFEASIBLE, reason))
-        else:
+        elif not self._refuses(number, params, spec):
             self.waiting.append((number, params, spec))
 
     def _busy(self) -> set[str]:
         live = [start.spec.fingerprint for seat in self.seats for start in seat.live.values()]
         return {*live, *(spec.fingerprint for _, _, spec in self.waiting)}
+
+    def _refuses(self, number: int, params: Params, spec: TrialSpec) -> bool:
+        """Record a trial that no device has room for as infeasible."""
+        if reason := self._too_large(spec):
+            self.params[number] = params
+            self._finish(_unmeasured(number, spec, TrialState.INFEASIBLE, reason))
+        return bool(reason)
 
     def _too_large(self, spec: TrialSpec) -> str:
         budget = self.plan.config.study.memory_gib

@@ -36,7 +36,8 @@ class Forecast:
         crowd.own |= self._own(list(seat.live.values()), seat.kind)
         if crowd.raw is None or raw.total > crowd.raw.total:
             crowd.raw = raw
-            crowd.predicted = raw.corrected(self.plan.factor(specs[0].model, seat.kind)).measurable(seat.kind)
+            factor = self.plan.factor(specs[0].model, seat.kind)
+            crowd.predicted = raw.corrected(factor, seat.kind).measurable(seat.kind)
 
     def settle(self, seat: Seat, result: TrialResult) -> TrialResult:
         """Return the result with what was predicted, and learn from what was measured."""

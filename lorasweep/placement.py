@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from lorasweep.memory import GIB
-from lorasweep.plan import Plan
+from lorasweep.plan import USABLE, Plan
 from lorasweep.seat import Display, Seat
 from lorasweep.space import Params
 from lorasweep.spec import TrialSpec
@@ -58,7 +58,8 @@ class Placement:
     def is_full(self, seat: Seat, number: int, spec: TrialSpec) -> bool:
         """Tell whether others leave a GPU no room for the first trial of a seat, and say so once."""
         room, need = seat.room(), self.plan.footprint([spec], seat.kind).total
-        if seat.live or seat.kind == "cpu" or room is None or need <= room:
+        # Alone it may have all that is free; there is nobody beside whom it might grow.
+        if seat.live or seat.kind == "cpu" or room is None or need * USABLE <= room:
             seat.full_since_s = None
             return False
         if seat.full_since_s is None:

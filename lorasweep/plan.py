@@ -91,7 +91,7 @@ class Plan:
         """Predict the memory of these trials in one bank, corrected by what was measured on such a base before."""
         kind = kind or self.kind
         need = footprint(self.info(specs[0].model), self.loads(specs), kind=kind)
-        return need.corrected(self.factor(specs[0].model, kind))
+        return need.corrected(self.factor(specs[0].model, kind), kind)
 
     def factor(self, model: ModelSpec, kind: str) -> float:
         """Return what measurements have taught to multiply predictions with."""

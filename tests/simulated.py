@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from lorasweep.memory import footprint
+from lorasweep.memory.footprint import OVERHEAD
 from lorasweep.plan import Plan
 from lorasweep.result import (
     Command,
@@ -53,7 +54,7 @@ class SimulatedExecutor:
         if not specs:
             return 0.0
         need = footprint(self.plan.info(specs[0].model), self.plan.loads(specs), kind="cuda")
-        return need.corrected(self.truth).total / GIB
+        return need.corrected(self.truth, "cuda").total / GIB
 
     def _obey(self, command: Command) -> list[Event]:
         if isinstance(command, Score):
@@ -80,7 +81,7 @@ class SimulatedExecutor:
 
     def _train(self) -> list[Event]:
         events: list[Event] = []
-        peak = round(self.need_gib() * GIB) - 512 * 2**20
+        peak = round(self.need_gib() * GIB) - OVERHEAD["cuda"]  # PyTorch counts tensors only
         for number, (start, step) in list(self.live.items()):
             goal = start.spec.train.max_steps
             self.live[number] = (start, step + self.speed)

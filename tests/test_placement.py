@@ -30,6 +30,7 @@ class Machine:
         self.speeds: dict[str, int] = {}
         self.truth = 1.0
         self.executors: dict[str, SimulatedExecutor] = {}
+        monkeypatch.setenv("LORASWEEP_CACHE", str(Path("cache").absolute()))  # what others measured is not known here
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(nvml, "library", lambda: FakeNvml(*gpus))
         monkeypatch.setattr(run, "_executor", self._executor)

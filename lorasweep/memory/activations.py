@@ -1,7 +1,7 @@
 """Bytes of what training keeps for backward, counted in what autograd really saves in this implementation.
 
 A frozen weight asks for no gradient, so a linear keeps its input only where an adapter needs it: queries, keys and
-values share one, and so do gate and up. Norms compute in fp32. Attention keeps padded rows, on a CPU in fp32.
+values share one, and so do gate and up. Attention keeps padded rows, on a CPU in fp32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def kept_bytes(shape: Shape, spec: TrialSpec, load: Load, *, kind: str, rank: in
     """
     layer = _layer_bytes(shape, spec, load, kind, rank, dropout)
     width = DTYPE_BYTES[spec.model.dtype]
-    ends = 4 * load.tokens * shape.hidden_size + 2 * width * load.labels * shape.hidden_size
+    ends = _norm_width(spec.model, kind) * load.tokens * shape.hidden_size + 2 * width * load.labels * shape.hidden_size
     if not spec.train.activation_checkpointing:
         return int(shape.num_layers * layer + ends)
     return int(layer + shape.num_layers * width * load.tokens * shape.hidden_size + ends)
@@ -55,9 +55,14 @@ def _layer_bytes(shape: Shape, spec: TrialSpec, load: Load, kind: str, rank: int
         inputs = 2 * sum(i for i, _ in adapted.values()) + (inputs if spec.model.precision == "int8" else 0)
     per_layer = (inputs + len(adapted) * rank) / shape.num_layers  # the layers are alike, or nearly so
     inner = GATED_MLP if shape.is_gated else PLAIN_MLP.get(shape.activation, 2)
-    norms = 2 * 4 * shape.hidden_size
+    norms = 2 * shape.hidden_size * _norm_width(spec.model, kind)
     tokens = width * (per_layer + inner * shape.intermediate_size) + norms
     return load.tokens * tokens + load.padded * attention_bytes(shape, spec.model, kind)
+
+
+def _norm_width(model: ModelSpec, kind: str) -> int:
+    """Return the bytes of a number that a norm keeps: its input's on a CPU (norms.py), elsewhere a copy in fp32."""
+    return DTYPE_BYTES[model.dtype] if kind == "cpu" else 4
 
 
 def _shared_inputs(adapted: Mapping[str, tuple[int, int]]) -> int:

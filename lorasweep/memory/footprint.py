@@ -45,9 +45,9 @@ class Footprint:
         """Return what a meter sees: of a CPU the process, of a GPU the tensors that PyTorch counts."""
         return self.total if kind == "cpu" else self.tensors
 
-    def corrected(self, factor: float) -> "Footprint":
-        """Return the same with everything but the weights, which are known, times a measured factor."""
-        names = ("adapters", "activations", "evaluation", "overhead", "slack")
+    def corrected(self, factor: float, kind: str = "cpu") -> "Footprint":
+        """Return the same with everything that a meter sees but the weights, which are known, times a factor."""
+        names = ("adapters", "activations", "evaluation", "slack", *(["overhead"] if kind == "cpu" else []))
         return replace(self, **{name: round(getattr(self, name) * factor) for name in names})
 
 
@@ -91,7 +91,7 @@ def slots_that_fit(shape: Shape, loads: Loads, budget: float, most: int, *, kind
     """Return how many of the hungriest of these trials fit together into `budget` bytes, at most `most`."""
 
     def need(load: tuple[TrialSpec, Lengths], count: int) -> int:
-        return footprint(shape, [load] * count, kind=kind).corrected(factor).total
+        return footprint(shape, [load] * count, kind=kind).corrected(factor, kind).total
 
     hungriest = max(loads, key=lambda load: need(load, 1))
     count = 0
