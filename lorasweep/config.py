@@ -55,6 +55,7 @@ class StudySettings:
     slots: int | None = None
     keep_adapters: int = 1
     memory_gib: float | None = None
+    device_wait_min: float = 30.0  # for other people's jobs to leave a GPU that is full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ class SweepConfig:
     study: StudySettings = StudySettings()
     tracking: TrackingSettings = TrackingSettings()
     devices: str = "auto"
+    threads: int | None = None  # CPU threads of each worker; null: all allowed cores, shared out
     executor: Executor = "auto"
     output_dir: str = "runs"
 

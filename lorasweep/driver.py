@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import replace
 
+from lorasweep.forecast import Forecast
 from lorasweep.memory import GIB
+from lorasweep.placement import Placement, Waiting
 from lorasweep.plan import Plan
 from lorasweep.record import Record
 from lorasweep.result import (
@@ -21,6 +22,7 @@ from lorasweep.result import (
     Event,
     Evicted,
     Finished,
+    Measured,
     Note,
     Progress,
     Rung,
@@ -38,6 +40,7 @@ from lorasweep.spec import TrialSpec
 
 log = logging.getLogger(__name__)
 
+POLL_S = 1.0  # how often a full device is looked at again
 LAST_SLICE_S = 60.0  # how long a stopped worker may take to come to the end of what it is doing
 
 
@@ -53,6 +56,7 @@ class Driver:
     ) -> None:
         self.plan, self.record, self.display, self.seats = plan, record, display, seats
         self.study, self.ledger = record.study, record.ledger
+        self.forecast, self.placement = Forecast(plan), Placement(plan, display)
         self.params: dict[int, Params] = {}
         self.waiting: deque[tuple[int, Params, TrialSpec]] = deque()
         self.twins: list[tuple[int, Params, TrialSpec]] = []
@@ -98,32 +102,43 @@ class Driver:
             self._place(number, params)
 
     def _fill(self) -> bool:
-        """Give every free slot a trial; return whether any worker has something to do."""
-        for seat in (s for s in self.seats if s.answer is None):
-            while seat.num_free and (found := self._next(seat)):
+        """Give every free slot a trial; return whether any worker has something to do, or waits for its device."""
+        for seat in [s for s in self.seats if s.answer is None]:
+            while seat.num_free and not self.placement.awaits_probe(seat) and (found := self._next(seat)):
+                if self.placement.is_full(seat, found[0], found[2]):
+                    self.waiting.appendleft(found)
+                    self._give_up_where_full(seat)
+                    break
                 self._start(seat, *found)
             if seat.live or seat.orders:
                 seat.answer = seat.executor.submit(self._orders(seat))
-        return any(seat.answer for seat in self.seats)
+        return any(seat.answer or seat.full_since_s is not None for seat in self.seats)
+
+    def _give_up_where_full(self, seat: Seat) -> None:
+        if self.placement.has_waited_enough(seat):
+            self.seats.remove(seat)
+            seat.executor.close()
 
     def _orders(self, seat: Seat) -> list[Command]:
-        """Hand over what is to be done; trials that start know what all live trials together will need."""
+        """Hand over what is to be done, and note what all live trials together should need."""
         orders, seat.orders = seat.orders, []
-        if not any(isinstance(order, Start) for order in orders):
-            return orders
-        need = self.plan.footprint([start.spec for start in seat.live.values()]).total
-        return [replace(order, predicted_bytes=need) if isinstance(order, Start) else order for order in orders]
+        if starts := sum(isinstance(order, Start) for order in orders):
+            self.forecast.expect(seat, starts)
+        return orders
 
-    def _next(self, seat: Seat) -> tuple[int, Params, TrialSpec] | None:
-        """Return a trial for this seat's base; another base only when nothing lives on this one."""
+    def _next(self, seat: Seat) -> Waiting | None:
+        """Return a trial for the base that this seat has; for another where nothing lives here and no such comes."""
         while time.monotonic() < self.deadline:
-            for item in list(self.waiting):
-                if not seat.live or item[2].base_key == seat.base:
-                    self.waiting.remove(item)
-                    return item
-            if len(self.waiting) >= max(seat.num_slots, 2) or not self._may_ask():
+            found = self.placement.of_this_base(seat, self.waiting)
+            if found is None and len(self.waiting) < max(seat.num_slots, 2) and self._may_ask():
+                self._place(*self.study.ask())
+                continue
+            found = found or self.placement.of_another_base(seat, self.seats, self.waiting)
+            if found is None or not self.placement.fits_beside(seat, found[2]):
                 return None
-            self._place(*self.study.ask())
+            self.waiting.remove(found)
+            if not self._refuses(*found):  # what was measured since it was placed may have shown it to be too large
+                return found
         return None
 
     def _may_ask(self) -> bool:
@@ -142,23 +157,29 @@ class Driver:
             self.record.repeat(number, params, known)
         elif spec.fingerprint in self._busy():
             self.twins.append((number, params, spec))
-        elif reason := self._too_large(spec):
-            self.params[number] = params
-            self._finish(_unmeasured(number, spec, TrialState.INFEASIBLE, reason))
-        else:
+        elif not self._refuses(number, params, spec):
             self.waiting.append((number, params, spec))
 
     def _busy(self) -> set[str]:
         live = [start.spec.fingerprint for seat in self.seats for start in seat.live.values()]
         return {*live, *(spec.fingerprint for _, _, spec in self.waiting)}
 
+    def _refuses(self, number: int, params: Params, spec: TrialSpec) -> bool:
+        """Record a trial that no device has room for as infeasible."""
+        if reason := self._too_large(spec):
+            self.params[number] = params
+            self._finish(_unmeasured(number, spec, TrialState.INFEASIBLE, reason))
+        return bool(reason)
+
     def _too_large(self, spec: TrialSpec) -> str:
         budget = self.plan.config.study.memory_gib
-        most = budget or max(device.free_bytes for device in self.plan.devices) / GIB
+        device = max(self.plan.devices, key=lambda device: device.most_bytes)
+        most = min(device.most_bytes / GIB, budget or float("inf"))
         need = self.plan.footprint([spec]).total / GIB
         if need <= most:
             return ""
-        limit = f"study.memory_gib={budget:g}" if budget else f"the roomiest device has {most:.2f} GiB free"
+        has = "has" if device.is_gpu else "has free"
+        limit = f"study.memory_gib={budget:g}" if most == budget else f"the roomiest device {has} {most:.2f} GiB"
         return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
 
     def _start(self, seat: Seat, number: int, params: Params, spec: TrialSpec) -> None:
@@ -172,6 +193,8 @@ class Driver:
 
     def _listen(self) -> None:
         """Wait for a worker and act on what it says."""
+        if not any(seat.answer for seat in self.seats):
+            time.sleep(POLL_S)  # every device is full of other people's work
         answers = {seat.answer: seat for seat in self.seats if seat.answer is not None}
         done, _ = wait(answers, timeout=1.0, return_when=FIRST_COMPLETED)
         for future in done:
@@ -219,8 +242,11 @@ class Driver:
             self.record.tracked(lambda: self.record.tracker.rung(event))
             self.study.report(event.number, read(event.rung, event.value, event.point.metrics))
         elif isinstance(event, Finished):
+            result = self.forecast.settle(seat, event.result)
             seat.live.pop(event.number, None)
-            self._finish(event.result)
+            self._finish(result)
+        elif isinstance(event, Measured):
+            self.forecast.probed(seat, event)
         elif isinstance(event, Evicted):
             self._evict(seat, event)
         elif isinstance(event, Scored):

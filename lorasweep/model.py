@@ -36,6 +36,9 @@ class BaseInfo:
     hidden_size: int
     intermediate_size: int
     num_heads: int
+    num_kv_heads: int
+    head_size: int
+    activation: str
     vocab_size: int
     max_positions: int
     has_tied_embeddings: bool
@@ -44,6 +47,11 @@ class BaseInfo:
     def num_linear_parameters(self) -> int:
         """Weights that a quantised base stores in fewer bits."""
         return sum(i * o for i, o in self.linears.values())
+
+    @property
+    def is_gated(self) -> bool:
+        """Tell whether its MLPs multiply by a gate."""
+        return any(targets.part_of(path) in ("gate", "gate_up") for path in self.linears)
 
     def adapted(self, target_modules: tuple[str, ...]) -> dict[str, tuple[int, int]]:
         """Return the linears that these targets name."""
@@ -88,12 +96,21 @@ def describe(model_id: str, revision: str | None = None, trust_remote_code: bool
         linears=_linears(model),
         num_layers=text.num_hidden_layers,
         hidden_size=text.hidden_size,
-        intermediate_size=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        intermediate_size=_first(text, "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
+        or 4 * text.hidden_size,
         num_heads=text.num_attention_heads,
+        num_kv_heads=_first(text, "num_key_value_heads") or text.num_attention_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        activation=str(_first(text, "hidden_act", "activation_function", "activation") or ""),
         vocab_size=text.vocab_size,
         max_positions=getattr(text, "max_position_embeddings", 0) or 0,
         has_tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
     )
+
+
+def _first(config: Any, *names: str) -> Any:
+    """Return the first of these settings that a configuration has: architectures call the same thing differently."""
+    return next((value for name in names if (value := getattr(config, name, None))), None)
 
 
 def resolve_targets(spec: ModelSpec, names: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ class Start:
     number: int
     spec: TrialSpec
     folder: str  # the adapter is saved below it
-    predicted_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,11 @@ Command = Start | Stop | Score
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a trial used. Times in seconds, memory in bytes; `shared_by` trials had the process's peak together."""
+    """What a trial used. Times in seconds, memory in bytes; `shared_by` trials had the process's peak together.
+
+    `predicted_bytes` is the prediction of that peak, `share_bytes` this trial's part of it beyond the base, and
+    `alone_bytes` what it would need alone, predicted and corrected by what was measured.
+    """
 
     num_steps: int = 0
     num_planned_steps: int = 0
@@ -59,10 +62,17 @@ class Cost:
     tokens_per_s: float = 0.0
     predicted_bytes: int = 0
     peak_bytes: int = 0
+    share_bytes: int = 0
+    alone_bytes: int = 0
     shared_by: int = 1
     trainable_parameters: int = 0
     trainable_percent: float = 0.0
     adapter_bytes: int = 0
+
+    @property
+    def memory_error(self) -> float | None:
+        """Return how far the prediction was above (below: negative) the measured peak, as a share of it."""
+        return self.predicted_bytes / self.peak_bytes - 1 if self.predicted_bytes and self.peak_bytes else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +184,15 @@ class Note:
     text: str
 
 
-Event = Progress | Rung | Finished | Evicted | Scored | Note
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Event: the peak of one pass over this trial's longest rows, when its bank was new."""
+
+    number: int
+    peak_bytes: int
+
+
+Event = Progress | Rung | Finished | Evicted | Scored | Note | Measured
 
 
 def result_from_json(raw: dict[str, Any]) -> TrialResult:

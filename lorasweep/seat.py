@@ -1,6 +1,6 @@
 """What the driver deals with: workers in their seats, and whoever watches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -30,11 +30,14 @@ class Display(Protocol):
 
 @dataclass(eq=False)
 class Seat:
-    """An executor with what it is doing."""
+    """An executor with what it is doing. `room` says how many bytes it may use now; None: nobody can tell."""
 
     executor: Executor
     num_slots: int
     device: str
+    kind: str = "cpu"
+    room: Callable[[], float | None] = lambda: None
+    full_since_s: float | None = None
     base: str = ""
     live: dict[int, Start] = field(default_factory=dict)
     orders: list[Command] = field(default_factory=list)

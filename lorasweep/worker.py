@@ -29,6 +29,7 @@ from lorasweep.result import (
     Event,
     Evicted,
     Finished,
+    Measured,
     Note,
     Progress,
     Rung,
@@ -40,7 +41,7 @@ from lorasweep.result import (
 )
 from lorasweep.score import Asked
 from lorasweep.spec import EvalSpec, TrialSpec
-from lorasweep.train import make_learner, mean_loss, train_step, usual_tokens
+from lorasweep.train import make_learner, mean_loss, probe, train_step, usual_tokens
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class WorkerSettings:
     device: str
     num_slots: int
     num_threads: int = 0
+    visible: str = ""  # what CUDA_VISIBLE_DEVICES says to a worker in a process of its own
     slice_s: float = 1.0  # a worker speaks at least this often, so that the driver can stop it
 
 
@@ -69,6 +71,7 @@ class Worker:
         self.tasks: dict[str, Task] = {}
         self.probes: dict[str, Probes] = {}
         self.live: dict[int, Live] = {}
+        self.is_probed = False
 
     def advance(self, commands: Sequence[Command]) -> list[Event]:
         """Start and stop trials, train every live slot until one reaches a rung or the time slice ends, evaluate.
@@ -117,7 +120,8 @@ class Worker:
             self.tasks, self.probes = {}, {}
             base = load_base(spec.model, self.settings.device)
             self.bank = Bank(base, self.settings.num_slots)
-            self.base = base
+            self.base, self.is_probed = base, False
+            self.meter.reset()  # what loading took is no trial's need
         if repr(spec.eval) not in self.probes:
             self.probes[repr(spec.eval)] = Probes(self.base, spec.eval)
         if spec.data_key in self.tasks:
@@ -130,6 +134,7 @@ class Worker:
         """Train all live slots until one of them has something to report."""
         assert self.bank is not None
         self._set_mode()
+        events: list[Event] = self._probe()
         deadline = time.perf_counter() + self.settings.slice_s
         learners = [live.learner for live in self.live.values()]
         for live in self.live.values():
@@ -140,12 +145,22 @@ class Worker:
             at_rung = [x for x in learners if x.rung and x.rung > self.live[x.slot.number].rung and x not in broken]
             if broken or at_rung or time.perf_counter() > deadline:
                 break
-        events: list[Event] = [self._progress(live) for live in self.live.values()]
+        events += [self._progress(live) for live in self.live.values()]
         for learner in broken:
             events.append(
                 self._end(learner.slot.number, TrialState.FAILED, f"loss is not finite at step {learner.step}")
             )
         return events + self._report([self.live[x.slot.number] for x in at_rung])
+
+    def _probe(self) -> list[Event]:
+        """Measure one pass over the longest rows when a bank is new: the first lesson for predictions."""
+        assert self.bank is not None
+        if self.is_probed:
+            return []
+        live = max(self.live.values(), key=lambda live: live.appetite)
+        probe(self.bank, live.learner, self.tasks[live.spec.data_key].train)
+        self.is_probed = True
+        return [Measured(number=live.number, peak_bytes=self.meter.peak_bytes())]
 
     def _set_mode(self) -> None:
         """Dropout of the base is off either way; training mode is what switches activation checkpointing on."""

@@ -25,6 +25,11 @@ class LocalExecutor:
             max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,)
         )
 
+    @property
+    def pid(self) -> int | None:
+        """Return the worker's process, None before its first call."""
+        return next(iter(self.pool._processes or {}), None)
+
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
         return self.pool.submit(_advance, list(commands))
 
@@ -42,9 +47,7 @@ def _begin(settings: WorkerSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if settings.device.startswith("cuda:"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        index = int(settings.device.removeprefix("cuda:"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) and visible[0] else str(index)
+        os.environ["CUDA_VISIBLE_DEVICES"] = settings.visible
         settings = replace(settings, device="cuda:0")
     _worker = Worker(settings)
 
