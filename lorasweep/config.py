@@ -80,6 +80,7 @@ class SweepConfig:
     study: StudySettings = StudySettings()
     tracking: TrackingSettings = TrackingSettings()
     devices: str = "auto"
+    workers: int | None = None  # processes that share the CPU; null: as many as are faster
     threads: int | None = None  # CPU threads of each worker; null: all allowed cores, shared out
     executor: Executor = "auto"
     output_dir: str = "runs"

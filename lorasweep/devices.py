@@ -1,7 +1,7 @@
 """Which devices get a worker, and what is free on them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorasweep import nvml
 from lorasweep.cores import free_memory, num_cores
@@ -13,7 +13,7 @@ from lorasweep.visible import named, visible_gpus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device that gets a worker: `cpu`, or the place of a GPU among the visible ones.
+    """A device that gets a worker: `cpu` or a share of it, `cpu:0`, or the place of a GPU among the visible ones.
 
     `visible` is what `CUDA_VISIBLE_DEVICES` has to say for this GPU alone.
     """
@@ -26,7 +26,14 @@ class Device:
 
     @property
     def is_gpu(self) -> bool:
-        return self.name != "cpu"
+        return not self.name.startswith("cpu")
+
+    def shared_by(self, workers: int) -> tuple["Device", ...]:
+        """Cut the CPU into equal shares."""
+        if workers == 1:
+            return (self,)
+        free, total = self.free_bytes // workers, self.total_bytes // workers
+        return tuple(replace(self, name=f"{self.name}:{i}", free_bytes=free, total_bytes=total) for i in range(workers))
 
     @property
     def kind(self) -> str:

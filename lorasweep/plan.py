@@ -13,7 +13,17 @@ from lorasweep.devices import Device, find_devices
 from lorasweep.errors import ConfigError, LoraSweepError
 from lorasweep.grammar import Choice, Domain, Interval, Scalar
 from lorasweep.limits import TEXT_METRICS
-from lorasweep.memory import GIB, Corrections, Footprint, Lengths, Loads, footprint, lengths_of, slots_that_fit
+from lorasweep.memory import (
+    GIB,
+    Corrections,
+    Footprint,
+    Lengths,
+    Loads,
+    footprint,
+    lengths_of,
+    slots_that_fit,
+    weight_bytes,
+)
 from lorasweep.model import BaseInfo, describe, load_tokenizer, resolve_targets, tokenizer_key
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec, digest
@@ -22,6 +32,9 @@ from lorasweep.worker import WorkerSettings
 T = TypeVar("T")
 
 MOST_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
+MOST_WORKERS = 8  # processes on one CPU
+FEWEST_SLOTS = 6  # of a CPU worker, for packing to pay
+BASES = 0.25  # share of the memory that the bases of all CPU workers may have
 USABLE = 0.8  # share of a device's free memory that a bank may plan with
 BLIND = ("random", "qmc")  # samplers that do not look at results
 WAVES = 4  # a sampler that learns must see results before it has asked for everything
@@ -130,7 +143,7 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
 
     problems: list[str] = []
     devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
-    problems += _too_many_threads(config, len(devices))
+    problems += _too_many_threads(config, config.workers or len(devices))
     _attempt(problems, lambda: check_targets(every, spec_of))
     facts = _attempt(problems, lambda: _all_facts([any_target(p) for p in every])) or {}
     if problems:
@@ -151,7 +164,26 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
         corrections=Corrections(),
         slots={},
     )
+    plan = replace(plan, slots=_slots(plan))
+    if devices[0].is_gpu:
+        return plan
+    plan = replace(plan, devices=devices[0].shared_by(_num_workers(plan)))
     return replace(plan, slots=_slots(plan))
+
+
+def _num_workers(plan: Plan) -> int:
+    """Return how many processes share the CPU.
+
+    Threads that share each small operation wait for each other at its end; processes with a bank each do not. What
+    they cost is a base each, and a slot that waits where another worker has one too many.
+    """
+    config, (cpu,) = plan.config, plan.devices
+    if config.workers or config.executor == "inline":
+        return config.workers or 1
+    models = {spec.model for spec in map(plan.spec, plan.points)}
+    weights = max(weight_bytes(plan.info(model), model) for model in models)
+    enough = (num_cores() // (config.threads or 1), MOST_WORKERS, plan.num_slots // FEWEST_SLOTS)
+    return max(1, min(*enough, int(cpu.free_bytes * BASES // weights)))
 
 
 def _too_many_threads(config: SweepConfig, num_devices: int) -> list[str]:
@@ -283,7 +315,8 @@ def _slots(plan: Plan) -> dict[str, int]:
     """Return how many slots each device gets: what fits, no more than there are trials, evenly where all have room."""
     settings = plan.config.study
     if settings.slots:
-        return {device.name: settings.slots for device in plan.devices}
+        shares = sum(not device.is_gpu for device in plan.devices) or 1
+        return {device.name: max(1, settings.slots // shares) for device in plan.devices}
     fitting = {device.name: _fitting(plan, device) for device in plan.devices}
     most = plan.num_trials
     if not plan.is_grid and settings.sampler not in BLIND:

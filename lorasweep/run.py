@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 # What may change between two launches of the same sweep without changing any trial.
 LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min")
-ELSEWHERE = ("tracking", "devices", "threads", "executor", "output_dir")
+ELSEWHERE = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
 
 
 def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
@@ -175,7 +175,7 @@ def _seat(plan: Plan, device: Device, threads: int) -> Seat:
 
 
 def _executor(plan: Plan, settings: WorkerSettings) -> Executor:
-    """One CPU worker lives in this process; GPUs get a process each, which can die without taking the sweep along."""
+    """A lone CPU worker lives in this process; others get one each, which can die without harm to the sweep."""
     kind = plan.config.executor
     if kind == "auto":
         kind = "inline" if settings.device == "cpu" and len(plan.devices) == 1 else "local"

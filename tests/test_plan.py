@@ -72,3 +72,18 @@ def test_the_outline_says_what_would_be_run() -> None:
     text = plan_text(plan("+sweep=rank_alpha"))
     for part in ("18 trials", "tokens per epoch", "truncated", "duplicated", "trainable", "predicted memory"):
         assert part in text
+
+
+def test_the_cpu_is_shared_by_processes_where_there_is_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorasweep.plan.num_cores", lambda: 4)
+    shared, small, inline = (plan("+sweep=rank_alpha", x) for x in ("workers=null", "lora.r=4", "executor=inline"))
+    assert [device.name for device in shared.devices] == ["cpu:0", "cpu:1", "cpu:2"]
+    assert [*shared.slots.values()] == [6, 6, 6]
+    assert [device.name for device in small.devices] == ["cpu"]
+    assert [device.name for device in inline.devices] == ["cpu"]
+
+
+def test_workers_share_the_memory_and_the_slots_that_were_asked_for() -> None:
+    whole, halves = plan("+sweep=rank_alpha", "workers=1"), plan("+sweep=rank_alpha", "workers=2", "study.slots=8")
+    assert halves.slots == {"cpu:0": 4, "cpu:1": 4}
+    assert halves.devices[0].free_bytes == pytest.approx(whole.devices[0].free_bytes / 2, rel=0.1)
