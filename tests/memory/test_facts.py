@@ -40,7 +40,7 @@ LLAMA_2_7B = {
 def save_config(folder: Path, kind: str, values: dict[str, Any]) -> Path:
     from transformers import AutoConfig
 
-    AutoConfig.for_model(kind, **values).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    AutoConfig.for_model(kind, **values).save_pretrained(folder)
     return folder
 
 
@@ -86,14 +86,14 @@ def test_weights_are_those_that_accelerate_counts(tmp_path: Path, kind: str) -> 
 
 def test_quantised_weights_take_what_they_take_in_memory() -> None:
     for precision in ("int8", "nf4", "nf4_double"):
-        spec = ModelSpec(id="demo", dtype="bf16", precision=precision)  # type: ignore[arg-type]
+        spec = ModelSpec(id="demo", dtype="bf16", precision=precision)
         model: Any = load_base(spec, "cpu").model
         assert weight_bytes(describe("demo"), spec) == pytest.approx(_stored(model), rel=0.01)
 
 
-def _stored(model: Any) -> int:
+def _stored(model: torch.nn.Module) -> int:
     """Sum a model's weights with the constants that bitsandbytes keeps beside them."""
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    size: int = sum(p.numel() * p.element_size() for p in model.parameters())
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         nested = getattr(state, "state2", None)
