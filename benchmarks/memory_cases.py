@@ -40,9 +40,8 @@ def cases() -> list[Case]:
     """Return the grid: what grows with tokens, with slots, with ranks and with the base, and what shrinks it."""
     small = Case(name="", base="llama-20m")
     grid = [Case(name="", slots=16, batch=8), Case(name="", slots=24, batch=8, targets="all-linear", rank=16)]
-    grid += [replace(small, batch=b, length=s) for b, s in ((1, 64),)]
-    grid += [replace(small, slots=k, batch=2) for k in (16,)]
-    grid += [replace(small, slots=16, rank=r, targets="all-linear", batch=1) for r in (64,)]
+    grid += [replace(small, batch=1, length=64), replace(small, slots=16, batch=2)]
+    grid += [replace(small, slots=16, rank=64, targets="all-linear", batch=1)]
     grid += [replace(small, slots=8, batch=2, dtype="bf16")]
     grid += [
         replace(small, batch=8, length=256, checkpointing=c, dtype="bf16", targets="attention") for c in (False, True)

@@ -72,3 +72,15 @@ def test_the_outline_says_what_would_be_run() -> None:
     text = plan_text(plan("+sweep=rank_alpha"))
     for part in ("18 trials", "tokens per epoch", "truncated", "duplicated", "trainable", "predicted memory"):
         assert part in text
+
+
+def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorasweep.plan.num_cores", lambda: 4)
+    assert plan("threads=4", "probes=none").config.threads == 4
+    with pytest.raises(ConfigError, match=r"threads: 5 are more than the 4 cores.*set threads=4"):
+        plan("threads=5", "probes=none")
+
+
+def test_the_outline_names_gpus_that_fit_beside_the_rule_of_thumb() -> None:
+    text = plan_text(plan("probes=none"))
+    assert "1 trial: " in text and "from 8 GB" in text and "rule of thumb: " in text and "plus 20 %" in text
