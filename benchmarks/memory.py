@@ -1,6 +1,6 @@
 """Predicted against measured peak memory, over a grid of bases, batches, ranks and precisions.
 
-    python benchmarks/memory.py [--out benchmarks/memory.json] [--case NAME ...]
+    python -m benchmarks.memory [--out benchmarks/memory.json] [--case NAME ...]
 
 Every point is measured in a fresh process: on a CPU the peak of resident memory above what it was before the base was
 loaded; with a GPU the peak that PyTorch's allocator counts. Random bases of a few Llama shapes are made aside.

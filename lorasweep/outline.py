@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from lorasweep.display import words
+from lorasweep.facts import DataFacts
 from lorasweep.grammar import Choice
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
-from lorasweep.plan import DataFacts, Plan
+from lorasweep.plan import Plan
 from lorasweep.spec import TrialSpec
 
 SHOWN = 24  # configurations listed one by one

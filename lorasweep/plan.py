@@ -1,32 +1,27 @@
 """What a sweep would do: every trial built, every file read, nothing trained."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from lorasweep.config import SweepConfig, build_config
 from lorasweep.cores import num_cores
-from lorasweep.data.render import TokenRow
-from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.devices import Device, find_devices
 from lorasweep.errors import ConfigError, LoraSweepError
+from lorasweep.facts import DataFacts, all_facts
 from lorasweep.grammar import Choice, Domain, Interval, Scalar
-from lorasweep.limits import TEXT_METRICS
 from lorasweep.memory import (
     GIB,
     Corrections,
     Footprint,
-    Lengths,
     Loads,
     footprint,
-    lengths_of,
     slots_that_fit,
     weight_bytes,
 )
-from lorasweep.model import BaseInfo, describe, load_tokenizer, resolve_targets, tokenizer_key
+from lorasweep.model import BaseInfo, describe, resolve_targets
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
-from lorasweep.spec import ModelSpec, TrialSpec, digest
+from lorasweep.spec import ModelSpec, TrialSpec
 from lorasweep.worker import WorkerSettings
 
 T = TypeVar("T")
@@ -39,23 +34,6 @@ USABLE = 0.8  # share of a device's free memory that a bank may plan with
 BLIND = ("random", "qmc")  # samplers that do not look at results
 WAVES = 4  # a sampler that learns must see results before it has asked for everything
 ENOUGH_POINTS = 5000  # a larger discrete space is treated like a continuous one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataFacts:
-    """What is in the data: tokens, cuts, and rows that spoil a measurement."""
-
-    num_train: int
-    num_validation: int
-    num_test: int
-    tokens_per_epoch: int
-    lengths: Lengths
-    num_truncated: int
-    num_empty: int
-    num_duplicates: int
-    num_leaked: int
-    notes: tuple[str, ...]
-    content: str  # names the rows themselves, probes included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +123,7 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
     problems += _too_many_threads(config, config.workers or len(devices))
     _attempt(problems, lambda: check_targets(every, spec_of))
-    facts = _attempt(problems, lambda: _all_facts([any_target(p) for p in every])) or {}
+    facts = _attempt(problems, lambda: all_facts([any_target(p) for p in every])) or {}
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     is_whole = num_points(domains) <= ENOUGH_POINTS
@@ -237,78 +215,6 @@ def _corners(domains: Mapping[str, Domain]) -> list[Params]:
     most = max((len(values) for values in ends.values()), default=1)
     # The hungriest values come together in the last point: memory is planned by it.
     return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(most)]
-
-
-def _all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
-    facts: dict[str, DataFacts] = {}
-    problems: list[str] = []
-    for spec in {s.data_key: s for s in specs}.values():
-        try:
-            tokenizer = load_tokenizer(spec.model)
-            key = tokenizer_key(tokenizer)
-            task = load_task(spec.data, tokenizer, key)
-            problems += _unusable(spec, task)
-            facts[spec.data_key] = data_facts(task)
-        except LoraSweepError as error:
-            problems.append(str(error))
-            continue
-        for probe in spec.eval.probes:
-            try:
-                rows = load_probe(probe, tokenizer, key)
-                known = facts[spec.data_key]
-                longest = known.lengths.with_scored(rows)
-                facts[spec.data_key] = replace(
-                    known, content=digest([known.content, content_of(rows)]), lengths=longest
-                )
-            except LoraSweepError as error:
-                problems.append(f"eval.probes.{probe.name}: {error}")
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-    return facts
-
-
-def _unusable(spec: TrialSpec, task: Task) -> list[str]:
-    """Name metrics that these rows cannot be scored by."""
-    judged = (*task.validation, *task.test)
-    problems = []
-    if "accuracy" in spec.eval.all_metrics and not all(row.options for row in judged):
-        problems.append(
-            "eval.objective: accuracy needs 'options' in every validation and test row; add them, or use exact_match, "
-            "rougeL or loss"
-        )
-    if set(spec.eval.all_metrics) & set(TEXT_METRICS) and any(row.prompt_length == 0 for row in judged):
-        problems.append("eval: a text can only be written after a prompt, and some rows have none; use loss")
-    return problems
-
-
-def content_of(rows: Sequence[TokenRow]) -> str:
-    """Name rows by what is in them."""
-    return digest([(row.ids, row.is_label, row.options, row.target) for row in rows])
-
-
-def data_facts(task: Task) -> DataFacts:
-    """Count what a reader of a result should know about its data."""
-    everything = (*task.train, *task.validation, *task.test)
-    train_prompts = Counter(_identity(row) for row in task.train)
-    return DataFacts(
-        num_train=len(task.train),
-        num_validation=len(task.validation),
-        num_test=len(task.test),
-        tokens_per_epoch=sum(len(row.ids) for row in task.train),
-        lengths=lengths_of(task.train, (*task.validation, *task.test)),
-        num_truncated=sum(row.is_truncated for row in everything),
-        num_empty=sum(not row.reference.strip() for row in task.train),
-        num_duplicates=sum(count - 1 for count in train_prompts.values()),
-        num_leaked=sum(_identity(row) in train_prompts for row in (*task.validation, *task.test)),
-        notes=task.notes,
-        content=content_of(everything),
-    )
-
-
-def _identity(row: TokenRow) -> tuple[int, ...]:
-    """Two rows are the same question when their prompts are; a text without prompt is known by itself."""
-    start = row.ids[: row.prompt_length]
-    return start if len(start) > 1 else row.ids
 
 
 def _slots(plan: Plan) -> dict[str, int]:

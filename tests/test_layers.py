@@ -22,7 +22,7 @@ LAYERS = (
     ("nvml", "visible", "devices", "executors", "seat"),
     ("pruning",),
     ("ledger", "study", "tracker", "tracking", "mlflow_view"),
-    ("plan",),
+    ("facts", "plan"),
     ("record", "forecast", "placement"),
     ("driver",),
     ("report", "display", "outline"),

@@ -87,3 +87,15 @@ def test_workers_share_the_memory_and_the_slots_that_were_asked_for() -> None:
     whole, halves = plan("+sweep=rank_alpha", "workers=1"), plan("+sweep=rank_alpha", "workers=2", "study.slots=8")
     assert halves.slots == {"cpu:0": 4, "cpu:1": 4}
     assert halves.devices[0].free_bytes == pytest.approx(whole.devices[0].free_bytes / 2, rel=0.1)
+
+
+def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorasweep.plan.num_cores", lambda: 4)
+    assert plan("threads=4", "probes=none").config.threads == 4
+    with pytest.raises(ConfigError, match=r"threads: 5 are more than the 4 cores.*set threads=4"):
+        plan("threads=5", "probes=none")
+
+
+def test_the_outline_names_gpus_that_fit_beside_the_rule_of_thumb() -> None:
+    text = plan_text(plan("probes=none"))
+    assert "1 trial: " in text and "from 8 GB" in text and "rule of thumb: " in text and "plus 20 %" in text

@@ -11,6 +11,7 @@ from lorasweep.result import (
     Event,
     Evicted,
     Finished,
+    Measured,
     Note,
     Progress,
     Rung,
@@ -214,3 +215,17 @@ def test_rows_that_are_cut_are_reported_once(tmp_path: Path) -> None:
     events = w.advance([start(0, tmp_path, trial(data=short)), start(1, tmp_path, trial(data=short, seed=1))])
     notes = [e.text for e in events if isinstance(e, Note)]
     assert notes and len(notes) == len(set(notes))
+
+
+def test_a_new_bank_is_measured_once_on_its_longest_rows_and_training_does_not_notice(tmp_path: Path) -> None:
+    w = worker()
+    first = w.advance([start(0, tmp_path, trial())])
+    (event,) = (e for e in first if isinstance(e, Measured))
+    assert event.number == 0 and event.peak_bytes > 0
+    rest = w.advance([start(1, tmp_path, trial(seed=1))]) + drain(w)
+    assert not any(isinstance(e, Measured) for e in rest)
+    probed = worker(1)
+    probed._prepare(trial())
+    probed.is_probed = True
+    alone = results(probed.advance([start(0, tmp_path / "alone", trial())]) + drain(probed))[0]
+    assert results(first + rest)[0].metrics == pytest.approx(alone.metrics, abs=1e-5)

@@ -91,7 +91,7 @@ def test_quantised_weights_take_what_they_take_in_memory() -> None:
         assert weight_bytes(describe("demo"), spec) == pytest.approx(_stored(model), rel=0.01)
 
 
-def _stored(model: Any) -> int:
+def _stored(model: torch.nn.Module) -> int:
     """Sum a model's weights with the constants that bitsandbytes keeps beside them."""
     size: int = sum(p.numel() * p.element_size() for p in model.parameters())
     for module in model.modules():

@@ -1,0 +1,103 @@
+"""What is in the data of a sweep: every file read before anything is trained, its flaws counted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lorasweep.data.render import TokenRow
+from lorasweep.data.tasks import Task, load_probe, load_task
+from lorasweep.errors import ConfigError, LoraSweepError
+from lorasweep.limits import TEXT_METRICS
+from lorasweep.memory import Lengths, lengths_of
+from lorasweep.model import load_tokenizer, tokenizer_key
+from lorasweep.spec import TrialSpec, digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """What is in the data: tokens, cuts, and rows that spoil a measurement."""
+
+    num_train: int
+    num_validation: int
+    num_test: int
+    tokens_per_epoch: int
+    lengths: Lengths
+    num_truncated: int
+    num_empty: int
+    num_duplicates: int
+    num_leaked: int
+    notes: tuple[str, ...]
+    content: str  # names the rows themselves, probes included
+
+
+def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
+    """Return the facts of each trial's data, or raise `ConfigError` with all that is wrong with any of it."""
+    facts: dict[str, DataFacts] = {}
+    problems: list[str] = []
+    for spec in {s.data_key: s for s in specs}.values():
+        try:
+            tokenizer = load_tokenizer(spec.model)
+            key = tokenizer_key(tokenizer)
+            task = load_task(spec.data, tokenizer, key)
+            problems += _unusable(spec, task)
+            facts[spec.data_key] = data_facts(task)
+        except LoraSweepError as error:
+            problems.append(str(error))
+            continue
+        for probe in spec.eval.probes:
+            try:
+                rows = load_probe(probe, tokenizer, key)
+                known = facts[spec.data_key]
+                longest = known.lengths.with_scored(rows)
+                facts[spec.data_key] = replace(
+                    known, content=digest([known.content, content_of(rows)]), lengths=longest
+                )
+            except LoraSweepError as error:
+                problems.append(f"eval.probes.{probe.name}: {error}")
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return facts
+
+
+def _unusable(spec: TrialSpec, task: Task) -> list[str]:
+    """Name metrics that these rows cannot be scored by."""
+    judged = (*task.validation, *task.test)
+    problems = []
+    if "accuracy" in spec.eval.all_metrics and not all(row.options for row in judged):
+        problems.append(
+            "eval.objective: accuracy needs 'options' in every validation and test row; add them, or use exact_match, "
+            "rougeL or loss"
+        )
+    if set(spec.eval.all_metrics) & set(TEXT_METRICS) and any(row.prompt_length == 0 for row in judged):
+        problems.append("eval: a text can only be written after a prompt, and some rows have none; use loss")
+    return problems
+
+
+def content_of(rows: Sequence[TokenRow]) -> str:
+    """Name rows by what is in them."""
+    return digest([(row.ids, row.is_label, row.options, row.target) for row in rows])
+
+
+def data_facts(task: Task) -> DataFacts:
+    """Count what a reader of a result should know about its data."""
+    everything = (*task.train, *task.validation, *task.test)
+    train_prompts = Counter(_identity(row) for row in task.train)
+    return DataFacts(
+        num_train=len(task.train),
+        num_validation=len(task.validation),
+        num_test=len(task.test),
+        tokens_per_epoch=sum(len(row.ids) for row in task.train),
+        lengths=lengths_of(task.train, (*task.validation, *task.test)),
+        num_truncated=sum(row.is_truncated for row in everything),
+        num_empty=sum(not row.reference.strip() for row in task.train),
+        num_duplicates=sum(count - 1 for count in train_prompts.values()),
+        num_leaked=sum(_identity(row) in train_prompts for row in (*task.validation, *task.test)),
+        notes=task.notes,
+        content=content_of(everything),
+    )
+
+
+def _identity(row: TokenRow) -> tuple[int, ...]:
+    """Two rows are the same question when their prompts are; a text without prompt is known by itself."""
+    start = row.ids[: row.prompt_length]
+    return start if len(start) > 1 else row.ids
