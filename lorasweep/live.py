@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass, field
 
+from lorasweep.learner import Learner, mean_loss
 from lorasweep.memory import GIB
 from lorasweep.result import Point, Start
 from lorasweep.spec import TrialSpec
-from lorasweep.train import Learner, mean_loss
 
 
 @dataclass(eq=False, slots=True)

@@ -18,7 +18,8 @@ import torch
 from lorasweep.adapters import load_adapter
 from lorasweep.bank import Bank
 from lorasweep.data.tasks import Task, load_task
-from lorasweep.errors import LoraSweepError
+from lorasweep.errors import LoraSweepError, is_out_of_memory
+from lorasweep.learner import make_learner, mean_loss, usual_tokens
 from lorasweep.live import Live
 from lorasweep.meter import Meter
 from lorasweep.model import Base, load_base, tokenizer_key
@@ -40,7 +41,7 @@ from lorasweep.result import (
 )
 from lorasweep.score import Asked
 from lorasweep.spec import EvalSpec, TrialSpec
-from lorasweep.train import make_learner, mean_loss, train_step, usual_tokens
+from lorasweep.train import train_step
 
 log = logging.getLogger(__name__)
 
@@ -272,8 +273,3 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return [event, *(e for other in others for e in self._obey(other))]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell an exhausted device from any other failure; on the CPU PyTorch raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
