@@ -71,7 +71,7 @@ class Bank:
         self._groups = None
 
     def shrink(self, batches: Sequence[MicroBatch]) -> bool:
-        """Allow passes half as large as this one, which was too large; then spare activations. False: nothing is left."""
+        """Allow passes half as large as this one, which was too large; then spare activations. False: nothing helps."""
         if sum(len(batch.rows) for batch in batches) > 1:
             self.most_tokens = max(1, sum(batch.num_tokens for batch in batches) // 2)
             return True

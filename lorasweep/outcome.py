@@ -66,7 +66,8 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
 
 def final_event(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> Finished:
     """Return the event of a live trial that ended before its last step."""
-    return Finished(number=live.number, result=_result(live, state, reason, base, peak_bytes))
+    result = _result(live, state, reason, base, peak_bytes)
+    return Finished(number=live.number, attempt=live.start.attempt, result=result)
 
 
 def failed(start: Start, state: TrialState, reason: str) -> Finished:
@@ -82,7 +83,7 @@ def failed(start: Start, state: TrialState, reason: str) -> Finished:
         started_s=now,
         ended_s=now,
     )
-    return Finished(number=start.number, result=result)
+    return Finished(number=start.number, attempt=start.attempt, result=result)
 
 
 def _result(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> TrialResult:
@@ -118,7 +119,7 @@ def _cost(live: Live, base: Base | None, peak_bytes: int) -> Cost:
     return Cost(
         num_steps=x.step,
         num_planned_steps=x.num_steps,
-        wall_s=time.time() - live.started_s,
+        wall_s=live.wall_s,
         train_s=x.train_s,
         its_per_s=x.step / x.train_s if x.train_s else 0.0,
         tokens_per_s=x.num_tokens / x.train_s if x.train_s else 0.0,

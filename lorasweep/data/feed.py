@@ -1,4 +1,4 @@
-"""What a slot trains on next: its micro-batches in their order, from any step on, in parts where the device is small."""
+"""What a slot trains on next: its micro-batches in order, from any step on, in parts where the device is small."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
