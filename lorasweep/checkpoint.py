@@ -18,11 +18,10 @@ from torch import Tensor
 from lorasweep.files import write_bytes
 from lorasweep.learner import Learner
 from lorasweep.live import Live
-from lorasweep.result import Point
+from lorasweep.result import CHECKPOINT, Point
 from lorasweep.slot import Matrices, Slot
 from lorasweep.spec import TrialSpec, digest
 
-NAME = "checkpoint.safetensors"
 FORMAT = 1  # raise it when what is kept changes
 
 
@@ -35,7 +34,7 @@ def save_checkpoint(live: Live) -> None:
     facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _facts(live.learner), "live": _told(live)}
     tensors = {**_named("weights", live.learner.slot.matrices), **_states(live.learner, facts)}
     data = save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, {"facts": json.dumps(facts)})
-    write_bytes(Path(live.start.folder) / NAME, data)
+    write_bytes(Path(live.start.folder) / CHECKPOINT, data)
     live.saved_s = time.monotonic()
 
 
@@ -44,7 +43,7 @@ def load_checkpoint(live: Live) -> str:
 
     Nothing of the trial changes unless all of the checkpoint could be read.
     """
-    path = Path(live.start.folder) / NAME
+    path = Path(live.start.folder) / CHECKPOINT
     if not path.is_file():
         return ""
     try:

@@ -55,6 +55,8 @@ class StudySettings:
     slots: int | None = None
     keep_adapters: int = 1
     memory_gib: float | None = None
+    hang_min: float = 10.0
+    halt_after: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

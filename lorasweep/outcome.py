@@ -47,10 +47,11 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
     scored = score_suite(asked, rows, spec.all_metrics, spec)
     forgotten = probes.forgotten(asked.bank, asked.slots)
     outputs = _samples(asked, rows[: spec.num_samples], scored, spec)
+    # First what may fail for want of room on the disk: after that a trial has reached its end.
+    sizes = [save_adapter(asked.bank, x.learner.slot, Path(x.start.folder) / "adapter") for x in lives]
     results = []
-    for live, score, (drops, lost), samples in zip(lives, scored, forgotten, outputs, strict=True):
+    for live, score, (drops, lost), samples, size in zip(lives, scored, forgotten, outputs, sizes, strict=True):
         live.reach({**score.metrics, **lost}, peak_bytes)
-        size = save_adapter(asked.bank, live.learner.slot, Path(live.start.folder) / "adapter")
         result = _result(live, TrialState.COMPLETE, "", asked.base, peak_bytes)
         results.append(
             replace(

@@ -192,6 +192,7 @@ class DiskFull:
 
 Event = Progress | Rung | Finished | Evicted | Scored | Note | DiskFull
 
+CHECKPOINT = "checkpoint.safetensors"  # of a trial in flight, in its folder
 NOT_FINITE = "loss is not finite"  # how the reason of a trial that diverged begins
 
 

@@ -118,6 +118,8 @@ class Worker:
         live = self.live[command.number] = Live(start=command, learner=learner, started_s=time.time())
         note = load_checkpoint(live)
         self.bank.group_of(slot).publish(slot)
+        if live.rung:  # the driver may not have heard of it
+            events.append(_report_of(live))
         return [*events, Note(text=note)] if note else events
 
     def _prepare(self, spec: TrialSpec) -> list[Event]:
@@ -196,15 +198,7 @@ class Worker:
         scored = rung_metrics(self._asked(lives, evaluation), self.tasks[data], evaluation)
         for live, metrics in zip(lives, scored, strict=True):
             live.reach(metrics, self.meter.peak_bytes())
-            events.append(
-                Rung(
-                    number=live.number,
-                    rung=live.rung,
-                    value=metrics[evaluation.objective],
-                    point=live.history[-1],
-                    attempt=live.start.attempt,
-                )
-            )
+            events.append(_report_of(live))
         return events + self._save(lives)
 
     def _finish(self, lives: list[Live]) -> list[Event]:
@@ -292,6 +286,12 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return [*events, Evicted(number=hungriest.number, reason=reason, attempt=hungriest.start.attempt)]
+
+
+def _report_of(live: Live) -> Rung:
+    """Return what a trial has to say of the last rung that it reached."""
+    value = live.metrics[live.spec.eval.objective]
+    return Rung(number=live.number, rung=live.rung, value=value, point=live.history[-1], attempt=live.start.attempt)
 
 
 def _broken(lives: Sequence[Live]) -> list[Live]:
