@@ -12,8 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 from lorasweep.errors import is_disk_full
+from lorasweep.judge import orders
 from lorasweep.lineup import MOST_RETRIES, Item, Lineup
 from lorasweep.memory import GIB
+from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.plan import Plan
 from lorasweep.record import Record
 from lorasweep.result import (
@@ -30,7 +32,6 @@ from lorasweep.result import (
     Scored,
     Start,
     Stop,
-    TrialResult,
     TrialState,
 )
 from lorasweep.room import Room
@@ -59,11 +60,9 @@ class Driver:
         self.study, self.ledger = record.study, record.ledger
         self.lineup = Lineup(record.ledger.results)
         self.room = Room(record.ledger.folder, display.say)
-        self.streak = Streak(plan.config.study.halt_after)
-        self.unsaved: list[TrialResult] = []  # results that wait for room on the disk
+        self.outbox = Outbox(record, self.lineup, self.room, Streak(plan.config.study.halt_after))
         self.test_metrics: dict[str, float] = {}
         self.is_stopping = False
-        self.halted = ""  # why the sweep gave itself up
         self.deadline = time.monotonic() + 60 * (plan.config.study.timeout_min or float("inf"))
 
     def run(self) -> None:
@@ -97,7 +96,7 @@ class Driver:
 
     @property
     def _goes_on(self) -> bool:
-        return not self.is_stopping and not self.halted
+        return not self.is_stopping and not self.outbox.halted
 
     def _catch_up(self) -> None:
         """Bring study and tracker up to the ledger, and take up trials that were running."""
@@ -112,7 +111,7 @@ class Driver:
         """Give every free slot a trial; return whether there is anything to wait for."""
         if not self.room.is_open():
             return True
-        self._save()
+        self.outbox.send()
         for seat in (s for s in self.seats if s.answer is None and s.is_ready):
             while seat.num_free and self._goes_on and (item := self._next(seat)):
                 self._start(seat, item)
@@ -121,19 +120,19 @@ class Driver:
         is_resting = any(not seat.is_ready for seat in self.seats) and bool(self.lineup.waiting)
         return is_resting or self.room.is_paused or any(seat.answer for seat in self.seats)
 
-    def _submit(self, seat: Seat, orders: Sequence[Command]) -> None:
+    def _submit(self, seat: Seat, commands: Sequence[Command]) -> None:
         try:
-            seat.submit(orders)
+            seat.submit(commands)
         except BrokenProcessPool:
             self._lost(seat, "died")
 
     def _orders(self, seat: Seat) -> list[Command]:
         """Hand over what is to be done; trials that start know what all live trials together will need."""
-        orders, seat.orders = seat.orders, []
-        if not any(isinstance(order, Start) for order in orders):
-            return orders
+        given, seat.orders = seat.orders, []
+        if not any(isinstance(order, Start) for order in given):
+            return given
         need = self.plan.footprint([start.spec for start in seat.live.values()]).total
-        return [replace(order, predicted_bytes=need) if isinstance(order, Start) else order for order in orders]
+        return [replace(order, predicted_bytes=need) if isinstance(order, Start) else order for order in given]
 
     def _next(self, seat: Seat) -> Item | None:
         """Return a trial for this seat, asking for new ones while those that wait do not suit it."""
@@ -165,7 +164,7 @@ class Driver:
             self.record.repeat(item.number, item.params, known)
         elif reason := self._too_large(item.spec) or self.lineup.hopeless(item.spec):
             self.lineup.params[item.number] = item.params
-            self._finish(_unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
+            self.outbox.finish(unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
         else:
             self.lineup.add(item)
 
@@ -211,10 +210,11 @@ class Driver:
         """Act on a worker's events; a rung's reports all come before its verdicts, so that all are judged alike."""
         for event in (e for e in events if _is_current(seat, e)):
             self._hear(seat, event)
-        self._judge(seat, [event for event in events if isinstance(event, Rung) and event.number in seat.live])
+        rungs = [event for event in events if isinstance(event, Rung) and event.number in seat.live]
+        seat.orders += orders(self.study, self.plan.config.study.pruner, self.objective, rungs)
         if seat.live and not events:
             for start in list(seat.live.values()):
-                self._finish(_unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
+                self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
             seat.live.clear()
 
     def _drain(self) -> None:
@@ -248,7 +248,7 @@ class Driver:
                 self.lineup.put_back(start, start.attempt + 1)
             else:
                 reason = f"{reason}, as it did {MOST_RETRIES} times before"
-                self._finish(_unmeasured(start.number, start.spec, TrialState.FAILED, reason))
+                self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, reason))
 
     def _hear(self, seat: Seat, event: Event) -> None:
         if isinstance(event, Progress):
@@ -257,7 +257,7 @@ class Driver:
             self._report(event)
         elif isinstance(event, Finished):
             seat.live.pop(event.number)
-            self._finish(event.result)
+            self.outbox.finish(event.result)
         elif isinstance(event, Evicted):
             self._evict(seat, event)
         elif isinstance(event, Scored):
@@ -283,37 +283,6 @@ class Driver:
         seat.num_slots = max(1, len(seat.live))
         self.lineup.put_back(start, start.attempt)
         self.display.say(f"trial {event.number}: {event.reason}; going on with {seat.num_slots} slots on {seat.device}")
-
-    def _judge(self, seat: Seat, events: Sequence[Rung]) -> None:
-        pruner = self.plan.config.study.pruner
-        verdicts = self.study.verdicts({event.number: event.rung for event in events}) if events else {}
-        for event in (event for event in events if event.number in verdicts):
-            verdict = verdicts[event.number]
-            where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"
-            words = [f"{pruner} pruner", where, *([verdict.reason] if verdict.reason else [])]
-            order = Stop(number=event.number, reason=": ".join(words), rule=verdict.rule or pruner)
-            seat.orders.append(order)
-
-    def _finish(self, result: TrialResult) -> None:
-        """Record a result, and give it to the suggestions that waited for the same trial."""
-        self.unsaved.append(result)
-        self.halted = self.halted or self.streak.note(result)
-        self._save()
-
-    def _save(self) -> None:
-        """Record what has ended; on a full disk it waits for room."""
-        while self.unsaved:
-            result = self.unsaved[0]
-            try:
-                self.record.finish(result, self.lineup.params[result.number])
-                for twin in self.lineup.close(self.ledger.results[result.number]):
-                    self.record.repeat(twin.number, twin.params, self.ledger.results[result.number])
-            except Exception as error:  # of the file system, or of a store in its own words
-                if not is_disk_full(error):
-                    raise
-                self.room.close("results cannot be written")
-                return
-            self.unsaved.pop(0)
 
     def _score_winner(self) -> None:
         """Score the winner on the test split, once; selection never sees it."""
@@ -341,16 +310,3 @@ def _is_current(seat: Seat, event: Event) -> bool:
         return True
     start = seat.live.get(event.number)
     return start is not None and start.attempt == event.attempt
-
-
-def _unmeasured(number: int, spec: TrialSpec, state: TrialState, reason: str) -> TrialResult:
-    """Return the result of a trial that ended outside a worker."""
-    return TrialResult(
-        number=number,
-        state=state,
-        spec=spec,
-        params={},
-        fingerprint=spec.fingerprint,
-        reason=reason,
-        ended_s=time.time(),
-    )

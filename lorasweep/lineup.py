@@ -73,13 +73,17 @@ class Lineup:
                 return item
         return None
 
-    def close(self, result: TrialResult) -> list[Item]:
-        """Take a result in; return the suggestions that waited for it."""
+    def twins(self, fingerprint: str) -> list[Item]:
+        """Return the suggestions that wait for the result of an equal trial."""
+        return self._twins.get(fingerprint, [])
+
+    def close(self, result: TrialResult) -> None:
+        """Take a result in."""
         self._known.setdefault(result.fingerprint, result)
         self._open.discard(result.fingerprint)
+        self._twins.pop(result.fingerprint, None)
         if result.state is TrialState.INFEASIBLE and result.same_as is None:
             self._infeasible.append(result)
-        return self._twins.pop(result.fingerprint, [])
 
     def hopeless(self, spec: TrialSpec) -> str:
         """Return why a trial cannot fit where a smaller one did not, empty where it may."""

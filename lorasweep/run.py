@@ -112,7 +112,7 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
         page=tracker.page,
         is_finished=driver.is_finished,
         is_preempted=signal.SIGTERM in signals,
-        halted=driver.halted,
+        halted=driver.outbox.halted,
     )
 
 

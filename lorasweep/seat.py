@@ -44,7 +44,7 @@ class Seat:
     is_lost: bool = False
     num_deaths: int = 0  # in a row
     ready_s: float = 0.0
-    longest_s: float = 0.0  # that it took to answer
+    longest_s: float = 0.0  # that it took to answer, where no base had to be loaded
     _asked_s: float = 0.0
     _may_load: bool = False
 
@@ -69,7 +69,8 @@ class Seat:
         assert self.answer is not None
         answer, self.answer = self.answer, None
         events = answer.result()
-        self.longest_s = max(self.longest_s, time.monotonic() - self._asked_s)
+        if not self._may_load:
+            self.longest_s = max(self.longest_s, time.monotonic() - self._asked_s)
         self.num_deaths = 0
         return events
 
