@@ -43,7 +43,8 @@ class FakeExecutor:
         events: list[Event] = []
         for number, (start, calls) in list(self.live.items()):
             events.append(Progress(number=number, step=calls + 1, num_steps=2, loss=1.0, its_per_s=1.0))
-            events.append(rung_of(start) if calls == 0 else Finished(number=number, result=result_of(start)))
+            last = Finished(number=number, attempt=start.attempt, result=result_of(start))
+            events.append(rung_of(start) if calls == 0 else last)
             self.live[number] = (start, calls + 1)
             if calls:
                 del self.live[number]

@@ -146,7 +146,8 @@ class Study:
                 return
             trial = optuna.Trial(self.study, frozen._trial_id)
         trial.set_user_attr("fingerprint", result.fingerprint)
-        trial.set_user_attr("reason", result.reason[:2000])
+        if result.reason:
+            trial.set_user_attr("reason", result.reason[:2000])
         if result.stopped_by:
             trial.set_user_attr("stopped_by", result.stopped_by)
         trial.set_constraint("memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0)
