@@ -212,7 +212,7 @@ class Driver:
             self._hear(seat, event)
         rungs = [event for event in events if isinstance(event, Rung) and event.number in seat.live]
         seat.orders += orders(self.study, self.plan.config.study.pruner, self.objective, rungs)
-        if seat.live and not events:
+        if seat.live and not events and self._goes_on:
             for start in list(seat.live.values()):
                 self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
             seat.live.clear()

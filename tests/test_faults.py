@@ -121,7 +121,7 @@ def test_random_kills_lose_nothing_and_repeat_nothing(
     from mlflow import MlflowClient
 
     draw = random.Random(seed)
-    for _ in range(3):
+    for _ in range(2):
         process = launched(*LONG, "executor=local")
         until(lambda p=process: workers(p) or p.poll() is not None)
         time.sleep(draw.uniform(0, 12))
