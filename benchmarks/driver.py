@@ -34,6 +34,8 @@ SLOTS = 16
 class FakeExecutor:
     """Ends every trial at the second call after its start."""
 
+    pid = None
+
     def __init__(self) -> None:
         self.live: dict[int, tuple[Start, int]] = {}
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,11 +27,13 @@ from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
 from lorasweep.model import DEMO, DTYPES, Base, load_base, resolve_targets
+from lorasweep.pace import Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.train import train_step
 
 TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
-ROUNDS = 7
+ROUNDS, FEWEST_ROUNDS = 7, 3
+PATIENCE_S = 30  # for the rounds of a case; a slow one gets fewer
 TOLERANCE = 1e-5  # of fp32 losses, nats per label token
 
 
@@ -49,9 +52,8 @@ class Case:
 
 def cases() -> list[Case]:
     """Return the grid: K by batch and length, mixed trials, in both precisions of the arithmetic and on nf4."""
-    grid = [
-        Case(name=f"k{k}-b{b}-s{s}", slots=k, batch=b, length=s) for k in (1, 4, 16, 32) for b, s in ((1, 32), (4, 128))
-    ]
+    grid = [Case(name=f"k{k}-b1-s32", slots=k) for k in (1, 4, 16, 32)]
+    grid += [Case(name=f"k{k}-b4-s128", slots=k, batch=4, length=128) for k in (1, 4, 16)]
     grid += [Case(name=f"mixed-k{k}", slots=k, mixed=True) for k in (4, 16, 32)]
     low: list[Case] = [Case(**{**asdict(c), "name": c.name + "-bf16", "dtype": "bf16"}) for c in grid]
     nf4 = [Case(name=f"k{k}-b1-s32-nf4", slots=k, precision="nf4", dtype="bf16") for k in (1, 16)] + [
@@ -112,6 +114,7 @@ class Sides:
         stock = ModelSpec(id=model_id, dtype=stock_dtype, precision=case.precision)
         self.alone = [self._stock(load_base(stock, "cpu").model, i) for i in range(case.slots)]
         self.looped: list[StockTrial] = []
+        self.threads = 0
         shared: Any = load_base(stock, "cpu").model
         for i in range(case.slots):
             self.looped.append(self._stock(shared, i))
@@ -136,6 +139,15 @@ class Sides:
     def packed_step(self) -> None:
         train_step(self.bank, self.learners)
 
+    def settled_step(self) -> None:
+        """Take a step, once it is known how passes are best cut on as many threads as there are now."""
+        usual = sum(x.slot.num_tokens for x in self.learners)
+        if self.threads != torch.get_num_threads():
+            self.threads, self.bank.pace = torch.get_num_threads(), Pace()
+            while not self.bank.pace.is_settled(usual):
+                self.packed_step()
+        self.packed_step()
+
     def alone_step(self) -> None:
         for trial in self.alone:
             trial.step()
@@ -159,6 +171,24 @@ def seconds(act: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
+def on_threads(count: int, act: Callable[[], None]) -> None:
+    """Run something on so many threads."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        act()
+    finally:
+        torch.set_num_threads(usual)
+
+
+def best_threads(act: Callable[[], None]) -> int:
+    """Return the number of threads that suits a step best: small operations can be faster on one."""
+    times = {}
+    for count in sorted({1, torch.get_num_threads()}):
+        times[count] = min(seconds(partial(on_threads, count, act)) for _ in range(3))
+    return min(times, key=lambda count: times[count])
+
+
 def floor_s(base: Base, num_tokens: int, rate: float) -> float:
     """Return the least time of a step: 4 operations per weight of the linears and token, at the measured GEMM rate."""
     return 4 * base.info.num_linear_parameters * num_tokens / rate
@@ -169,16 +199,20 @@ def run_case(case: Case, model_id: str) -> dict[str, Any]:
     # Stock PEFT always runs in fp32, the field's default on a CPU; on a quantised base it computes as the case does.
     sides = Sides(case, model_id, case.dtype if case.precision != "none" else "fp32")
     times: dict[str, list[float]] = {"packed": [], "alone": [], "looped": []}
-    acts = {"packed": sides.packed_step, "alone": sides.alone_step, "looped": sides.looped_step}
-    for act in acts.values():
+    threads = {"packed": best_threads(sides.settled_step), "alone": best_threads(sides.alone[0].step)}
+    acts = {
+        "packed": partial(on_threads, threads["packed"], sides.settled_step),
+        "alone": partial(on_threads, threads["alone"], sides.alone_step),
+        "looped": partial(on_threads, threads["alone"], sides.looped_step),
+    }
+    for act in (acts["packed"], acts["alone"], acts["looped"]):
         act()
-    while not sides.bank.pace.is_settled(sum(x.slot.num_tokens for x in sides.learners)):
-        sides.packed_step()  # it is still trying out how to cut passes
     tokens_before = sum(x.num_tokens for x in sides.learners)
-    for _ in range(ROUNDS):
+    rounds = max(FEWEST_ROUNDS, min(ROUNDS, int(PATIENCE_S / sum(seconds(act) for act in acts.values()))))
+    for _ in range(rounds):
         for name, act in acts.items():
             times[name].append(seconds(act))
-    num_tokens = (sum(x.num_tokens for x in sides.learners) - tokens_before) / ROUNDS
+    num_tokens = (sum(x.num_tokens for x in sides.learners) - tokens_before) / (1 + rounds)
     gap = sides.loss_gap()
     is_exact = case.dtype == "fp32"
     assert gap <= TOLERANCE or not is_exact, f"{case.name}: losses differ by {gap}"
@@ -191,6 +225,8 @@ def run_case(case: Case, model_id: str) -> dict[str, Any]:
         **{f"{name}_s": median(values) for name, values in times.items()},
         "stock_over_packed": median(a / p for a, p in zip(times["alone"], times["packed"], strict=True)),
         "looped_over_packed": median(a / p for a, p in zip(times["looped"], times["packed"], strict=True)),
+        "threads": threads,
+        "rounds": rounds,
         "tokens": num_tokens,
         "share_of_gemm_rate": floor_s(sides.base, int(num_tokens), rate) / median(times["packed"]),
         "loss_gap": gap,

@@ -57,6 +57,7 @@ class StudySettings:
     memory_gib: float | None = None
     hang_min: float = 10.0
     halt_after: int = 5
+    device_wait_min: float = 30.0  # for other people's jobs to leave a GPU that is full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class SweepConfig:
     study: StudySettings = StudySettings()
     tracking: TrackingSettings = TrackingSettings()
     devices: str = "auto"
+    threads: int | None = None  # CPU threads of each worker; null: all allowed cores, shared out
     executor: Executor = "auto"
     output_dir: str = "runs"
 

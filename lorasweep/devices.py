@@ -1,63 +1,94 @@
-"""Which devices there are, and what is free on them."""
+"""Which devices get a worker, and what is free on them."""
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
-
+from lorasweep import nvml
+from lorasweep.cores import free_memory, num_cores
 from lorasweep.errors import ConfigError
+from lorasweep.memory import GIB
+from lorasweep.nvml import Gpu
+from lorasweep.visible import named, visible_gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device that gets a worker: `cpu`, or the index of a visible GPU."""
+    """A device that gets a worker: `cpu`, or the place of a GPU among the visible ones.
+
+    `visible` is what `CUDA_VISIBLE_DEVICES` has to say for this GPU alone.
+    """
 
     name: str
     free_bytes: int
+    total_bytes: int
     description: str
+    visible: str = ""
 
     @property
     def is_gpu(self) -> bool:
         return self.name != "cpu"
+
+    @property
+    def kind(self) -> str:
+        return "cuda" if self.is_gpu else "cpu"
+
+    @property
+    def most_bytes(self) -> int:
+        """Return what can be hoped for: a GPU's whole memory, for others may leave it; on the CPU what is free."""
+        return self.total_bytes if self.is_gpu else self.free_bytes
 
 
 def find_devices(wanted: str) -> tuple[Device, ...]:
     """Return the devices that `devices=auto|cpu|0,1` names; `auto` is every visible GPU, or else the CPU.
 
     Raises:
-        ConfigError: a GPU that is not there is asked for.
+        ConfigError: a GPU that is not there is asked for, or one twice.
     """
     if wanted == "cpu":
         return (_cpu(),)
-    gpus = _gpus()
+    gpus = visible_gpus()
     if wanted == "auto":
-        return tuple(gpus.values()) or (_cpu(),)
-    names = [name.strip() for name in str(wanted).split(",") if name.strip()]
-    missing = [name for name in names if name not in gpus]
-    if missing or not names:
-        there = ", ".join(gpus) or "none"
+        return tuple(_device(i, gpu) for i, gpu in enumerate(gpus)) or (_cpu(),)
+    words = [word.strip() for word in str(wanted).split(",") if word.strip()]
+    found = [_wanted(gpus, word) for word in words]
+    missing = [word for word, device in zip(words, found, strict=True) if device is None]
+    if missing or not words:
+        there = ", ".join(f"{i} ({gpu.name}, {gpu.uuid})" for i, gpu in enumerate(gpus)) or "none"
         raise ConfigError(
             [f"devices: {wanted!r}: no such GPU: {', '.join(missing)}; visible: {there}; or write auto, cpu"]
         )
-    return tuple(gpus[name] for name in names)
+    devices = tuple(device for device in found if device)
+    if len({device.name for device in devices}) < len(devices):
+        raise ConfigError([f"devices: {wanted!r} names a GPU twice; name each once, for it gets one worker"])
+    return devices
 
 
-def num_threads(num_workers: int) -> int:
-    """Return CPU threads per worker, so that together they never outnumber the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // num_workers)
+def free_bytes(device: Device, pid: int | None) -> int | None:
+    """Return what a worker may have of its GPU now: what is free, and what it has already. None: nobody can tell."""
+    free = nvml.free_bytes(device.visible)
+    if free is None or pid is None:
+        return free
+    own = nvml.used_bytes(device.visible, pid)
+    return None if own is None else free + own
+
+
+def _wanted(gpus: Sequence[Gpu], word: str) -> Device | None:
+    if word.isdecimal():
+        return _device(int(word), gpus[int(word)]) if int(word) < len(gpus) else None
+    gpu = named(gpus, word)
+    return _device(list(gpus).index(gpu), gpu) if gpu else None
+
+
+def _device(place: int, gpu: Gpu) -> Device:
+    return Device(
+        name=str(place),
+        free_bytes=gpu.free_bytes,
+        total_bytes=gpu.total_bytes,
+        description=f"{gpu.name}, {gpu.total_bytes / GIB:.0f} GiB",
+        visible=gpu.uuid,
+    )
 
 
 def _cpu() -> Device:
-    free = psutil.virtual_memory().available
-    return Device(name="cpu", free_bytes=free, description=f"CPU, {num_threads(1)} threads")
-
-
-def _gpus() -> dict[str, Device]:
-    import torch
-
-    found = {}
-    for index in range(torch.cuda.device_count()):
-        free, _ = torch.cuda.mem_get_info(index)
-        found[str(index)] = Device(name=str(index), free_bytes=free, description=torch.cuda.get_device_name(index))
-    return found
+    free = free_memory()
+    return Device(name="cpu", free_bytes=free, total_bytes=free, description=f"CPU, {num_cores()} cores")

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 
 from lorasweep.errors import is_disk_full
+from lorasweep.forecast import Forecast
 from lorasweep.judge import orders
 from lorasweep.lineup import MOST_RETRIES, Item, Lineup
-from lorasweep.memory import GIB
 from lorasweep.outbox import Outbox, unmeasured
+from lorasweep.placement import Placement
 from lorasweep.plan import Plan
 from lorasweep.record import Record
 from lorasweep.result import (
@@ -24,6 +24,7 @@ from lorasweep.result import (
     Event,
     Evicted,
     Finished,
+    Measured,
     Note,
     Pause,
     Progress,
@@ -37,7 +38,6 @@ from lorasweep.result import (
 from lorasweep.room import Room
 from lorasweep.rules import read
 from lorasweep.seat import Display, Seat
-from lorasweep.spec import TrialSpec
 from lorasweep.streak import Streak
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Driver:
     ) -> None:
         self.plan, self.record, self.display, self.seats = plan, record, display, seats
         self.study, self.ledger = record.study, record.ledger
+        self.forecast, self.placement = Forecast(plan), Placement(plan, display)
         self.lineup = Lineup(record.ledger.results)
         self.room = Room(record.ledger.folder, display.say)
         self.outbox = Outbox(record, self.lineup, self.room, Streak(plan.config.study.halt_after))
@@ -88,7 +89,7 @@ class Driver:
     def is_finished(self) -> bool:
         """Tell whether the sweep came to its end: neither stopped nor given up, and nothing waits for a worker."""
         left = bool(self.lineup.waiting) and time.monotonic() < self.deadline
-        return self._goes_on and not left
+        return self._goes_on and not left and bool(self.seats)
 
     @property
     def objective(self) -> str:
@@ -112,13 +113,22 @@ class Driver:
         if not self.room.is_open():
             return True
         self.outbox.send()
-        for seat in (s for s in self.seats if s.answer is None and s.is_ready):
-            while seat.num_free and self._goes_on and (item := self._next(seat)):
-                self._start(seat, item)
+        for seat in [s for s in self.seats if s.answer is None and s.is_ready]:
+            self._occupy(seat)
             if seat.live or seat.orders:
                 self._submit(seat, self._orders(seat))
         is_resting = any(not seat.is_ready for seat in self.seats) and bool(self.lineup.waiting)
-        return is_resting or self.room.is_paused or any(seat.answer for seat in self.seats)
+        return is_resting or self.room.is_paused or any(s.answer or s.full_since_s is not None for s in self.seats)
+
+    def _occupy(self, seat: Seat) -> None:
+        while seat.num_free and self._goes_on and not self.placement.awaits_probe(seat) and (item := self._next(seat)):
+            if self.placement.is_full(seat, item.number, item.spec):
+                self.lineup.waiting.appendleft(item)
+                if self.placement.has_waited_enough(seat):
+                    self.seats.remove(seat)
+                    seat.executor.close()
+                return
+            self._start(seat, item)
 
     def _submit(self, seat: Seat, commands: Sequence[Command]) -> None:
         try:
@@ -127,29 +137,39 @@ class Driver:
             self._lost(seat, "died")
 
     def _orders(self, seat: Seat) -> list[Command]:
-        """Hand over what is to be done; trials that start know what all live trials together will need."""
+        """Hand over what is to be done, and note what all live trials together should need."""
         given, seat.orders = seat.orders, []
-        if not any(isinstance(order, Start) for order in given):
-            return given
-        need = self.plan.footprint([start.spec for start in seat.live.values()]).total
-        return [replace(order, predicted_bytes=need) if isinstance(order, Start) else order for order in given]
+        if starts := sum(isinstance(order, Start) for order in given):
+            self.forecast.expect(seat, starts)
+        return given
 
     def _next(self, seat: Seat) -> Item | None:
-        """Return a trial for this seat, asking for new ones while those that wait do not suit it."""
+        """Return a trial for the base that this seat has; for another where nothing lives here and no such comes."""
         while time.monotonic() < self.deadline:
-            if item := self.lineup.take(seat):
-                return item
-            if len(self.lineup.waiting) >= max(seat.num_slots, 2) or not self._may_ask():
+            waiting = self.lineup.open_to(seat)
+            found = self.placement.of_this_base(seat, waiting)
+            if found is None and len(self.lineup.waiting) < max(seat.num_slots, 2) and self._may_ask():
+                if not self._ask():
+                    return None
+                continue
+            found = found or self.placement.of_another_base(seat, self.seats, waiting)
+            if found is None or not self.placement.fits_beside(seat, found.spec):
                 return None
-            try:
-                number, params = self.study.ask()
-            except Exception as error:  # every kind of store has its own
-                if not is_disk_full(error):
-                    raise
-                self.room.close("the study cannot be written")
-                return None
-            self._place(Item(number=number, params=params, spec=self.plan.spec(params)))
+            self.lineup.take(found)
+            if not self._refuses(found):  # what was measured since it was placed may have shown it to be too large
+                return found
         return None
+
+    def _ask(self) -> bool:
+        try:
+            number, params = self.study.ask()
+        except Exception as error:  # every kind of store has its own
+            if not is_disk_full(error):
+                raise
+            self.room.close("the study cannot be written")
+            return False
+        self._place(Item(number=number, params=params, spec=self.plan.spec(params)))
+        return True
 
     def _may_ask(self) -> bool:
         """Tell whether the study wants another trial."""
@@ -162,20 +182,15 @@ class Driver:
         known = self.lineup.known(item.spec)
         if known is not None:
             self.record.repeat(item.number, item.params, known)
-        elif reason := self._too_large(item.spec) or self.lineup.hopeless(item.spec):
-            self.lineup.params[item.number] = item.params
-            self.outbox.finish(unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
-        else:
+        elif not self._refuses(item):
             self.lineup.add(item)
 
-    def _too_large(self, spec: TrialSpec) -> str:
-        budget = self.plan.config.study.memory_gib
-        most = budget or max(device.free_bytes for device in self.plan.devices) / GIB
-        need = self.plan.footprint([spec]).total / GIB
-        if need <= most:
-            return ""
-        limit = f"study.memory_gib={budget:g}" if budget else f"the roomiest device has {most:.2f} GiB free"
-        return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
+    def _refuses(self, item: Item) -> bool:
+        """Record a trial that no device has room for as infeasible."""
+        if reason := self.placement.too_large(item.spec) or self.lineup.hopeless(item.spec):
+            self.lineup.params[item.number] = item.params
+            self.outbox.finish(unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
+        return bool(reason)
 
     def _start(self, seat: Seat, item: Item) -> None:
         folder = str(self.ledger.trial_folder(item.number))
@@ -256,8 +271,11 @@ class Driver:
         elif isinstance(event, Rung):
             self._report(event)
         elif isinstance(event, Finished):
+            result = self.forecast.settle(seat, event.result)
             seat.live.pop(event.number)
-            self.outbox.finish(event.result)
+            self.outbox.finish(result)
+        elif isinstance(event, Measured):
+            self.forecast.probed(seat, event)
         elif isinstance(event, Evicted):
             self._evict(seat, event)
         elif isinstance(event, Scored):
@@ -287,7 +305,7 @@ class Driver:
     def _score_winner(self) -> None:
         """Score the winner on the test split, once; selection never sees it."""
         winner = self.record.winner()
-        if winner is None or not self.plan.facts[winner.spec.data_key].num_test:
+        if winner is None or not self.plan.facts[winner.spec.data_key].num_test or not self.seats:
             return
         noted = self.ledger.noted("test")
         if noted.get("trial") == winner.number:

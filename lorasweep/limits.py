@@ -50,6 +50,8 @@ RANGES: dict[str, Rule] = {
     "study.memory_gib": (lambda v: v is None or v > 0, "must be above 0 GiB"),
     "study.hang_min": (lambda v: v > 0, "must be above 0 minutes"),
     "study.halt_after": (lambda v: v >= 1, "must be at least 1"),
+    "study.device_wait_min": (lambda v: v >= 0, "must not be negative; 0 gives a full GPU up at once"),
+    "threads": (lambda v: v is None or v >= 1, "must be at least 1"),
     "sweep.name": (lambda v: re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", v) is not None and ".." not in v,
      "must be a plain name of letters, digits, '_', '-' and '.'"),
 }  # fmt: skip

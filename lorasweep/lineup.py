@@ -62,16 +62,16 @@ class Lineup:
             Item(number=start.number, params=self.params[start.number], spec=start.spec, attempt=attempt)
         )
 
-    def take(self, seat: Seat) -> Item | None:
-        """Return a trial for this seat's base; another base only when nothing lives on this one."""
+    def open_to(self, seat: Seat) -> list[Item]:
+        """Return the trials that may go to a seat: a last try shares it with nobody."""
         if any(start.attempt >= MOST_RETRIES for start in seat.live.values()):
-            return None
-        for item in self.waiting:
-            if not seat.live or (item.spec.base_key == seat.base and not item.is_last_try):
-                self.waiting.remove(item)
-                self.params[item.number] = item.params
-                return item
-        return None
+            return []
+        return [item for item in self.waiting if not (seat.live and item.is_last_try)]
+
+    def take(self, item: Item) -> None:
+        """Take a trial out of those that wait."""
+        self.waiting.remove(item)
+        self.params[item.number] = item.params
 
     def twins(self, fingerprint: str) -> list[Item]:
         """Return the suggestions that wait for the result of an equal trial."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorasweep import targets, varlen
+from lorasweep import norms, targets, varlen
 from lorasweep.data.batches import PackedBatch
 from lorasweep.errors import ModelError
 from lorasweep.provenance import folder_fingerprint
@@ -36,6 +36,9 @@ class BaseInfo:
     hidden_size: int
     intermediate_size: int
     num_heads: int
+    num_kv_heads: int
+    head_size: int
+    activation: str
     vocab_size: int
     max_positions: int
     has_tied_embeddings: bool
@@ -44,6 +47,11 @@ class BaseInfo:
     def num_linear_parameters(self) -> int:
         """Weights that a quantised base stores in fewer bits."""
         return sum(i * o for i, o in self.linears.values())
+
+    @property
+    def is_gated(self) -> bool:
+        """Tell whether its MLPs multiply by a gate."""
+        return any(targets.part_of(path) in ("gate", "gate_up") for path in self.linears)
 
     def adapted(self, target_modules: tuple[str, ...]) -> dict[str, tuple[int, int]]:
         """Return the linears that these targets name."""
@@ -88,12 +96,21 @@ def describe(model_id: str, revision: str | None = None, trust_remote_code: bool
         linears=_linears(model),
         num_layers=text.num_hidden_layers,
         hidden_size=text.hidden_size,
-        intermediate_size=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        intermediate_size=_first(text, "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
+        or 4 * text.hidden_size,
         num_heads=text.num_attention_heads,
+        num_kv_heads=_first(text, "num_key_value_heads") or text.num_attention_heads,
+        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        activation=str(_first(text, "hidden_act", "activation_function", "activation") or ""),
         vocab_size=text.vocab_size,
         max_positions=getattr(text, "max_position_embeddings", 0) or 0,
         has_tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
     )
+
+
+def _first(config: Any, *names: str) -> Any:
+    """Return the first of these settings that a configuration has: architectures call the same thing differently."""
+    return next((value for name in names if (value := getattr(config, name, None))), None)
 
 
 def resolve_targets(spec: ModelSpec, names: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -242,6 +259,8 @@ def load_base(spec: ModelSpec, device: str) -> Base:
     _keep_trainable_path(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    if device == "cpu":
+        norms.exchange(model)
     base = Base(model, load_tokenizer(spec), info, spec, torch.device(device), is_flat=varlen.install(model))
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head.register_forward_pre_hook(base.gather_hidden)

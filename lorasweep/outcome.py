@@ -124,7 +124,6 @@ def _cost(live: Live, base: Base | None, peak_bytes: int) -> Cost:
         train_s=x.train_s,
         its_per_s=x.step / x.train_s if x.train_s else 0.0,
         tokens_per_s=x.num_tokens / x.train_s if x.train_s else 0.0,
-        predicted_bytes=live.start.predicted_bytes,
         peak_bytes=peak_bytes,
         shared_by=live.shared_by,
         trainable_parameters=trainable,

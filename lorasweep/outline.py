@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from lorasweep.display import words
 from lorasweep.grammar import Choice
 from lorasweep.memory import GIB
+from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import DataFacts, Plan
 from lorasweep.spec import TrialSpec
 
@@ -15,11 +16,15 @@ def headline(plan: Plan) -> str:
     """Return one line: what is searched, on what, and how."""
     spec = plan.spec(plan.points[0])
     count = "1 trial" if plan.num_trials == 1 else f"{plan.num_trials} trials"
-    together = "" if plan.num_trials == 1 else f", {plan.num_slots} trained together"
+    together = "" if plan.num_trials == 1 else f", {_together(plan)} trained together"
     where = ", ".join(device.description for device in plan.devices)
     question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
     search = f"{plan.config.sweep.name}: {count} ({plan.config.study.sampler}) on {spec.model.id}"
     return f"{question}{search}{together}; {where}"
+
+
+def _together(plan: Plan) -> str:
+    return " + ".join(str(plan.slots[device.name]) for device in plan.devices)
 
 
 def plan_text(plan: Plan) -> str:
@@ -47,8 +52,8 @@ def _data(plan: Plan) -> Iterator[str]:
         yield f"data: {facts.num_train} train, {facts.num_validation} validation, {facts.num_test} test examples"
         share = facts.num_truncated / max(1, facts.num_train + facts.num_validation + facts.num_test)
         yield (
-            f"  {facts.tokens_per_epoch} tokens per epoch, longest row {facts.longest}, "
-            f"{facts.labels_per_row:.1f} label tokens per row, {share:.1%} of rows truncated"
+            f"  {facts.tokens_per_epoch} tokens per epoch, longest row {facts.lengths.longest}, "
+            f"{facts.lengths.labels:.1f} label tokens per row, {share:.1%} of rows truncated"
         )
         yield f"  {_flaws(facts)}"
         yield from (f"  note: {note}" for note in facts.notes)
@@ -82,9 +87,29 @@ def _steps(plan: Plan, spec: TrialSpec) -> int:
 
 def _memory(plan: Plan) -> Iterator[str]:
     spec = max(map(plan.spec, plan.points), key=lambda s: plan.footprint([s]).total)
-    need = plan.footprint([spec] * plan.num_slots)
-    names = ("weights", "adapters", "activations", "logits")
-    parts = ", ".join(f"{getattr(need, name) / GIB:.2f} {name}" for name in names)
-    yield f"predicted memory with {plan.num_slots} slots: {need.total / GIB:.2f} GiB ({parts})"
+    slots = max(plan.slots.values())
+    need = plan.footprint([spec] * slots)
+    parts = ", ".join(f"{getattr(need, name) / GIB:.2f} {name}" for name in PARTS)
+    yield f"predicted memory with {slots} slots: {need.total / GIB:.2f} GiB"
+    yield f"  {parts}; training and evaluation peak at different times"
+    if (factor := plan.factor(spec.model, plan.kind)) != 1:
+        yield f"  corrected by {factor:.2f} (all but the weights), from trials measured on this base before"
     for device in plan.devices:
-        yield f"  {device.description}: {device.free_bytes / GIB:.1f} GiB free"
+        yield f"  {device.description}: {device.free_bytes / GIB:.1f} GiB free, {plan.slots[device.name]} slots"
+    yield from _gpus(plan, spec)
+
+
+PARTS = ("weights", "adapters", "activations", "evaluation", "overhead")
+
+
+def _gpus(plan: Plan, spec: TrialSpec) -> Iterator[str]:
+    """Say which common GPUs are large enough, beside what people usually reckon with."""
+    yield "GPUs that fit by prediction, of common sizes (calibrated on CPUs only)"
+    most = max(plan.slots.values())
+    for count in sorted({1, most}):
+        need = plan.footprint([spec] * count, "cuda").total
+        sizes = list(fitting(need).items())
+        where = f"from {sizes[0][0]} GB ({sizes[0][1]}) on" if sizes else "none of them"
+        yield f"  {'1 trial' if count == 1 else f'{count} trials'}: {need / GIB:.2f} GiB, {where}"
+    guess = rule_of_thumb(plan.info(spec.model), spec.model)
+    yield f"  rule of thumb: {guess / GIB:.2f} GiB ({RULE}; it knows neither rows nor trials)"

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from lorasweep.config import SweepConfig, build_config
+from lorasweep.cores import num_cores
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.devices import Device, find_devices
 from lorasweep.errors import ConfigError, LoraSweepError
 from lorasweep.grammar import Choice, Domain, Interval, Scalar
 from lorasweep.limits import TEXT_METRICS
-from lorasweep.memory import GIB, Footprint, footprint, slots_that_fit
+from lorasweep.memory import GIB, Corrections, Footprint, Lengths, Loads, footprint, lengths_of, slots_that_fit
 from lorasweep.model import BaseInfo, describe, load_tokenizer, resolve_targets, tokenizer_key
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec, digest
@@ -35,8 +36,7 @@ class DataFacts:
     num_validation: int
     num_test: int
     tokens_per_epoch: int
-    longest: int
-    labels_per_row: float
+    lengths: Lengths
     num_truncated: int
     num_empty: int
     num_duplicates: int
@@ -58,7 +58,8 @@ class Plan:
     num_distinct: float
     devices: tuple[Device, ...]
     facts: Mapping[str, DataFacts]
-    num_slots: int
+    corrections: Corrections
+    slots: Mapping[str, int]  # by device
 
     @property
     def is_grid(self) -> bool:
@@ -72,21 +73,41 @@ class Plan:
         """Return a base's shape."""
         return describe(model.id, model.revision, model.trust_remote_code)
 
-    def footprint(self, specs: Sequence[TrialSpec]) -> Footprint:
-        """Predict the memory of these trials in one bank."""
-        facts = [self.facts[spec.data_key] for spec in specs]
-        return footprint(
-            self.info(specs[0].model),
-            specs,
-            tokens_per_row=max(f.longest for f in facts),
-            labels_per_row=max(f.labels_per_row for f in facts),
-        )
+    @property
+    def num_slots(self) -> int:
+        """Return the trials that can train at once, on all devices."""
+        return sum(self.slots.values())
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the devices, which decides how memory is counted."""
+        return self.devices[0].kind
+
+    def loads(self, specs: Sequence[TrialSpec]) -> Loads:
+        """Return trials with how long their rows are."""
+        return [(spec, self.facts[spec.data_key].lengths) for spec in specs]
+
+    def footprint(self, specs: Sequence[TrialSpec], kind: str | None = None) -> Footprint:
+        """Predict the memory of these trials in one bank, corrected by what was measured on such a base before."""
+        kind = kind or self.kind
+        need = footprint(self.info(specs[0].model), self.loads(specs), kind=kind)
+        return need.corrected(self.factor(specs[0].model, kind), kind)
+
+    def factor(self, model: ModelSpec, kind: str) -> float:
+        """Return what measurements have taught to multiply predictions with."""
+        return self.corrections.factor(self.info(model).fingerprint, model, kind)
+
+    def budget(self, free_bytes: float) -> float:
+        """Return how much of a device's free memory a bank may plan with."""
+        most = self.config.study.memory_gib
+        return min(free_bytes * USABLE, most * GIB) if most else free_bytes * USABLE
 
     def worker(self, device: Device, num_threads: int) -> WorkerSettings:
         """Return the settings of a device's worker."""
         return WorkerSettings(
+            visible=device.visible,
             device="cpu" if not device.is_gpu else f"cuda:{device.name}",
-            num_slots=self.num_slots,
+            num_slots=self.slots[device.name],
             num_threads=num_threads,
         )
 
@@ -109,6 +130,7 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
 
     problems: list[str] = []
     devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
+    problems += _too_many_threads(config, len(devices))
     _attempt(problems, lambda: check_targets(every, spec_of))
     facts = _attempt(problems, lambda: _all_facts([any_target(p) for p in every])) or {}
     if problems:
@@ -126,9 +148,20 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
         num_distinct=len(points) if is_whole else float("inf"),
         devices=devices,
         facts=facts,
-        num_slots=1,
+        corrections=Corrections(),
+        slots={},
     )
-    return replace(plan, num_slots=_num_slots(plan))
+    return replace(plan, slots=_slots(plan))
+
+
+def _too_many_threads(config: SweepConfig, num_devices: int) -> list[str]:
+    """Threads beyond the cores wait for each other, and everything with them."""
+    threads, cores, workers = config.threads or 0, num_cores(), max(1, num_devices)
+    if threads * workers <= cores:
+        return []
+    most = max(1, cores // workers)
+    who = "" if workers == 1 else f" for each of {workers} workers"
+    return [f"threads: {threads}{who} are more than the {cores} cores that may be used; set threads={most}, or null"]
 
 
 def _attempt(problems: list[str], check: Callable[[], T]) -> T | None:
@@ -191,7 +224,10 @@ def _all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
             try:
                 rows = load_probe(probe, tokenizer, key)
                 known = facts[spec.data_key]
-                facts[spec.data_key] = replace(known, content=digest([known.content, content_of(rows)]))
+                longest = known.lengths.with_scored(rows)
+                facts[spec.data_key] = replace(
+                    known, content=digest([known.content, content_of(rows)]), lengths=longest
+                )
             except LoraSweepError as error:
                 problems.append(f"eval.probes.{probe.name}: {error}")
     if problems:
@@ -227,8 +263,7 @@ def data_facts(task: Task) -> DataFacts:
         num_validation=len(task.validation),
         num_test=len(task.test),
         tokens_per_epoch=sum(len(row.ids) for row in task.train),
-        longest=max(len(row.ids) for row in task.train),
-        labels_per_row=sum(row.num_labels for row in task.train) / len(task.train),
+        lengths=lengths_of(task.train, (*task.validation, *task.test)),
         num_truncated=sum(row.is_truncated for row in everything),
         num_empty=sum(not row.reference.strip() for row in task.train),
         num_duplicates=sum(count - 1 for count in train_prompts.values()),
@@ -244,28 +279,34 @@ def _identity(row: TokenRow) -> tuple[int, ...]:
     return start if len(start) > 1 else row.ids
 
 
-def _num_slots(plan: Plan) -> int:
+def _slots(plan: Plan) -> dict[str, int]:
+    """Return how many slots each device gets: what fits, no more than there are trials, evenly where all have room."""
     settings = plan.config.study
     if settings.slots:
-        return settings.slots
-    free = min(device.free_bytes for device in plan.devices) * USABLE
-    budget = min(free, settings.memory_gib * GIB) if settings.memory_gib else free
-    most = min(MOST_SLOTS, max(1, -(-plan.num_trials // len(plan.devices))))
+        return {device.name: settings.slots for device in plan.devices}
+    fitting = {device.name: _fitting(plan, device) for device in plan.devices}
+    most = plan.num_trials
     if not plan.is_grid and settings.sampler not in BLIND:
-        most = min(most, max(1, plan.num_trials // WAVES))
+        most = max(1, most // WAVES)
+    return shared_out(most, fitting)
+
+
+def shared_out(num_trials: int, fitting: Mapping[str, int]) -> dict[str, int]:
+    """Deal trials out to devices: what the small ones have no room for, the large ones take. Each has one slot."""
+    slots, left = {}, num_trials
+    for place, name in enumerate(sorted(fitting, key=lambda name: fitting[name])):
+        slots[name] = max(1, min(fitting[name], -(-left // (len(fitting) - place))))
+        left -= slots[name]
+    return {name: slots[name] for name in fitting}
+
+
+def _fitting(plan: Plan, device: Device) -> int:
+    """Return how many trials fit a device, whichever of its bases and data sets is trained on."""
+    specs = [plan.spec(point) for point in plan.points]
     counts = []
-    for key, facts in plan.facts.items():
-        specs = [s for s in map(plan.spec, plan.points) if s.data_key == key]
-        for model in dict.fromkeys(s.model for s in specs):
-            same = [s for s in specs if s.model == model]
-            counts.append(
-                slots_that_fit(
-                    plan.info(model),
-                    same,
-                    budget,
-                    most,
-                    tokens_per_row=facts.longest,
-                    labels_per_row=facts.labels_per_row,
-                )
-            )
-    return max(1, min(counts))
+    for model in dict.fromkeys(s.model for s in specs):
+        same = plan.loads([s for s in specs if s.model == model])
+        budget, factor = plan.budget(device.most_bytes), plan.factor(model, device.kind)
+        counts.append(slots_that_fit(plan.info(model), same, budget, MOST_SLOTS, kind=device.kind, factor=factor))
+    # A base that is too large for this device is another device's affair, or infeasible.
+    return min((count for count in counts if count), default=1)

@@ -24,7 +24,6 @@ class Start:
     spec: TrialSpec
     folder: str  # the adapter is saved below it
     attempt: int = 0  # what an earlier attempt still says is not listened to
-    predicted_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,11 @@ Command = Start | Stop | Score | Pause
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a trial used. Times in seconds, memory in bytes; `shared_by` trials had the process's peak together."""
+    """What a trial used. Times in seconds, memory in bytes; `shared_by` trials had the process's peak together.
+
+    `predicted_bytes` is the prediction of that peak, `share_bytes` this trial's part of it beyond the base, and
+    `alone_bytes` what it would need alone, predicted and corrected by what was measured.
+    """
 
     num_steps: int = 0
     num_planned_steps: int = 0
@@ -65,10 +68,17 @@ class Cost:
     tokens_per_s: float = 0.0
     predicted_bytes: int = 0
     peak_bytes: int = 0
+    share_bytes: int = 0
+    alone_bytes: int = 0
     shared_by: int = 1
     trainable_parameters: int = 0
     trainable_percent: float = 0.0
     adapter_bytes: int = 0
+
+    @property
+    def memory_error(self) -> float | None:
+        """Return how far the prediction was above (below: negative) the measured peak, as a share of it."""
+        return self.predicted_bytes / self.peak_bytes - 1 if self.predicted_bytes and self.peak_bytes else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +200,15 @@ class DiskFull:
     reason: str
 
 
-Event = Progress | Rung | Finished | Evicted | Scored | Note | DiskFull
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Event: the peak of one pass over this trial's longest rows, when its bank was new."""
+
+    number: int
+    peak_bytes: int
+
+
+Event = Progress | Rung | Finished | Evicted | Scored | Note | Measured | DiskFull
 
 CHECKPOINT = "checkpoint.safetensors"  # of a trial in flight, in its folder
 NOT_FINITE = "loss is not finite"  # how the reason of a trial that diverged begins

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep.config import SweepConfig
-from lorasweep.devices import num_threads
+from lorasweep.cores import num_threads
+from lorasweep.devices import Device, free_bytes
 from lorasweep.display import make_display
 from lorasweep.driver import Driver
 from lorasweep.errors import ConfigError
@@ -36,8 +37,8 @@ from lorasweep.worker import WorkerSettings
 log = logging.getLogger(__name__)
 
 # What may change between two launches of the same sweep without changing any trial.
-LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "hang_min", "halt_after")
-ELSEWHERE = ("tracking", "devices", "executor", "output_dir")
+LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min", "hang_min", "halt_after")
+ELSEWHERE = ("tracking", "devices", "threads", "executor", "output_dir")
 
 
 def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
@@ -171,13 +172,22 @@ def _data(plan: Plan) -> dict[str, str]:
 
 
 def _seats(plan: Plan) -> list[Seat]:
-    threads = num_threads(len(plan.devices))
-    seats = []
-    for device in plan.devices:
-        settings = plan.worker(device, threads)
-        reopen = partial(_executor, plan, settings)
-        seats.append(Seat(executor=reopen(), num_slots=plan.num_slots, device=device.name, reopen=reopen))
-    return seats
+    threads = plan.config.threads or num_threads(len(plan.devices))
+    return [_seat(plan, device, threads) for device in plan.devices]
+
+
+def _seat(plan: Plan, device: Device, threads: int) -> Seat:
+    reopen = partial(_executor, plan, plan.worker(device, threads))
+    name, kind = device.name, device.kind
+    seat = Seat(executor=reopen(), num_slots=plan.slots[name], device=name, kind=kind, reopen=reopen)
+
+    def room() -> float | None:
+        """Return what a worker may use now; on the CPU what was free at the start, its own use included."""
+        free = free_bytes(device, seat.executor.pid) if device.is_gpu else device.free_bytes
+        return None if free is None else plan.budget(free)
+
+    seat.room = room
+    return seat
 
 
 def _executor(plan: Plan, settings: WorkerSettings) -> Executor:

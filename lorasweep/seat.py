@@ -31,11 +31,17 @@ class Display(Protocol):
 
 @dataclass(eq=False)
 class Seat:
-    """An executor with what it is doing. `reopen` makes another one, where a worker's death is not the driver's."""
+    """An executor with what it is doing. `room` says how many bytes it may use now; None: nobody can tell.
+
+    `reopen` makes another executor, where a worker's death is not the driver's.
+    """
 
     executor: Executor
     num_slots: int
     device: str
+    kind: str = "cpu"
+    room: Callable[[], float | None] = lambda: None
+    full_since_s: float | None = None
     reopen: "Callable[[], Executor] | None" = None
     base: str = ""
     live: dict[int, Start] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import torch
 
 from lorasweep.bank import Bank
 from lorasweep.data.batches import MicroBatch, pack
+from lorasweep.data.render import TokenRow
 from lorasweep.errors import is_out_of_memory
 from lorasweep.learner import Learner, Partial
 
@@ -81,6 +82,15 @@ def _train_pass(bank: Bank, learners: Sequence[Learner], batches: Sequence[Micro
     )
     for learner, batch, loss in zip(learners, batches, loss_K.tolist(), strict=True):
         _advance(bank, learner, batch, loss)
+
+
+def probe(bank: Bank, learner: Learner, rows: Sequence[TokenRow]) -> None:
+    """Pass a learner's longest micro-batch forward and backward, and forget the gradient: memory is the question."""
+    longest = sorted(rows, key=lambda row: len(row.ids))[-learner.spec.per_device_train_batch_size :]
+    batch = MicroBatch(rows=tuple(longest), num_labels=sum(row.num_labels for row in longest), is_last=True)
+    packed = pack([batch], bank.base.pad_id, flat=bank.base.is_flat)
+    bank.backward([learner.slot], [batch], packed, steps=[0], scale_K=torch.ones(1, device=bank.base.device))
+    learner.slot.gradient.zero_()
 
 
 def passes(learners: Sequence[Learner], most_tokens: int) -> list[list[Learner]]:

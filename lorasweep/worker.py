@@ -33,6 +33,7 @@ from lorasweep.result import (
     Event,
     Evicted,
     Finished,
+    Measured,
     Note,
     Pause,
     Progress,
@@ -45,7 +46,7 @@ from lorasweep.result import (
 )
 from lorasweep.score import Asked
 from lorasweep.spec import EvalSpec, TrialSpec
-from lorasweep.train import train_step
+from lorasweep.train import probe, train_step
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class WorkerSettings:
     device: str
     num_slots: int
     num_threads: int = 0
+    visible: str = ""  # what CUDA_VISIBLE_DEVICES says to a worker in a process of its own
     slice_s: float = 1.0  # a worker speaks at least this often, so that the driver can stop it
 
 
@@ -76,6 +78,7 @@ class Worker:
         self.tasks: dict[str, Task] = {}
         self.probes: dict[str, Probes] = {}
         self.live: dict[int, Live] = {}
+        self.is_probed = False
 
     def advance(self, commands: Sequence[Command]) -> list[Event]:
         """Start and stop trials, train every live slot until one reaches a rung or the time slice ends, evaluate.
@@ -130,7 +133,8 @@ class Worker:
             self.tasks, self.probes = {}, {}
             base = load_base(spec.model, self.settings.device)
             self.bank = Bank(base, self.settings.num_slots)
-            self.base = base
+            self.base, self.is_probed = base, False
+            self.meter.reset()  # what loading took is no trial's need
         if repr(spec.eval) not in self.probes:
             self.probes[repr(spec.eval)] = Probes(self.base, spec.eval)
         if spec.data_key in self.tasks:
@@ -143,6 +147,7 @@ class Worker:
         """Train all live slots until one of them has something to report."""
         assert self.bank is not None
         self.bank.set_mode(checkpointing=any(x.spec.train.activation_checkpointing for x in self.live.values()))
+        events: list[Event] = self._probe()
         deadline = time.perf_counter() + self.settings.slice_s
         lives = list(self.live.values())
         for live in lives:
@@ -153,7 +158,7 @@ class Worker:
             if time.perf_counter() > deadline:
                 broken = _broken(lives)
                 break
-        events: list[Event] = [self._progress(live) for live in lives]
+        events += [self._progress(live) for live in lives]
         for live in broken:
             events.append(self._end(live.number, TrialState.FAILED, f"{NOT_FINITE} at step {live.learner.step}"))
         events += self._report([live for live in lives if live.is_due and live not in broken])
@@ -173,6 +178,22 @@ class Worker:
         for live in list(self.live.values()):
             self._free(live)
         return events
+
+    def _probe(self) -> list[Event]:
+        """Measure one pass over the longest rows when a bank is new: the first lesson for predictions."""
+        assert self.bank is not None
+        if self.is_probed:
+            return []
+        live = max(self.live.values(), key=lambda live: live.appetite)
+        self.is_probed = True
+        try:
+            probe(self.bank, live.learner, self.tasks[live.spec.data_key].train)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            live.learner.rewind()  # what fits is found out by the steps themselves
+            return []
+        return [Measured(number=live.number, peak_bytes=self.meter.peak_bytes())]
 
     def _progress(self, live: Live) -> Progress:
         x = live.learner

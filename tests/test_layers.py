@@ -12,18 +12,18 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
     ("errors", "spec", "result", "rules"),
-    ("config", "limits", "grammar", "space", "provenance", "files", "targets"),
+    ("config", "limits", "grammar", "space", "provenance", "files", "targets", "cores"),
     ("catalogue",),
     ("data",),
-    ("memory", "varlen", "model", "nats", "slot", "groups", "adapted", "pace"),
+    ("memory", "varlen", "norms", "model", "nats", "slot", "groups", "adapted", "pace"),
     ("bank", "learner", "train", "adapters", "live", "checkpoint", "meter"),
     ("score", "probes", "outcome"),
     ("worker",),
-    ("devices", "executors", "seat"),
+    ("nvml", "visible", "devices", "executors", "seat"),
     ("pruning",),
     ("ledger", "study", "tracker", "tracking", "mlflow_view", "lineup", "room", "streak", "judge"),
     ("plan",),
-    ("record", "outbox"),
+    ("record", "outbox", "forecast", "placement"),
     ("driver",),
     ("report", "display", "outline"),
     ("run",),
@@ -41,10 +41,27 @@ OWNERS = {
     "datasets": {"data.source"},
     "filelock": {"ledger", "tracking"},
     "rich": {"display", "cli", "report.text"},
-    "psutil": {"devices", "meter"},
+    "psutil": {"cores"},
+    "pynvml": {"nvml"},
 }
 # Owners that answer `--help` or check a configuration: what they own is imported where it is used.
-LAZY = ("cli", "catalogue", "grammar", "space", "config", "limits", "spec", "errors", "files", "targets", "memory")
+LAZY = (
+    "cli",
+    "catalogue",
+    "grammar",
+    "space",
+    "config",
+    "limits",
+    "spec",
+    "errors",
+    "files",
+    "targets",
+    "memory",
+    "cores",
+    "nvml",
+    "visible",
+    "devices",
+)
 HEAVY = ("torch", "transformers", "peft", "mlflow", "hydra", "omegaconf", "optuna", "datasets", "bitsandbytes")
 
 

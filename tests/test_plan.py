@@ -40,7 +40,7 @@ def test_without_a_space_a_single_trial_is_planned() -> None:
 
 
 def test_slots_follow_the_memory_that_may_be_used() -> None:
-    roomy, tight = (plan("+sweep=rank_alpha", f"study.memory_gib={gib}") for gib in (4, 0.05))
+    roomy, tight = (plan("+sweep=rank_alpha", f"study.memory_gib={gib}") for gib in (4, 0.2))
     assert roomy.num_slots == 18
     assert 1 <= tight.num_slots < 18
 

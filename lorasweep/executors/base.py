@@ -1,5 +1,6 @@
 """What an executor promises, and the simplest one: the worker in this very process."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
@@ -9,7 +10,13 @@ from lorasweep.worker import Worker, WorkerSettings
 
 
 class Executor(Protocol):
-    """One worker, somewhere. `submit` is `Worker.advance` with its answer to come; one call at a time."""
+    """One worker, somewhere: in process `pid`, None before it has begun.
+
+    `submit` is `Worker.advance` with its answer to come; one call at a time.
+    """
+
+    @property
+    def pid(self) -> int | None: ...
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]": ...
 
@@ -21,6 +28,11 @@ class InlineExecutor:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.worker = Worker(settings)
+
+    @property
+    def pid(self) -> int:
+        """Return the process that the worker lives in."""
+        return os.getpid()
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
         future: Future[list[Event]] = Future()

@@ -30,6 +30,11 @@ class LocalExecutor:
         )
         self.processes: dict[int, multiprocessing.process.BaseProcess] = {}  # a broken pool forgets its own
 
+    @property
+    def pid(self) -> int | None:
+        """Return the worker's process, None before its first call."""
+        return next(iter(self.pool._processes or {}), None)
+
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
         future = self.pool.submit(_advance, list(commands))
         self.processes |= self.pool._processes or {}
@@ -58,9 +63,7 @@ def _begin(settings: WorkerSettings) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # reaches a process that was stopped, too
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if settings.device.startswith("cuda:"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        index = int(settings.device.removeprefix("cuda:"))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) and visible[0] else str(index)
+        os.environ["CUDA_VISIBLE_DEVICES"] = settings.visible
         settings = replace(settings, device="cuda:0")
     _worker = Worker(settings)
 

@@ -101,7 +101,13 @@ def _costs() -> list[Column]:
         _cost("adapter_bytes", "adapter", 14, "size of the adapter on disk", figures.size),
         Column("peak_bytes", "peak memory", 8, "peak of the process; (by K): of K trials together", memory,
                lambda r: r.result.cost.peak_bytes or None),
-        _cost("predicted_bytes", "predicted", 13, "memory predicted before the start", figures.size),
+        _cost("predicted_bytes", "predicted", 13, "that peak, as it was predicted", figures.size),
+        Column("memory_error", "error", 17, "predicted peak above (+) or below (-) the measured one", _memory_error,
+               lambda r: r.result.cost.memory_error),
+        _cost("share_bytes", "share", 18, "this trial's part of the peak beyond the base, by predicted shares",
+              figures.size),
+        _cost("alone_bytes", "alone", 12, "memory that it needs alone: predicted, corrected by what was measured",
+              figures.size),
         _cost("its_per_s", "it/s", 10, "optimizer steps per second of training", figures.rate),
         _cost("tokens_per_s", "tokens/s", 16, "tokens per second of training", figures.rate),
         _cost("wall_s", "time", 9, "wall time, evaluation included", figures.duration),
@@ -114,6 +120,10 @@ def _cost(name: str, title: str, importance: int, hint: str, write: Callable[[fl
         return number
 
     return Column(name, title, importance, hint, lambda r: write(value(r)), lambda r: value(r) or None)
+
+
+def _memory_error(row: Row) -> str:
+    return figures.percent(row.result.cost.memory_error)
 
 
 def _objective(row: Row) -> str:

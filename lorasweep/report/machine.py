@@ -17,7 +17,8 @@ from lorasweep.report.settings import overrides
 
 COSTS = (
     "num_steps", "num_planned_steps", "wall_s", "train_s", "its_per_s", "tokens_per_s", "predicted_bytes",
-    "peak_bytes", "shared_by", "trainable_parameters", "trainable_percent", "adapter_bytes",
+    "peak_bytes", "memory_error", "share_bytes", "alone_bytes", "shared_by", "trainable_parameters",
+    "trainable_percent", "adapter_bytes",
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def to_json_text(board: Leaderboard) -> str:
 
 def _flat(row: Row, objective: str) -> dict[str, Any]:
     result = row.result
-    cost = asdict(result.cost)
+    cost = _cost(row)
     bounds = {f"{objective}_low": row.interval.low, f"{objective}_high": row.interval.high} if row.interval else {}
     values = {
         **_standing(row), **row.settings, **result.metrics, objective: row.objective, **bounds,
@@ -80,6 +81,10 @@ def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]
     end = [*COSTS, "same_as", "fingerprint", "stopped_by", "reason"]
     others = sorted({key for line in lines for key in line} - {*known, *end})
     return [*known, *others, *end]
+
+
+def _cost(row: Row) -> dict[str, Any]:
+    return {**asdict(row.result.cost), "memory_error": row.result.cost.memory_error}
 
 
 def _standing(row: Row) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def _trial(row: Row) -> dict[str, Any]:
         "history": [asdict(point) for point in result.history],
         "samples": [asdict(sample) for sample in result.samples],
         "num_examples": len(result.scores),
-        "cost": asdict(result.cost),
+        "cost": _cost(row),
         "spec": asdict(result.spec),
         "same_as": result.same_as,
         "fingerprint": result.fingerprint,

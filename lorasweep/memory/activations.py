@@ -1,0 +1,103 @@
+"""Bytes of what training keeps for backward, counted in what autograd really saves in this implementation.
+
+A frozen weight asks for no gradient, so a linear keeps its input only where an adapter needs it: queries, keys and
+values share one, and so do gate and up. Attention keeps padded rows, on a CPU in fp32.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorasweep.memory.lengths import Lengths
+from lorasweep.memory.shape import DTYPE_BYTES, Shape
+from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.targets import part_of
+
+SHARED = {"q": "in", "k": "in", "v": "in", "qkv": "in", "gate": "in", "up": "in", "gate_up": "in"}
+# Tensors of the inner width that an MLP without a gate keeps: those of its activation function.
+PLAIN_MLP = {"relu": 1, "gelu": 1, "gelu_pytorch_tanh": 1, "gelu_new": 5, "gelu_fast": 5, "bloom_gelu": 1}
+GATED_MLP = 3  # the gate, what became of it, and up
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a slot puts through the base in its longest micro-batch."""
+
+    tokens: int  # end to end
+    padded: int  # as attention sees them
+    labels: float
+
+
+def load_of(spec: TrialSpec, lengths: Lengths) -> Load:
+    """Return the longest micro-batch that a trial is likely to meet."""
+    rows = spec.train.per_device_train_batch_size
+    return Load(lengths.batch(rows), rows * lengths.longest, rows * lengths.labels)
+
+
+def kept_bytes(shape: Shape, spec: TrialSpec, load: Load, *, kind: str, rank: int, dropout: bool) -> int:
+    """Return what backward needs of one slot: of every layer, or with checkpointing their inputs and one layer.
+
+    `rank` is the largest of its stack; `dropout` tells whether any slot beside it has some.
+    """
+    layer = _layer_bytes(shape, spec, load, kind, rank, dropout)
+    width = DTYPE_BYTES[spec.model.dtype]
+    ends = _norm_width(spec.model, kind) * load.tokens * shape.hidden_size + 2 * width * load.labels * shape.hidden_size
+    if not spec.train.activation_checkpointing:
+        return int(shape.num_layers * layer + ends)
+    return int(layer + shape.num_layers * width * load.tokens * shape.hidden_size + ends)
+
+
+def _layer_bytes(shape: Shape, spec: TrialSpec, load: Load, kind: str, rank: int, dropout: bool) -> float:
+    width = DTYPE_BYTES[spec.model.dtype]
+    adapted = shape.adapted(spec.lora.target_modules)
+    # An int8 layer keeps its input, whether it is adapted or not.
+    inputs = _shared_inputs(shape.linears if spec.model.precision == "int8" else adapted)
+    if dropout:  # each linear has a mask and an input of its own
+        inputs = 2 * sum(i for i, _ in adapted.values()) + (inputs if spec.model.precision == "int8" else 0)
+    per_layer = (inputs + len(adapted) * rank) / shape.num_layers  # the layers are alike, or nearly so
+    inner = GATED_MLP if shape.is_gated else PLAIN_MLP.get(shape.activation, 2)
+    norms = 2 * shape.hidden_size * _norm_width(spec.model, kind)
+    tokens = width * (per_layer + inner * shape.intermediate_size) + norms
+    return load.tokens * tokens + load.padded * attention_bytes(shape, spec.model, kind)
+
+
+def _norm_width(model: ModelSpec, kind: str) -> int:
+    """Return the bytes of a number that a norm keeps: its input's on a CPU (norms.py), elsewhere a copy in fp32."""
+    return DTYPE_BYTES[model.dtype] if kind == "cpu" else 4
+
+
+def _shared_inputs(adapted: Mapping[str, tuple[int, int]]) -> int:
+    """Return the widths of the inputs that adapters need, each counted once."""
+    found = {}
+    for path, (inputs, _) in adapted.items():
+        parent, _, name = path.rpartition(".")
+        found[parent, SHARED.get(part_of(path) or "", name)] = inputs
+    return sum(found.values())
+
+
+def attention_bytes(shape: Shape, model: ModelSpec, kind: str) -> int:
+    """Return what attention keeps of a padded token: query, key, value, output, and a sum per head."""
+    width = 4 if kind == "cpu" else DTYPE_BYTES[model.dtype]
+    heads = 2 * shape.num_heads + 2 * shape.num_kv_heads
+    return width * heads * shape.head_size + 4 * shape.num_heads
+
+
+def workspace_bytes(shape: Shape, model: ModelSpec, loads: Sequence[Load], kind: str) -> int:
+    """Return what a single operation of a training step borrows on top of what is kept: the largest of them."""
+    tokens = sum(load.tokens for load in loads)
+    padded = sum(load.padded for load in loads)
+    width = DTYPE_BYTES[model.dtype]
+    largest = max((i * o for i, o in shape.linears.values()), default=0)
+    mlp = tokens * width * (3 * shape.intermediate_size + 2 * shape.hidden_size)
+    attention = padded * attention_bytes(shape, model, kind) + tokens * 3 * width * shape.hidden_size
+    restored = 0 if model.precision == "none" else largest * width
+    return max(mlp, attention, logits_bytes(shape, model, sum(load.labels for load in loads), kind)) + restored
+
+
+CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # as in nats.py
+
+
+def logits_bytes(shape: Shape, model: ModelSpec, labels: float, kind: str) -> int:
+    """Return the head's workspace: one chunk of logits in fp32, its exponentials, and in 16 bits itself."""
+    rows = min(max(1.0, labels), max(1, CHUNK_LOGITS.get(kind, CHUNK_LOGITS["cuda"]) // shape.vocab_size))
+    copies = 4 + 4 + (0 if model.dtype == "fp32" else 2)
+    return int(rows * shape.vocab_size * copies)

@@ -1,0 +1,60 @@
+"""What measured peaks teach: how far the arithmetic is off for a base, at a precision, on a kind of device.
+
+A factor for everything but the weights, which are known. It is kept in the cache, so the next sweep begins with it.
+"""
+
+import json
+from pathlib import Path
+
+from lorasweep.data.cache import cache_dir
+from lorasweep.files import write_json
+from lorasweep.spec import ModelSpec, digest
+
+LOWEST, HIGHEST = 0.5, 3.0  # a single odd measurement must not make a sweep impossible
+NEWEST = 0.2  # weight of the newest measurement, once there are several
+SMALLEST = 1 << 20  # below it there is nothing to divide by
+
+
+class Corrections:
+    """Factors by base, precision and kind of device; one file each. A damaged file is begun anew."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_dir() / "memory"
+        self.known: dict[str, tuple[float, int]] = {}
+
+    def factor(self, fingerprint: str, model: ModelSpec, kind: str) -> float:
+        """Return what to multiply a prediction with; 1 where nothing was measured yet."""
+        return self._read(_key(fingerprint, model, kind))[0]
+
+    def is_known(self, fingerprint: str, model: ModelSpec, kind: str) -> bool:
+        """Tell whether anything was measured."""
+        return self._read(_key(fingerprint, model, kind))[1] > 0
+
+    def learn(self, fingerprint: str, model: ModelSpec, kind: str, predicted: int, measured: int) -> None:
+        """Take in a peak, both figures without the weights; the file is written aside and renamed."""
+        if min(predicted, measured) < SMALLEST:
+            return
+        key = _key(fingerprint, model, kind)
+        factor, count = self._read(key)
+        seen = min(HIGHEST, max(LOWEST, measured / predicted))
+        weight = max(1 / (count + 1), NEWEST)
+        self.known[key] = (factor + weight * (seen - factor), count + 1)
+        write_json(self.folder / f"{key}.json", {"factor": self.known[key][0], "count": count + 1})
+
+    def _read(self, key: str) -> tuple[float, int]:
+        if key not in self.known:
+            self.known[key] = _load(self.folder / f"{key}.json")
+        return self.known[key]
+
+
+def _key(fingerprint: str, model: ModelSpec, kind: str) -> str:
+    return digest([fingerprint, model.dtype, model.precision, kind])
+
+
+def _load(path: Path) -> tuple[float, int]:
+    try:
+        raw = json.loads(path.read_text())
+        factor, count = float(raw["factor"]), int(raw["count"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1.0, 0
+    return (factor, count) if LOWEST <= factor <= HIGHEST and count > 0 else (1.0, 0)

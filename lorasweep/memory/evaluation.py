@@ -1,0 +1,49 @@
+"""Bytes of evaluation at its peak: no gradients, but all slots answer at once and every label's logits are there."""
+
+from collections.abc import Sequence
+
+from lorasweep.limits import TEXT_METRICS
+from lorasweep.memory.lengths import Lengths
+from lorasweep.memory.shape import DTYPE_BYTES, Shape
+from lorasweep.spec import TrialSpec
+
+TOKENS_PER_ROW = 16  # of a question with options: as in evaluation/trees.py
+LOGIT_ROWS = 1024  # positions normalised at a time otherwise: as in evaluation/scoring.py
+
+
+def evaluation_bytes(shape: Shape, specs: Sequence[TrialSpec], lengths: Lengths) -> int:
+    """Return what scoring borrows when all of these trials are evaluated together."""
+    first = specs[0]
+    return max(_scoring(shape, first, lengths, len(specs)), _writing(shape, first, lengths, len(specs)))
+
+
+def _scoring(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:
+    """Return one layer's tensors, the mask that hides options from each other, and logits of every label."""
+    each = max(1, spec.eval.batch_rows // copies)
+    if lengths.has_options:
+        each = max(1, spec.eval.batch_rows * TOKENS_PER_ROW // max(1, copies * lengths.scored))
+    rows = copies * each
+    width = DTYPE_BYTES[spec.model.dtype]
+    labels = rows * lengths.scored_labels
+    # Where options are scored, all logits are turned to fp32 and to logarithms at once, else so many at a time.
+    at_once = labels if lengths.has_options else min(labels, LOGIT_ROWS)
+    logits = labels * width + at_once * (4 if width == 4 else 8)
+    mask = 4 * rows * lengths.scored**2 if lengths.has_options else 0
+    return int(max(rows * lengths.scored * _layer(shape, width), logits * shape.vocab_size) + mask)
+
+
+def _writing(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:
+    """Return the cache of keys and values, beside a layer that reads the prompts or one that has grown."""
+    if not set(TEXT_METRICS) & set(spec.eval.all_metrics) and not spec.eval.num_samples:
+        return 0
+    width = DTYPE_BYTES[spec.model.dtype]
+    rows = copies * max(1, spec.eval.batch_rows // copies)
+    token = 2 * width * shape.num_kv_heads * shape.head_size  # of one layer
+    reading = lengths.prompt * (shape.num_layers * token + _layer(shape, width))
+    answering = (lengths.prompt + spec.eval.max_new_tokens) * (shape.num_layers + 1) * token
+    return int(rows * (max(reading, answering) + 8 * shape.vocab_size))
+
+
+def _layer(shape: Shape, width: int) -> int:
+    """Return what a layer holds of a token at its widest: the MLP, and the residual stream."""
+    return width * (3 * shape.intermediate_size + shape.hidden_size)

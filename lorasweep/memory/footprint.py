@@ -1,0 +1,100 @@
+"""The sum: what a set of trials on one base needs together, what each adds, and how many fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lorasweep.memory.activations import Load, kept_bytes, load_of, workspace_bytes
+from lorasweep.memory.evaluation import evaluation_bytes
+from lorasweep.memory.lengths import Lengths
+from lorasweep.memory.shape import Shape
+from lorasweep.memory.weights import adapter_bytes, rooms, weight_bytes
+from lorasweep.spec import TrialSpec
+
+Loads = Sequence[tuple[TrialSpec, Lengths]]
+
+MIB = 1 << 20
+# What a device takes besides tensors. CPU: libraries and their buffers, measured by benchmarks/memory.py. CUDA: its
+# context, an assumption that has not been measured; PyTorch's own figures do not hold it.
+OVERHEAD = {"cpu": 85 * MIB, "cuda": 512 * MIB}
+# What a caching allocator loses to gaps between tensors, as a share of those that come and go; assumed, not measured.
+# A CPU gives large tensors back at once.
+SLACK = {"cpu": 0.0, "cuda": 0.05}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Bytes by what they are for. Training and evaluation peak at different times."""
+
+    weights: int
+    adapters: int
+    activations: int  # and what single operations borrow, the logits among it
+    evaluation: int
+    overhead: int
+    slack: int
+
+    @property
+    def tensors(self) -> int:
+        """Return what an allocator counts at the peak."""
+        return self.weights + self.adapters + max(self.activations, self.evaluation)
+
+    @property
+    def total(self) -> int:
+        return self.tensors + self.overhead + self.slack
+
+    def measurable(self, kind: str) -> int:
+        """Return what a meter sees: of a CPU the process, of a GPU the tensors that PyTorch counts."""
+        return self.total if kind == "cpu" else self.tensors
+
+    def corrected(self, factor: float, kind: str = "cpu") -> "Footprint":
+        """Return the same with everything that a meter sees but the weights, which are known, times a factor."""
+        names = ("adapters", "activations", "evaluation", "slack", *(["overhead"] if kind == "cpu" else []))
+        return replace(self, **{name: round(getattr(self, name) * factor) for name in names})
+
+
+def footprint(shape: Shape, loads: Loads, *, kind: str = "cpu", is_evaluated: bool = True) -> Footprint:
+    """Predict the peak of these trials, which all train in one pass and are evaluated together."""
+    specs = [spec for spec, _ in loads]
+    model = specs[0].model
+    each = [load_of(spec, lengths) for spec, lengths in loads]
+    kept = _kept(shape, specs, each, kind)
+    widest = max((lengths for _, lengths in loads), key=lambda x: (x.scored * x.scored_labels, x.scored))
+    activations = sum(kept) + workspace_bytes(shape, model, each, kind)
+    evaluation = evaluation_bytes(shape, specs, widest) if is_evaluated else 0
+    return Footprint(
+        weights=weight_bytes(shape, model),
+        adapters=sum(adapter_bytes(shape, s, room) for s, room in zip(specs, rooms(shape, specs), strict=True)),
+        activations=activations,
+        evaluation=evaluation,
+        overhead=OVERHEAD.get(kind, OVERHEAD["cuda"]),
+        slack=round(SLACK.get(kind, SLACK["cuda"]) * max(activations, evaluation)),
+    )
+
+
+def own_bytes(shape: Shape, loads: Loads, *, kind: str = "cpu") -> list[int]:
+    """Return what each of these trials adds by itself: its adapter and its activations."""
+    specs = [spec for spec, _ in loads]
+    kept = _kept(shape, specs, [load_of(spec, lengths) for spec, lengths in loads], kind)
+    room = rooms(shape, specs)
+    return [adapter_bytes(shape, s, r) + k for s, r, k in zip(specs, room, kept, strict=True)]
+
+
+def _kept(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: str) -> list[int]:
+    rank = max(spec.lora.r for spec in specs)
+    dropout = any(spec.lora.lora_dropout for spec in specs)
+    return [
+        kept_bytes(shape, spec, load, kind=kind, rank=rank, dropout=dropout)
+        for spec, load in zip(specs, each, strict=True)
+    ]
+
+
+def slots_that_fit(shape: Shape, loads: Loads, budget: float, most: int, *, kind: str, factor: float = 1.0) -> int:
+    """Return how many of the hungriest of these trials fit together into `budget` bytes, at most `most`."""
+
+    def need(load: tuple[TrialSpec, Lengths], count: int) -> int:
+        return footprint(shape, [load] * count, kind=kind).corrected(factor, kind).total
+
+    hungriest = max(loads, key=lambda load: need(load, 1))
+    count = 0
+    while count < most and need(hungriest, count + 1) <= budget:
+        count += 1
+    return count

@@ -1,0 +1,57 @@
+"""Bytes of what lasts: the base's weights, and adapters with their gradients and optimizer states."""
+
+from collections.abc import Sequence
+
+from lorasweep.memory.shape import DTYPE_BYTES, Shape
+from lorasweep.spec import ModelSpec, TrialSpec
+
+BLOCK = 64  # weights that share a constant in 4 bits
+DOUBLE_BLOCK = 256  # constants that share a constant when they are quantised in turn (arXiv 2305.14314, section 3)
+TABLE = 256 * 4  # of the second quantisation, per linear
+STATE_BYTES = {"adamw": 8, "paged_adamw_8bit": 2 + 8 / 256}  # 8-bit states have an fp32 constant per 256 each
+SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in fp32
+# How unequal slots may be padded: see groups.py.
+MOST_PADDING, SMALL = 4, 4_000_000
+
+
+def weight_bytes(shape: Shape, model: ModelSpec) -> int:
+    """Return the base's weights; embeddings, norms, biases and the head stay in the compute type."""
+    plain = DTYPE_BYTES[model.dtype]
+    if model.precision == "none":
+        return shape.num_parameters * plain
+    linear = shape.num_linear_parameters
+    stored = sum(_stored(i, o, model.precision) for i, o in shape.linears.values())
+    return int(stored + (shape.num_parameters - linear) * plain)
+
+
+def _stored(inputs: int, outputs: int, precision: str) -> float:
+    """Return a quantised matrix with its constants."""
+    size = inputs * outputs
+    if precision == "int8":
+        return size + 4 * outputs
+    constants = size / BLOCK
+    if precision == "nf4_double":
+        return size / 2 + constants + 4 * constants / DOUBLE_BLOCK + TABLE
+    return size / 2 + 4 * constants
+
+
+def adapter_bytes(shape: Shape, spec: TrialSpec, room: int | None = None) -> int:
+    """Return one adapter: the numbers in fp32, their gradient, the optimizer's state, and in 16 bits the copy that
+    is multiplied. `room` numbers are what it takes up in a stack with larger ones, by default its own.
+    """
+    own = shape.num_trainable(spec.lora.target_modules, spec.lora.r)
+    copy = 0 if spec.model.dtype == "fp32" else DTYPE_BYTES[spec.model.dtype]
+    padded = (room or own) * (4 + 4 + copy)
+    if spec.train.optim == "adamw":
+        return int(padded + (room or own) * STATE_BYTES["adamw"])
+    rank = spec.lora.r
+    tensors = [rank * side for dims in shape.adapted(spec.lora.target_modules).values() for side in dims]
+    return int(padded + sum(n * (8 if n < SMALLEST_8BIT else STATE_BYTES["paged_adamw_8bit"]) for n in tensors))
+
+
+def rooms(shape: Shape, specs: Sequence[TrialSpec]) -> list[int]:
+    """Return the most numbers that each adapter may be padded to beside the others."""
+    union = {p: d for t in {s.lora.target_modules for s in specs} for p, d in shape.adapted(t).items()}
+    largest = max(s.lora.r for s in specs) * sum(i + o for i, o in union.values())
+    own = [shape.num_trainable(s.lora.target_modules, s.lora.r) for s in specs]
+    return [largest if largest <= max(SMALL, MOST_PADDING * n) else n for n in own]

@@ -1,0 +1,87 @@
+"""Which GPUs a process may see: `CUDA_VISIBLE_DEVICES`, read as CUDA reads it.
+
+Without NVML a short-lived process asks PyTorch instead: the driver's own process never starts CUDA, which would take
+memory on every GPU and could not be undone.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from lorasweep import nvml
+from lorasweep.nvml import Gpu
+
+ASK = """
+import json, torch
+every = range(torch.cuda.device_count())
+print(json.dumps([[torch.cuda.get_device_name(i), *torch.cuda.mem_get_info(i)] for i in every]))
+"""
+PATIENCE_S = 120.0  # for a process to import PyTorch and start CUDA
+
+
+def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[Gpu, ...]:
+    """Return the GPUs, or MIG slices, that a process of this environment would see, in its order."""
+    environment = os.environ if environment is None else environment
+    listed = environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None and not listed.strip():
+        return ()
+    every = nvml.gpus()
+    if every is None:
+        return _asked()
+    return chosen(every, listed)
+
+
+def chosen(every: Sequence[Gpu], listed: str | None) -> tuple[Gpu, ...]:
+    """Return the GPUs that a value of `CUDA_VISIBLE_DEVICES` names.
+
+    Like CUDA, stop at the first that is not there, and see none at all where one is named twice.
+    """
+    if listed is None:
+        return tuple(_usable(gpu) for gpu in every)
+    found: list[Gpu] = []
+    for word in listed.split(","):
+        gpu = named(every, word.strip())
+        if gpu is None:
+            break
+        if gpu in found:
+            return ()
+        found.append(gpu)
+    return tuple(found)
+
+
+def named(every: Sequence[Gpu], word: str) -> Gpu | None:
+    """Return the GPU of this index, UUID, beginning of a UUID, or MIG name; None where there is none, or several."""
+    if word.isdecimal():
+        return _usable(every[int(word)]) if int(word) < len(every) else None
+    if not word.startswith(("GPU-", "MIG-")):
+        return None
+    parts = [part for gpu in every for part in (gpu, *gpu.slices) if part.uuid.startswith(word)]
+    return _usable(parts[0]) if len(parts) == 1 else None
+
+
+def _usable(gpu: Gpu) -> Gpu:
+    """CUDA shows the first slice of a GPU that is cut, never the whole of it."""
+    return gpu.slices[0] if gpu.slices else gpu
+
+
+def _asked() -> tuple[Gpu, ...]:
+    """Ask PyTorch in a process of its own, where it was built for GPUs at all."""
+    from torch import version
+
+    if version.cuda is None and version.hip is None:
+        return ()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ASK], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        )
+        rows = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return ()
+    listed = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    ids = listed if len(listed) >= len(rows) else [str(i) for i in range(len(rows))]
+    return tuple(
+        Gpu(index=i, uuid=ids[i], name=name, free_bytes=free, total_bytes=total)
+        for i, (name, free, total) in enumerate(rows)
+    )

@@ -1,0 +1,61 @@
+"""Predictions learn from measured peaks, and remember."""
+
+from pathlib import Path
+
+import pytest
+
+from lorasweep.memory import Corrections
+from lorasweep.spec import ModelSpec
+
+MIB = 1 << 20
+BASE = ModelSpec(id="demo")
+
+
+def learned(folder: Path, *pairs: tuple[int, int]) -> Corrections:
+    found = Corrections(folder)
+    for predicted, measured in pairs:
+        found.learn("base", BASE, "cpu", predicted * MIB, measured * MIB)
+    return found
+
+
+def test_without_a_measurement_the_arithmetic_stands(tmp_path: Path) -> None:
+    found = Corrections(tmp_path)
+    assert found.factor("base", BASE, "cpu") == 1.0
+    assert not found.is_known("base", BASE, "cpu")
+
+
+def test_the_first_measurement_counts_in_full_and_later_ones_are_averaged(tmp_path: Path) -> None:
+    assert learned(tmp_path, (100, 150)).factor("base", BASE, "cpu") == 1.5
+    assert learned(tmp_path / "two", (100, 150), (100, 110)).factor("base", BASE, "cpu") == pytest.approx(1.3)
+
+
+def test_what_was_learned_is_there_in_the_next_sweep(tmp_path: Path) -> None:
+    learned(tmp_path, (100, 150))
+    assert Corrections(tmp_path).factor("base", BASE, "cpu") == 1.5
+
+
+def test_bases_precisions_and_devices_learn_apart(tmp_path: Path) -> None:
+    found = learned(tmp_path, (100, 150))
+    others = [
+        found.factor("another", BASE, "cpu"),
+        found.factor("base", ModelSpec(id="demo", precision="nf4"), "cpu"),
+        found.factor("base", BASE, "cuda"),
+    ]
+    assert others == [1.0] * 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"factor": "x"}', '{"factor": 900, "count": 2}', '{"factor": NaN, "count": 1}']
+)
+def test_a_damaged_file_is_begun_anew(tmp_path: Path, text: str) -> None:
+    learned(tmp_path, (100, 150))
+    (file,) = tmp_path.iterdir()
+    file.write_text(text)
+    found = Corrections(tmp_path)
+    assert found.factor("base", BASE, "cpu") == 1.0
+    found.learn("base", BASE, "cpu", 100 * MIB, 120 * MIB)
+    assert Corrections(tmp_path).factor("base", BASE, "cpu") == 1.2
+
+
+def test_one_odd_measurement_makes_nothing_impossible(tmp_path: Path) -> None:
+    assert learned(tmp_path, (1, 100_000)).factor("base", BASE, "cpu") == 3.0

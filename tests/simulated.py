@@ -1,0 +1,100 @@
+"""A worker's contract on a device that is made up: it has memory and a speed, and takes no time."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from lorasweep.memory import footprint
+from lorasweep.memory.footprint import OVERHEAD
+from lorasweep.plan import Plan
+from lorasweep.result import (
+    Command,
+    Cost,
+    Event,
+    Evicted,
+    Finished,
+    Progress,
+    Score,
+    Scored,
+    Start,
+    Stop,
+    TrialResult,
+    TrialState,
+)
+from tests.fake_nvml import GIB, FakeGpu
+
+PID = 4242
+
+
+class SimulatedExecutor:
+    """Trains as many steps a call as its device is fast; `truth` is what predictions are really to be multiplied by."""
+
+    def __init__(self, plan: Plan, gpu: FakeGpu, *, speed: int = 1, truth: float = 1.0) -> None:
+        self.plan, self.gpu, self.speed, self.truth = plan, gpu, speed, truth
+        self.live: dict[int, tuple[Start, int]] = {}
+        self.bases: list[str] = []  # in the order in which they were loaded
+        self.most_live = self.num_evicted = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process once it has something on its device."""
+        return PID if PID in self.gpu.used else None
+
+    def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
+        future: Future[list[Event]] = Future()
+        future.set_result([e for c in commands for e in self._obey(c)] + self._train())
+        return future
+
+    def close(self) -> None:
+        self.gpu.used.pop(PID, None)
+
+    def need_gib(self) -> float:
+        """Return what is really in use."""
+        specs = [start.spec for start, _ in self.live.values()]
+        if not specs:
+            return 0.0
+        need = footprint(self.plan.info(specs[0].model), self.plan.loads(specs), kind="cuda")
+        return need.corrected(self.truth, "cuda").total / GIB
+
+    def _obey(self, command: Command) -> list[Event]:
+        if isinstance(command, Score):
+            return [Scored(number=command.number, metrics={})]
+        if isinstance(command, Stop):
+            self.live.pop(command.number)
+            return []
+        assert isinstance(command, Start)
+        return self._start(command)
+
+    def _start(self, start: Start) -> list[Event]:
+        if self.bases[-1:] != [start.spec.base_key]:
+            assert not self.live, "a base is changed only when no trial lives on it"
+            self.bases.append(start.spec.base_key)
+        self.live[start.number] = (start, 0)
+        others = sum(gib for pid, gib in self.gpu.used.items() if pid != PID)
+        if self.need_gib() + others > self.gpu.gib:
+            assert len(self.live) > 1, "a trial was started where it cannot fit"
+            del self.live[start.number]
+            self.num_evicted += 1
+            return [Evicted(number=start.number, reason="out of memory")]
+        self.gpu.used[PID] = self.need_gib()
+        self.most_live = max(self.most_live, len(self.live))
+        return []
+
+    def _train(self) -> list[Event]:
+        events: list[Event] = []
+        peak = round(self.need_gib() * GIB) - OVERHEAD["cuda"]  # PyTorch counts tensors only
+        for number, (start, step) in list(self.live.items()):
+            goal = start.spec.train.max_steps
+            self.live[number] = (start, step + self.speed)
+            events.append(Progress(number=number, step=step, num_steps=goal, loss=1.0, its_per_s=1.0))
+            if step + self.speed >= goal:
+                events.append(Finished(number=number, result=self._result(start, peak)))
+                del self.live[number]
+        return events
+
+    def _result(self, start: Start, peak_bytes: int) -> TrialResult:
+        result = TrialResult(
+            number=start.number, state=TrialState.COMPLETE, spec=start.spec, params={},
+            fingerprint=start.spec.fingerprint, objective=0.5, metrics={"accuracy": 0.5}, scores=(1.0, 0.0),
+        )  # fmt: skip
+        return replace(result, cost=Cost(peak_bytes=peak_bytes, shared_by=self.most_live, trainable_parameters=1))
