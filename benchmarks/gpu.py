@@ -25,9 +25,10 @@ from benchmarks.step import rows_of
 from benchmarks.stock import stock_trial
 from lorasweep.bank import Bank
 from lorasweep.data.batches import micro_batches
+from lorasweep.learner import make_learner, usual_tokens
 from lorasweep.model import Base, load_base, resolve_targets
 from lorasweep.spec import LoraSpec, ModelSpec, Precision, TrainSpec
-from lorasweep.train import make_learner, train_step, usual_tokens
+from lorasweep.train import train_step
 
 LENGTH, RANK, ROUNDS = 256, 16, 5
 LOSS_GAP = 0.05  # nats; bf16 sums in another order

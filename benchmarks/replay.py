@@ -9,12 +9,12 @@ import optuna
 from benchmarks.curves import DENSE, Sweep
 from evaluation.statistics import tied_with_best
 from lorasweep.config import Pruner, StudySettings
+from lorasweep.learner import rung_steps
 from lorasweep.pruning import report, verdicts
 from lorasweep.result import TrialResult
 from lorasweep.rules import Reading
 from lorasweep.score import is_maximized
 from lorasweep.study import make_pruner, rungs_of
-from lorasweep.train import rung_steps
 
 CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
 

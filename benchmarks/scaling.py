@@ -22,10 +22,11 @@ from benchmarks.machine import describe_machine
 from benchmarks.shapes import SHAPES, write_base
 from benchmarks.step import rows_of
 from lorasweep.bank import Bank
+from lorasweep.learner import Learner, make_learner, usual_tokens
 from lorasweep.model import Base, load_base, resolve_targets
 from lorasweep.pace import WHOLE, Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, TrainSpec
-from lorasweep.train import Learner, make_learner, train_step, usual_tokens
+from lorasweep.train import train_step
 
 ROUNDS = 5
 LIMIT_S = 8.0  # a step longer than this is measured once

@@ -25,10 +25,11 @@ from benchmarks.stock import StockTrial, stock_trial
 from lorasweep.bank import Bank
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.data.render import TokenRow
+from lorasweep.learner import Learner, make_learner, usual_tokens
 from lorasweep.model import DEMO, DTYPES, Base, load_base, resolve_targets
 from lorasweep.pace import Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
-from lorasweep.train import Learner, make_learner, train_step, usual_tokens
+from lorasweep.train import train_step
 
 TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 ROUNDS, FEWEST_ROUNDS = 7, 3

@@ -14,10 +14,10 @@ from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
+from lorasweep.learner import rung_steps
 from lorasweep.model import model_path
 from lorasweep.plan import make_plan
 from lorasweep.spec import LoraSpec, TrainSpec, TrialSpec, digest
-from lorasweep.train import rung_steps
 
 # A real grid holds rates that teach nothing and rates that destroy: 4 x 2 x 2 x 2 = 32 trials. A smaller sweep leaves
 # axes out, the last first, at the value after which they are named here.

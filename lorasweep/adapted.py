@@ -92,13 +92,15 @@ def runs_of(blocks: Sequence[tuple[Slot, int]], groups: Sequence[Group]) -> list
 class Noise:
     """A slot's dropout in one forward pass: where its rows (or tokens) are, and what seeds its masks.
 
-    Padding beyond `length` draws no noise, so that a neighbour's longer rows change nothing.
+    Masks are drawn for the whole micro-batch, in `shape` (tokens, or rows and their length), of which the pass may hold
+    a part, from `first` on: neither a neighbour's longer rows nor a smaller pass change anything.
     """
 
     rate: float
     start: int
     stop: int
-    length: int
+    shape: tuple[int, ...]
+    first: int
     seed: int
 
 
@@ -145,10 +147,21 @@ def dropout_mask(x_BSD: Tensor, layout: Layout, index: int) -> Tensor:
     mask = torch.ones_like(x_BSD)
     for part in layout.noise:
         generator = torch.Generator(x_BSD.device).manual_seed((part.seed * 8191 + index) & (2**63 - 1))
-        rows = mask[0, part.start : part.stop] if layout.is_flat else mask[part.start : part.stop, : part.length]
-        keep = torch.empty(rows.shape, device=x_BSD.device).bernoulli_(1 - part.rate, generator=generator)
-        rows.copy_(keep.div_(1 - part.rate))
+        whole = torch.empty(*part.shape, x_BSD.shape[-1], device=x_BSD.device)
+        keep = whole.bernoulli_(1 - part.rate, generator=generator).div_(1 - part.rate)
+        _place_noise(mask, keep, part, layout)
     return mask
+
+
+def _place_noise(mask_BSD: Tensor, keep: Tensor, part: Noise, layout: Layout) -> None:
+    """Put the part's own share of a micro-batch's noise where its tokens are."""
+    if layout.is_flat:
+        mask_BSD[0, part.start : part.stop] = keep[part.first : part.first + part.stop - part.start]
+    elif len(part.shape) == 1:  # a base that takes rows end to end, and a single row
+        mask_BSD[0, : keep.shape[0] - part.first] = keep[part.first : part.first + mask_BSD.shape[1]]
+    else:
+        width = min(mask_BSD.shape[1], keep.shape[1])
+        mask_BSD[part.start : part.stop, :width] = keep[part.first : part.first + part.stop - part.start, :width]
 
 
 class AdaptedLinear(nn.Module):

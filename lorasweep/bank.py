@@ -15,7 +15,7 @@ from lorasweep.data.batches import MicroBatch, PackedBatch
 from lorasweep.groups import Group, arrange
 from lorasweep.model import DTYPES, Base
 from lorasweep.nats import label_nats
-from lorasweep.pace import Pace
+from lorasweep.pace import WHOLE, Pace
 from lorasweep.slot import Dims, Slot, make_slot
 from lorasweep.spec import LoraSpec
 
@@ -31,6 +31,8 @@ class Bank:
         self.base = base
         self.num_slots = num_slots
         self.pace = Pace(is_learning=base.device.type == "cpu")
+        self.most_tokens = WHOLE  # of a pass; less once the device was too small for one
+        self.is_frugal = False  # keeps activations of one layer only, because nothing else fits
         self.layout = Layout()
         self.live: list[Slot] = []
         self._groups: list[Group] | None = []
@@ -67,6 +69,23 @@ class Bank:
         """Free a slot."""
         self.live.remove(slot)
         self._groups = None
+
+    def shrink(self, batches: Sequence[MicroBatch]) -> bool:
+        """Allow passes half as large as this one, which was too large; then spare activations. False: nothing helps."""
+        if sum(len(batch.rows) for batch in batches) > 1:
+            self.most_tokens = max(1, sum(batch.num_tokens for batch in batches) // 2)
+            return True
+        was_frugal, self.is_frugal = self.is_frugal, True
+        if not was_frugal:
+            self.set_mode(checkpointing=True)
+        return not was_frugal
+
+    def set_mode(self, *, checkpointing: bool) -> None:
+        """Dropout of the base is off either way; training mode is what switches activation checkpointing on."""
+        model, wants = self.base.model, checkpointing or self.is_frugal
+        if wants:
+            model.activation_checkpointing_enable()  # type: ignore[operator]
+        model.train(wants)
 
     def _wrap(self, dims: Dims) -> None:
         """Give these linears of the base room for adapters."""
@@ -111,7 +130,7 @@ class Bank:
         """
         sizes = [batch.num_tokens if packed.is_flat else len(batch.rows) for batch in batches]
         blocks = list(zip(slots, sizes, strict=True))
-        with self.rows(blocks, _noise(blocks, batches, steps), is_flat=packed.is_flat):
+        with self.rows(blocks, _noise(blocks, batches, steps, is_flat=self.base.is_flat), is_flat=packed.is_flat):
             nats_T = label_nats(self.base, packed)
             weighted_T = nats_T * packed.weight_T.to(nats_T.device)
             loss_K = nats_T.new_zeros(len(slots)).index_add(0, packed.slot_T.to(nats_T.device), weighted_T)
@@ -145,13 +164,23 @@ def _unwrap(base: Base) -> None:
 
 
 def _noise(
-    blocks: Sequence[tuple[Slot, int]], batches: Sequence[MicroBatch], steps: Sequence[int]
+    blocks: Sequence[tuple[Slot, int]], batches: Sequence[MicroBatch], steps: Sequence[int], *, is_flat: bool
 ) -> tuple[Noise, ...]:
     parts, start = [], 0
     for (slot, size), batch, step in zip(blocks, batches, steps, strict=True):
         if slot.spec.lora_dropout:
             seed = (slot.seed + 1) * 1_000_003 + step
+            shape, first = _drawn(batch, is_flat=is_flat)
             rate = slot.spec.lora_dropout
-            parts.append(Noise(rate=rate, start=start, stop=start + size, length=batch.length, seed=seed))
+            parts.append(Noise(rate=rate, start=start, stop=start + size, shape=shape, first=first, seed=seed))
         start += size
     return tuple(parts)
+
+
+def _drawn(batch: MicroBatch, *, is_flat: bool) -> tuple[tuple[int, ...], int]:
+    """Return the shape that a micro-batch's masks are drawn in, whole, and where in it this part begins."""
+    rows = batch.whole or batch.rows
+    lengths = [len(row.ids) for row in rows]
+    if is_flat:
+        return (sum(lengths),), sum(lengths[: batch.first])
+    return (len(rows), max(lengths)), batch.first

@@ -18,7 +18,7 @@ VERBS = {
     "run": "train and rank every candidate (the default)",
     "plan": "check everything and say what would be run, without training",
 }
-EXIT_FAILED, EXIT_RUNNING, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 78, 130
+EXIT_FAILED, EXIT_RUNNING, EXIT_PREEMPTED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 75, 78, 130
 # The first kind that fits; whatever Hydra cannot compose is a mistake of configuration too.
 EXITS = {ConfigError: EXIT_CONFIG, AlreadyRunning: EXIT_RUNNING, LoraSweepError: EXIT_FAILED}
 PACKAGE = Path(__file__).resolve().parent
@@ -140,9 +140,12 @@ def _run(raw: dict[str, Any], text: str) -> int:
     print(f"\nfull leaderboard: {outcome.folder}/leaderboard.html (also .md .csv .json)")
     if outcome.page:
         print(f"every run: {_where(plan.config.tracking.uri)}/{outcome.page}")
+    if outcome.halted:
+        print(f"lorasweep: given up: {outcome.halted}", file=sys.stderr)
+        return EXIT_FAILED
     if not outcome.is_finished:
         print("stopped before the end; run the same command to go on", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_PREEMPTED if outcome.is_preempted else EXIT_INTERRUPTED
     return 0 if any(row.rank is not None for row in outcome.board.rows) else EXIT_FAILED
 
 

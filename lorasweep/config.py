@@ -55,6 +55,8 @@ class StudySettings:
     slots: int | None = None
     keep_adapters: int = 1
     memory_gib: float | None = None
+    hang_min: float = 10.0
+    halt_after: int = 5
     device_wait_min: float = 30.0  # for other people's jobs to leave a GPU that is full
 
 

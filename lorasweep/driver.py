@@ -6,42 +6,44 @@ ledger before anyone else hears of it.
 
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 
+from lorasweep.errors import is_disk_full
 from lorasweep.forecast import Forecast
-from lorasweep.memory import GIB
-from lorasweep.placement import Placement, Waiting
+from lorasweep.judge import orders
+from lorasweep.lineup import MOST_RETRIES, Item, Lineup
+from lorasweep.outbox import Outbox, unmeasured
+from lorasweep.placement import Placement
 from lorasweep.plan import Plan
 from lorasweep.record import Record
 from lorasweep.result import (
     Command,
+    DiskFull,
     Event,
     Evicted,
     Finished,
     Measured,
     Note,
+    Pause,
     Progress,
     Rung,
     Score,
     Scored,
     Start,
     Stop,
-    TrialResult,
     TrialState,
 )
+from lorasweep.room import Room
 from lorasweep.rules import read
 from lorasweep.seat import Display, Seat
-from lorasweep.space import Params
-from lorasweep.spec import TrialSpec
+from lorasweep.streak import Streak
 
 log = logging.getLogger(__name__)
 
-POLL_S = 1.0  # how often a full device is looked at again
 LAST_SLICE_S = 60.0  # how long a stopped worker may take to come to the end of what it is doing
+TICK_S = 1.0  # between looks at the clock and the disk
 
 
 class Driver:
@@ -57,9 +59,9 @@ class Driver:
         self.plan, self.record, self.display, self.seats = plan, record, display, seats
         self.study, self.ledger = record.study, record.ledger
         self.forecast, self.placement = Forecast(plan), Placement(plan, display)
-        self.params: dict[int, Params] = {}
-        self.waiting: deque[tuple[int, Params, TrialSpec]] = deque()
-        self.twins: list[tuple[int, Params, TrialSpec]] = []
+        self.lineup = Lineup(record.ledger.results)
+        self.room = Room(record.ledger.folder, display.say)
+        self.outbox = Outbox(record, self.lineup, self.room, Streak(plan.config.study.halt_after))
         self.test_metrics: dict[str, float] = {}
         self.is_stopping = False
         self.deadline = time.monotonic() + 60 * (plan.config.study.timeout_min or float("inf"))
@@ -67,12 +69,12 @@ class Driver:
     def run(self) -> None:
         """Run until nothing is left to do; `stop` ends it after the current time slice."""
         self.display.begin(self.plan.num_trials, list(self.ledger.results.values()))
-        self._catch_up()
         try:
-            while not self.is_stopping and self._fill():
+            self._catch_up()
+            while self._goes_on and self._fill():
                 self._listen()
             self._drain()
-            if not self.is_stopping:
+            if self._goes_on:
                 self._score_winner()
         finally:
             self.display.end()
@@ -80,18 +82,22 @@ class Driver:
                 seat.executor.close()
 
     def stop(self) -> None:
-        """Ask for no more; what is live is given up at the end of its time slice."""
+        """Ask for no more; what is live is saved at the end of its time slice."""
         self.is_stopping = True
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether the sweep came to its end: not stopped, and no trial left for want of a worker."""
-        left = bool(self.waiting) and time.monotonic() < self.deadline
-        return not self.is_stopping and not left and bool(self.seats)
+        """Tell whether the sweep came to its end: neither stopped nor given up, and nothing waits for a worker."""
+        left = bool(self.lineup.waiting) and time.monotonic() < self.deadline
+        return self._goes_on and not left and bool(self.seats)
 
     @property
     def objective(self) -> str:
         return self.plan.config.eval.objective
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self.is_stopping and not self.outbox.halted
 
     def _catch_up(self) -> None:
         """Bring study and tracker up to the ledger, and take up trials that were running."""
@@ -99,152 +105,175 @@ class Driver:
         if self.plan.is_grid:
             self.study.enqueue(self.plan.points)
         for number, params in self.study.resume():
-            self._place(number, params)
+            attempt = min(self.ledger.attempt(number), MOST_RETRIES)
+            self._place(Item(number=number, params=params, spec=self.plan.spec(params), attempt=attempt))
 
     def _fill(self) -> bool:
-        """Give every free slot a trial; return whether any worker has something to do, or waits for its device."""
-        for seat in [s for s in self.seats if s.answer is None]:
-            while seat.num_free and not self.placement.awaits_probe(seat) and (found := self._next(seat)):
-                if self.placement.is_full(seat, found[0], found[2]):
-                    self.waiting.appendleft(found)
-                    self._give_up_where_full(seat)
-                    break
-                self._start(seat, *found)
+        """Give every free slot a trial; return whether there is anything to wait for."""
+        if not self.room.is_open():
+            return True
+        self.outbox.send()
+        for seat in [s for s in self.seats if s.answer is None and s.is_ready]:
+            self._occupy(seat)
             if seat.live or seat.orders:
-                seat.answer = seat.executor.submit(self._orders(seat))
-        return any(seat.answer or seat.full_since_s is not None for seat in self.seats)
+                self._submit(seat, self._orders(seat))
+        is_resting = any(not seat.is_ready for seat in self.seats) and bool(self.lineup.waiting)
+        return is_resting or self.room.is_paused or any(s.answer or s.full_since_s is not None for s in self.seats)
 
-    def _give_up_where_full(self, seat: Seat) -> None:
-        if self.placement.has_waited_enough(seat):
-            self.seats.remove(seat)
-            seat.executor.close()
+    def _occupy(self, seat: Seat) -> None:
+        while seat.num_free and self._goes_on and not self.placement.awaits_probe(seat) and (item := self._next(seat)):
+            if self.placement.is_full(seat, item.number, item.spec):
+                self.lineup.waiting.appendleft(item)
+                if self.placement.has_waited_enough(seat):
+                    self.seats.remove(seat)
+                    seat.executor.close()
+                return
+            self._start(seat, item)
+
+    def _submit(self, seat: Seat, commands: Sequence[Command]) -> None:
+        try:
+            seat.submit(commands)
+        except BrokenProcessPool:
+            self._lost(seat, "died")
 
     def _orders(self, seat: Seat) -> list[Command]:
         """Hand over what is to be done, and note what all live trials together should need."""
-        orders, seat.orders = seat.orders, []
-        if starts := sum(isinstance(order, Start) for order in orders):
+        given, seat.orders = seat.orders, []
+        if starts := sum(isinstance(order, Start) for order in given):
             self.forecast.expect(seat, starts)
-        return orders
+        return given
 
-    def _next(self, seat: Seat) -> Waiting | None:
+    def _next(self, seat: Seat) -> Item | None:
         """Return a trial for the base that this seat has; for another where nothing lives here and no such comes."""
         while time.monotonic() < self.deadline:
-            found = self.placement.of_this_base(seat, self.waiting)
-            if found is None and len(self.waiting) < max(seat.num_slots, 2) and self._may_ask():
-                self._place(*self.study.ask())
+            waiting = self.lineup.open_to(seat)
+            found = self.placement.of_this_base(seat, waiting)
+            if found is None and len(self.lineup.waiting) < max(seat.num_slots, 2) and self._may_ask():
+                if not self._ask():
+                    return None
                 continue
-            found = found or self.placement.of_another_base(seat, self.seats, self.waiting)
-            if found is None or not self.placement.fits_beside(seat, found[2]):
+            found = found or self.placement.of_another_base(seat, self.seats, waiting)
+            if found is None or not self.placement.fits_beside(seat, found.spec):
                 return None
-            self.waiting.remove(found)
-            if not self._refuses(*found):  # what was measured since it was placed may have shown it to be too large
+            self.lineup.take(found)
+            if not self._refuses(found):  # what was measured since it was placed may have shown it to be too large
                 return found
         return None
+
+    def _ask(self) -> bool:
+        try:
+            number, params = self.study.ask()
+        except Exception as error:  # every kind of store has its own
+            if not is_disk_full(error):
+                raise
+            self.room.close("the study cannot be written")
+            return False
+        self._place(Item(number=number, params=params, spec=self.plan.spec(params)))
+        return True
 
     def _may_ask(self) -> bool:
         """Tell whether the study wants another trial."""
         if self.plan.is_grid:
             return self.study.num_queued > 0
-        if self.study.num_asked >= self.plan.num_trials:
-            return False
-        return len({r.fingerprint for r in self.ledger.results.values()}) < self.plan.num_distinct
+        return self.study.num_asked < self.plan.num_trials and self.lineup.num_distinct < self.plan.num_distinct
 
-    def _place(self, number: int, params: Params) -> None:
-        """Find out what a suggestion is: known already, being trained, too large, or to be started."""
-        spec = self.plan.spec(params)
-        known = next((r for r in self.ledger.results.values() if r.fingerprint == spec.fingerprint), None)
+    def _place(self, item: Item) -> None:
+        """Find out what a suggestion is: known already, too large, or to be started."""
+        known = self.lineup.known(item.spec)
         if known is not None:
-            self.record.repeat(number, params, known)
-        elif spec.fingerprint in self._busy():
-            self.twins.append((number, params, spec))
-        elif not self._refuses(number, params, spec):
-            self.waiting.append((number, params, spec))
+            self.record.repeat(item.number, item.params, known)
+        elif not self._refuses(item):
+            self.lineup.add(item)
 
-    def _busy(self) -> set[str]:
-        live = [start.spec.fingerprint for seat in self.seats for start in seat.live.values()]
-        return {*live, *(spec.fingerprint for _, _, spec in self.waiting)}
-
-    def _refuses(self, number: int, params: Params, spec: TrialSpec) -> bool:
+    def _refuses(self, item: Item) -> bool:
         """Record a trial that no device has room for as infeasible."""
-        if reason := self._too_large(spec):
-            self.params[number] = params
-            self._finish(_unmeasured(number, spec, TrialState.INFEASIBLE, reason))
+        if reason := self.placement.too_large(item.spec) or self.lineup.hopeless(item.spec):
+            self.lineup.params[item.number] = item.params
+            self.outbox.finish(unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
         return bool(reason)
 
-    def _too_large(self, spec: TrialSpec) -> str:
-        budget = self.plan.config.study.memory_gib
-        device = max(self.plan.devices, key=lambda device: device.most_bytes)
-        most = min(device.most_bytes / GIB, budget or float("inf"))
-        need = self.plan.footprint([spec]).total / GIB
-        if need <= most:
-            return ""
-        has = "has" if device.is_gpu else "has free"
-        limit = f"study.memory_gib={budget:g}" if most == budget else f"the roomiest device {has} {most:.2f} GiB"
-        return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
-
-    def _start(self, seat: Seat, number: int, params: Params, spec: TrialSpec) -> None:
-        start = Start(number=number, spec=spec, folder=str(self.ledger.trial_folder(number)))
-        seat.base = spec.base_key
-        seat.live[number] = start
+    def _start(self, seat: Seat, item: Item) -> None:
+        folder = str(self.ledger.trial_folder(item.number))
+        start = Start(number=item.number, spec=item.spec, folder=folder, attempt=item.attempt)
+        seat.base = item.spec.base_key
+        seat.live[item.number] = start
         seat.orders.append(start)
-        self.params[number] = params
-        self.record.tracked(lambda: self.record.tracker.start(number, params))
-        self.display.started(number, params)
+        self.record.tracked(lambda: self.record.tracker.start(item.number, item.params))
+        self.display.started(item.number, item.params)
 
     def _listen(self) -> None:
-        """Wait for a worker and act on what it says."""
-        if not any(seat.answer for seat in self.seats):
-            time.sleep(POLL_S)  # every device is full of other people's work
+        """Wait for a worker and act on what it says; look after those that say nothing."""
         answers = {seat.answer: seat for seat in self.seats if seat.answer is not None}
-        done, _ = wait(answers, timeout=1.0, return_when=FIRST_COMPLETED)
+        if not answers:
+            time.sleep(TICK_S / 5)
+        done, _ = wait(answers, timeout=TICK_S, return_when=FIRST_COMPLETED)
         for future in done:
-            seat = answers[future]
-            seat.answer = None
-            try:
-                events = future.result()
-            except BrokenProcessPool:
-                self._lost(seat)
-                continue
-            self._hear_all(seat, events)
+            self._hear_answer(answers[future])
+        for seat in self.seats:
+            if silent := seat.silence_s(60 * self.plan.config.study.hang_min):
+                self._lost(seat, f"was silent for {silent:.0f} s")
+
+    def _hear_answer(self, seat: Seat) -> None:
+        try:
+            events = seat.take_answer()
+        except BrokenProcessPool:
+            self._lost(seat, "died")
+            return
+        self._hear_all(seat, events)
 
     def _hear_all(self, seat: Seat, events: Sequence[Event]) -> None:
         """Act on a worker's events; a rung's reports all come before its verdicts, so that all are judged alike."""
-        for event in events:
+        for event in (e for e in events if _is_current(seat, e)):
             self._hear(seat, event)
-        self._judge(seat, [event for event in events if isinstance(event, Rung) and event.number in seat.live])
-        if seat.live and not events:
+        rungs = [event for event in events if isinstance(event, Rung) and event.number in seat.live]
+        seat.orders += orders(self.study, self.plan.config.study.pruner, self.objective, rungs)
+        if seat.live and not events and self._goes_on:
             for start in list(seat.live.values()):
-                self._finish(_unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
+                self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
             seat.live.clear()
 
     def _drain(self) -> None:
-        """Let what the workers are doing come to the end of its time slice, and keep what they finished."""
-        for seat in self.seats:
-            if seat.answer is not None:
-                with suppress(TimeoutError, BrokenProcessPool):
-                    self._hear_all(seat, seat.answer.result(timeout=LAST_SLICE_S))
-                seat.answer = None
+        """Let what the workers are doing come to the end of its time slice, and have them save what they leave."""
+        end = time.monotonic() + LAST_SLICE_S
+        busy = [seat for seat in self.seats if seat.answer is not None]
+        self._await(busy, end)
+        for seat in (s for s in self.seats if s.live and s.answer is None and not s.is_lost):
+            live = [order for order in seat.orders if isinstance(order, Stop)]
+            seat.orders = []
+            self._submit(seat, [*live, Pause()])
+        self._await([seat for seat in self.seats if seat.answer is not None], end)
 
-    def _lost(self, seat: Seat) -> None:
-        """A worker's process died: its trials failed with it, and the seat is given up."""
-        self.seats.remove(seat)
-        if self.is_stopping:
+    def _await(self, seats: Sequence[Seat], end_s: float) -> None:
+        for seat in seats:
+            assert seat.answer is not None
+            done, _ = wait([seat.answer], timeout=max(0.0, end_s - time.monotonic()))
+            if done:
+                self._hear_answer(seat)
+
+    def _lost(self, seat: Seat, how: str) -> None:
+        """A worker's process is gone, or as good as gone: its trials go on from their checkpoints in another."""
+        orphans = seat.bury()
+        if not self._goes_on:
             return
-        for start in list(seat.live.values()):
-            reason = f"the worker process on {seat.device} died"
-            self._finish(_unmeasured(start.number, start.spec, TrialState.FAILED, reason))
+        self.display.say(f"the worker on {seat.device} {how}; its {len(orphans)} trials go on in a new one")
+        for start in orphans:
+            reason = f"the worker process on {seat.device} {how}"
+            self.ledger.note_attempt(start.number, start.attempt + 1, reason)
+            if start.attempt < MOST_RETRIES:
+                self.lineup.put_back(start, start.attempt + 1)
+            else:
+                reason = f"{reason}, as it did {MOST_RETRIES} times before"
+                self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, reason))
 
     def _hear(self, seat: Seat, event: Event) -> None:
         if isinstance(event, Progress):
             self.display.progress(event)
         elif isinstance(event, Rung):
-            self.display.rung(event)
-            self.record.tracked(lambda: self.record.tracker.rung(event))
-            self.study.report(event.number, read(event.rung, event.value, event.point.metrics))
+            self._report(event)
         elif isinstance(event, Finished):
             result = self.forecast.settle(seat, event.result)
-            seat.live.pop(event.number, None)
-            self._finish(result)
+            seat.live.pop(event.number)
+            self.outbox.finish(result)
         elif isinstance(event, Measured):
             self.forecast.probed(seat, event)
         elif isinstance(event, Evicted):
@@ -253,30 +282,25 @@ class Driver:
             self.test_metrics = event.metrics
         elif isinstance(event, Note):
             self.display.say(event.text)
+        elif isinstance(event, DiskFull):
+            self.room.close(event.reason)
+
+    def _report(self, event: Rung) -> None:
+        self.display.rung(event)
+        self.record.tracked(lambda: self.record.tracker.rung(event))
+        try:
+            self.study.report(event.number, read(event.rung, event.value, event.point.metrics))
+        except Exception as error:  # every kind of store has its own
+            if not is_disk_full(error):
+                raise
+            self.room.close("the study cannot be written")
 
     def _evict(self, seat: Seat, event: Evicted) -> None:
         """A device turned out smaller than predicted: fewer slots from now on, and the trial waits for one."""
         start = seat.live.pop(event.number)
         seat.num_slots = max(1, len(seat.live))
-        self.waiting.append((event.number, self.params[event.number], start.spec))
+        self.lineup.put_back(start, start.attempt)
         self.display.say(f"trial {event.number}: {event.reason}; going on with {seat.num_slots} slots on {seat.device}")
-
-    def _judge(self, seat: Seat, events: Sequence[Rung]) -> None:
-        pruner = self.plan.config.study.pruner
-        verdicts = self.study.verdicts({event.number: event.rung for event in events}) if events else {}
-        for event in (event for event in events if event.number in verdicts):
-            verdict = verdicts[event.number]
-            where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"
-            words = [f"{pruner} pruner", where, *([verdict.reason] if verdict.reason else [])]
-            order = Stop(number=event.number, reason=": ".join(words), rule=verdict.rule or pruner)
-            seat.orders.append(order)
-
-    def _finish(self, result: TrialResult) -> None:
-        """Record a result, and give it to the suggestions that waited for the same trial."""
-        self.record.finish(result, self.params[result.number])
-        for twin in [t for t in self.twins if t[2].fingerprint == result.fingerprint]:
-            self.twins.remove(twin)
-            self.record.repeat(twin[0], twin[1], self.ledger.results[result.number])
 
     def _score_winner(self) -> None:
         """Score the winner on the test split, once; selection never sees it."""
@@ -290,21 +314,17 @@ class Driver:
         seat = self.seats[0]
         order = Score(number=winner.number, spec=winner.spec, adapter=str(self.ledger.adapter_folder(winner.number)))
         try:
-            self._hear_all(seat, seat.executor.submit([order]).result())
+            seat.submit([order])
+            self._hear_all(seat, seat.take_answer())
         except Exception as error:  # the leaderboard must come, whatever the last measurement ran into
             log.warning("the winner could not be scored on the test split: %s", error)
             return
         self.ledger.note("test", {"trial": winner.number, "metrics": self.test_metrics})
 
 
-def _unmeasured(number: int, spec: TrialSpec, state: TrialState, reason: str) -> TrialResult:
-    """Return the result of a trial that ended outside a worker."""
-    return TrialResult(
-        number=number,
-        state=state,
-        spec=spec,
-        params={},
-        fingerprint=spec.fingerprint,
-        reason=reason,
-        ended_s=time.time(),
-    )
+def _is_current(seat: Seat, event: Event) -> bool:
+    """Tell whether what is said of a trial is said by its present attempt."""
+    if not isinstance(event, Rung | Finished | Evicted):
+        return True
+    start = seat.live.get(event.number)
+    return start is not None and start.attempt == event.attempt

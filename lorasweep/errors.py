@@ -4,6 +4,7 @@ A user's mistake is a `LoraSweepError` that names the setting, the value and the
 is our own mistake or the world's failure, and keeps its traceback.
 """
 
+import errno
 from collections.abc import Sequence
 
 
@@ -30,3 +31,20 @@ class ModelError(LoraSweepError):
 
 class AlreadyRunning(LoraSweepError):
     """Another driver holds this run directory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell an exhausted device from any other failure; on the CPU PyTorch raises a plain RuntimeError."""
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return named or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell a full disk, or a quota that is used up, from any other failure; databases wrap the system's error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "disk is full" in str(error):  # SQLite's words
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from lorasweep.errors import AlreadyRunning
 from lorasweep.files import write_json, write_text
-from lorasweep.result import TrialResult, result_from_json
+from lorasweep.result import CHECKPOINT, TrialResult, result_from_json
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class Ledger:
         self.lock = FileLock(self.folder / ".lock")
         self._hold()
         self.results = {result.number: result for result in self._read()}
+        for number in self.results:  # of a driver that died just after it wrote the result
+            self.drop_checkpoint(number)
 
     def close(self) -> None:
         """Let another driver have the folder."""
@@ -38,6 +40,7 @@ class Ledger:
         """Keep a result; only then may the study and the tracker hear of it."""
         write_json(self.trial_folder(result.number) / "result.json", asdict(result))
         self.results[result.number] = result
+        self.drop_checkpoint(result.number)
 
     def trial_folder(self, number: int) -> Path:
         """Return where a trial's files are."""
@@ -50,6 +53,24 @@ class Ledger:
     def drop_adapter(self, number: int) -> None:
         """Delete an adapter that is not worth keeping."""
         shutil.rmtree(self.adapter_folder(number), ignore_errors=True)
+
+    def drop_checkpoint(self, number: int) -> None:
+        """Delete what a trial in flight would go on from."""
+        (self.trial_folder(number) / CHECKPOINT).unlink(missing_ok=True)
+
+    def drop_checkpoints(self) -> None:
+        """Have every trial in flight begin again."""
+        for file in (self.folder / "trials").glob(f"*/{CHECKPOINT}"):
+            file.unlink()
+
+    def attempt(self, number: int) -> int:
+        """Return how many workers have died under a trial."""
+        found = self.noted(f"trials/{number:04d}/attempt").get("attempt", 0)
+        return found if isinstance(found, int) else 0
+
+    def note_attempt(self, number: int, attempt: int, reason: str) -> None:
+        """Count a worker's death under a trial."""
+        self.note(f"trials/{number:04d}/attempt", {"attempt": attempt, "reason": reason})
 
     def is_exported(self, number: int, destination: str) -> bool:
         """Tell whether the tracker at `destination` has a trial's result."""
@@ -68,10 +89,10 @@ class Ledger:
     def noted(self, name: str) -> dict[str, Any]:
         """Return a fact of the whole run, empty where there is none."""
         try:
-            value: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
+            value = json.loads((self.folder / f"{name}.json").read_text())
         except (OSError, ValueError):
             return {}
-        return value
+        return value if isinstance(value, dict) else {}
 
     def _hold(self) -> None:
         try:

@@ -48,6 +48,8 @@ RANGES: dict[str, Rule] = {
     "study.slots": (lambda v: v is None or v >= 1, "must be at least 1"),
     "study.keep_adapters": (lambda v: v >= 1, "must be at least 1: the winner's adapter is always kept"),
     "study.memory_gib": (lambda v: v is None or v > 0, "must be above 0 GiB"),
+    "study.hang_min": (lambda v: v > 0, "must be above 0 minutes"),
+    "study.halt_after": (lambda v: v >= 1, "must be at least 1"),
     "study.device_wait_min": (lambda v: v >= 0, "must not be negative; 0 gives a full GPU up at once"),
     "workers": (lambda v: v is None or v >= 1, "must be at least 1"),
     "threads": (lambda v: v is None or v >= 1, "must be at least 1"),

@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass, field
 
+from lorasweep.learner import Learner, mean_loss
 from lorasweep.memory import GIB
 from lorasweep.result import Point, Start
 from lorasweep.spec import TrialSpec
-from lorasweep.train import Learner, mean_loss
 
 
 @dataclass(eq=False, slots=True)
@@ -16,6 +16,9 @@ class Live:
     start: Start
     learner: Learner
     started_s: float
+    began_s: float = field(default_factory=time.monotonic)
+    before_s: float = 0.0  # that it had lived before it was taken up again
+    saved_s: float = field(default_factory=time.monotonic)
     rung: int = 0
     shared_by: int = 1
     metrics: dict[str, float] = field(default_factory=dict)
@@ -28,6 +31,15 @@ class Live:
     @property
     def spec(self) -> TrialSpec:
         return self.start.spec
+
+    @property
+    def wall_s(self) -> float:
+        return self.before_s + time.monotonic() - self.began_s
+
+    @property
+    def is_due(self) -> bool:
+        """Tell whether it stands at a rung that it has not reported yet."""
+        return self.learner.rung > self.rung
 
     @property
     def appetite(self) -> int:

@@ -47,10 +47,11 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
     scored = score_suite(asked, rows, spec.all_metrics, spec)
     forgotten = probes.forgotten(asked.bank, asked.slots)
     outputs = _samples(asked, rows[: spec.num_samples], scored, spec)
+    # First what may fail for want of room on the disk: after that a trial has reached its end.
+    sizes = [save_adapter(asked.bank, x.learner.slot, Path(x.start.folder) / "adapter") for x in lives]
     results = []
-    for live, score, (drops, lost), samples in zip(lives, scored, forgotten, outputs, strict=True):
+    for live, score, (drops, lost), samples, size in zip(lives, scored, forgotten, outputs, sizes, strict=True):
         live.reach({**score.metrics, **lost}, peak_bytes)
-        size = save_adapter(asked.bank, live.learner.slot, Path(live.start.folder) / "adapter")
         result = _result(live, TrialState.COMPLETE, "", asked.base, peak_bytes)
         results.append(
             replace(
@@ -66,7 +67,8 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
 
 def final_event(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> Finished:
     """Return the event of a live trial that ended before its last step."""
-    return Finished(number=live.number, result=_result(live, state, reason, base, peak_bytes))
+    result = _result(live, state, reason, base, peak_bytes)
+    return Finished(number=live.number, attempt=live.start.attempt, result=result)
 
 
 def failed(start: Start, state: TrialState, reason: str) -> Finished:
@@ -82,7 +84,7 @@ def failed(start: Start, state: TrialState, reason: str) -> Finished:
         started_s=now,
         ended_s=now,
     )
-    return Finished(number=start.number, result=result)
+    return Finished(number=start.number, attempt=start.attempt, result=result)
 
 
 def _result(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> TrialResult:
@@ -118,7 +120,7 @@ def _cost(live: Live, base: Base | None, peak_bytes: int) -> Cost:
     return Cost(
         num_steps=x.step,
         num_planned_steps=x.num_steps,
-        wall_s=time.time() - live.started_s,
+        wall_s=live.wall_s,
         train_s=x.train_s,
         its_per_s=x.step / x.train_s if x.train_s else 0.0,
         tokens_per_s=x.num_tokens / x.train_s if x.train_s else 0.0,

@@ -3,13 +3,11 @@
 import time
 from collections.abc import Sequence
 
+from lorasweep.lineup import Item
 from lorasweep.memory import GIB
 from lorasweep.plan import USABLE, Plan
 from lorasweep.seat import Display, Seat
-from lorasweep.space import Params
 from lorasweep.spec import TrialSpec
-
-Waiting = tuple[int, Params, TrialSpec]
 
 TIGHT = 0.5  # share of a device's room that untried predictions may fill at once
 
@@ -20,11 +18,11 @@ class Placement:
     def __init__(self, plan: Plan, display: Display) -> None:
         self.plan, self.display = plan, display
 
-    def of_this_base(self, seat: Seat, waiting: Sequence[Waiting]) -> Waiting | None:
+    def of_this_base(self, seat: Seat, waiting: Sequence[Item]) -> Item | None:
         """Return a trial for the base that a seat has loaded."""
-        return next((item for item in waiting if item[2].base_key == seat.base), None)
+        return next((item for item in waiting if item.spec.base_key == seat.base), None)
 
-    def of_another_base(self, seat: Seat, seats: Sequence[Seat], waiting: Sequence[Waiting]) -> Waiting | None:
+    def of_another_base(self, seat: Seat, seats: Sequence[Seat], waiting: Sequence[Item]) -> Item | None:
         """Return a trial that an empty seat should change its base for.
 
         First one whose base nobody has, then one whose base is only where all slots are taken: loading a base is dear,
@@ -34,9 +32,21 @@ class Placement:
             return None
         others = [s for s in seats if s is not seat and s.base]
         loaded, roomy = {s.base for s in others}, {s.base for s in others if s.num_free}
-        new = (item for item in waiting if item[2].base_key not in loaded)
-        crowded = (item for item in waiting if item[2].base_key not in roomy)
+        new = (item for item in waiting if item.spec.base_key not in loaded)
+        crowded = (item for item in waiting if item.spec.base_key not in roomy)
         return next(new, None) or next(crowded, None)
+
+    def too_large(self, spec: TrialSpec) -> str:
+        """Return why no device has room for a trial, empty where one has."""
+        budget = self.plan.config.study.memory_gib
+        device = max(self.plan.devices, key=lambda device: device.most_bytes)
+        most = min(device.most_bytes / GIB, budget or float("inf"))
+        need = self.plan.footprint([spec]).total / GIB
+        if need <= most:
+            return ""
+        has = "has" if device.is_gpu else "has free"
+        limit = f"study.memory_gib={budget:g}" if most == budget else f"the roomiest device {has} {most:.2f} GiB"
+        return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
 
     def fits_beside(self, seat: Seat, spec: TrialSpec) -> bool:
         """Tell whether there is room for one more trial; an empty seat's first is another question."""

@@ -1,6 +1,7 @@
 """What became of trials: in the ledger first, then in the study and the tracker, so that nothing is lost in between."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from lorasweep.study import Study
 from lorasweep.tracker import Tracker
 
 log = logging.getLogger(__name__)
+
+AWAY_S = 30.0  # for which a tracker that failed is left alone: its time-outs must not slow training down
 
 
 class Record:
@@ -32,6 +35,8 @@ class Record:
         self.ledger, self.study, self.tracker, self.display = ledger, study, tracker, display
         self.objective = objective
         self.provenance = dict(provenance)
+        self.missed: list[TrialResult] = []  # by the tracker
+        self._away_until_s = 0.0
 
     def catch_up(self) -> None:
         """Bring study and tracker up to the ledger."""
@@ -66,18 +71,29 @@ class Record:
         self.display.finished(self.ledger.results[number])
 
     def _export(self, result: TrialResult) -> None:
-        def write() -> None:
-            self.tracker.export(result)
-            self.ledger.mark_exported(result.number, self.tracker.destination)
+        self.missed.append(result)
+        self.replay()
 
-        self.tracked(write)
+    def replay(self) -> None:
+        """Tell the tracker what it has not heard yet."""
+        while self.missed and self.tracked(lambda: self._write(self.missed[0])):
+            self.missed.pop(0)
 
-    def tracked(self, write: Callable[[], None]) -> None:
-        """The tracker may be away; training goes on, and the next launch replays what it missed."""
+    def _write(self, result: TrialResult) -> None:
+        self.tracker.export(result)
+        self.ledger.mark_exported(result.number, self.tracker.destination)
+
+    def tracked(self, write: Callable[[], None]) -> bool:
+        """The tracker may be away; training goes on, and what it missed is told later, in the next launch at last."""
+        if time.monotonic() < self._away_until_s:
+            return False
         try:
             write()
         except Exception as error:  # whatever a tracking server's client raises
-            log.warning("tracking failed (%s); it will be caught up when the same command runs again", error)
+            self._away_until_s = time.monotonic() + AWAY_S
+            log.warning("tracking failed (%s); what it misses is caught up later", error)
+            return False
+        return True
 
     def close(self, note: str, files: Sequence[Path], test_metrics: Mapping[str, float], *, is_finished: bool) -> None:
         """Put the leaderboard where the sweep is tracked, with the winner's scores and adapter."""
@@ -86,4 +102,6 @@ class Record:
         if winner is not None and winner.objective is not None:
             metrics["objective"] = winner.objective
         adapter = self.ledger.adapter_folder(winner.number) if winner else None
+        self._away_until_s = 0.0
+        self.replay()
         self.tracked(lambda: self.tracker.end(note, files, metrics, adapter, finished=is_finished))

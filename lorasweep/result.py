@@ -18,11 +18,12 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Command: train this trial."""
+    """Command: train this trial, from its checkpoint where its folder holds one."""
 
     number: int
     spec: TrialSpec
     folder: str  # the adapter is saved below it
+    attempt: int = 0  # what an earlier attempt still says is not listened to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,12 @@ class Score:
     adapter: str
 
 
-Command = Start | Stop | Score
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Command: write a checkpoint of every live trial and let go of it."""
+
+
+Command = Start | Stop | Score | Pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +157,7 @@ class Rung:
     rung: int
     value: float  # the objective itself
     point: Point
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,14 +166,16 @@ class Finished:
 
     number: int
     result: TrialResult
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evicted:
-    """Event: a trial did not fit beside its neighbours and has to begin again with fewer of them."""
+    """Event: a trial did not fit beside its neighbours and has to go on with fewer of them."""
 
     number: int
     reason: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +194,13 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFull:
+    """Event: something could not be written. Nothing is lost; the worker tries again when it is next asked to go on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """Event: the peak of one pass over this trial's longest rows, when its bank was new."""
 
@@ -192,7 +208,10 @@ class Measured:
     peak_bytes: int
 
 
-Event = Progress | Rung | Finished | Evicted | Scored | Note | Measured
+Event = Progress | Rung | Finished | Evicted | Scored | Note | Measured | DiskFull
+
+CHECKPOINT = "checkpoint.safetensors"  # of a trial in flight, in its folder
+NOT_FINITE = "loss is not finite"  # how the reason of a trial that diverged begins
 
 
 def result_from_json(raw: dict[str, Any]) -> TrialResult:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from lorasweep.worker import WorkerSettings
 log = logging.getLogger(__name__)
 
 # What may change between two launches of the same sweep without changing any trial.
-LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min")
+LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min", "hang_min", "halt_after")
 ELSEWHERE = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
 
 
@@ -55,6 +56,8 @@ class Outcome:
     folder: Path
     page: str
     is_finished: bool
+    is_preempted: bool  # by SIGTERM
+    halted: str  # why the sweep gave itself up, empty where it did not
 
 
 def run_sweep(plan: Plan, text: str) -> Outcome:
@@ -83,6 +86,8 @@ def _check_inputs(plan: Plan, ledger: Ledger) -> None:
     noted = ledger.noted("inputs")
     if ledger.results and any(noted.get(key, value) != value for key, value in inputs.items()):
         raise ConfigError([f"{ledger.folder}: {CHANGED}"])
+    if any(noted.get(key, value) != value for key, value in inputs.items()):
+        ledger.drop_checkpoints()
     ledger.note("inputs", noted | inputs)
 
 
@@ -98,10 +103,18 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     display, objective = make_display(plan), plan.config.eval.objective
     record = Record(ledger, study, tracker, display, objective=objective, provenance=facts)
     driver = Driver(plan, record, display, _seats(plan))
-    with _interruptible(driver):
+    signals: list[int] = []
+    with _interruptible(driver, signals):
         driver.run()
     board = _report(driver)
-    return Outcome(board=board, folder=ledger.folder, page=tracker.page, is_finished=driver.is_finished)
+    return Outcome(
+        board=board,
+        folder=ledger.folder,
+        page=tracker.page,
+        is_finished=driver.is_finished,
+        is_preempted=signal.SIGTERM in signals,
+        halted=driver.outbox.halted,
+    )
 
 
 def _open_study(plan: Plan, ledger: Ledger) -> Study:
@@ -164,14 +177,17 @@ def _seats(plan: Plan) -> list[Seat]:
 
 
 def _seat(plan: Plan, device: Device, threads: int) -> Seat:
-    executor = _executor(plan, plan.worker(device, threads))
+    reopen = partial(_executor, plan, plan.worker(device, threads))
+    name, kind = device.name, device.kind
+    seat = Seat(executor=reopen(), num_slots=plan.slots[name], device=name, kind=kind, reopen=reopen)
 
     def room() -> float | None:
         """Return what a worker may use now; on the CPU what was free at the start, its own use included."""
-        free = free_bytes(device, executor.pid) if device.is_gpu else device.free_bytes
+        free = free_bytes(device, seat.executor.pid) if device.is_gpu else device.free_bytes
         return None if free is None else plan.budget(free)
 
-    return Seat(executor=executor, num_slots=plan.slots[device.name], device=device.name, kind=device.kind, room=room)
+    seat.room = room
+    return seat
 
 
 def _executor(plan: Plan, settings: WorkerSettings) -> Executor:
@@ -183,14 +199,15 @@ def _executor(plan: Plan, settings: WorkerSettings) -> Executor:
 
 
 @contextmanager
-def _interruptible(driver: Driver) -> Iterator[None]:
-    """Let the first Ctrl-C end the sweep in order, the second at once."""
+def _interruptible(driver: Driver, signals: list[int]) -> Iterator[None]:
+    """Let the first Ctrl-C, or SIGTERM, end the sweep in order, the second at once; note which came."""
 
-    def on_signal(_number: int, _frame: object) -> None:
+    def on_signal(number: int, _frame: object) -> None:
+        signals.append(number)
         if driver.is_stopping:
             raise KeyboardInterrupt
         driver.stop()
-        driver.display.say("stopping at the end of this time slice; finished trials are kept (Ctrl-C again: at once)")
+        driver.display.say("stopping at the end of this time slice; all trials are kept (Ctrl-C again: at once)")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

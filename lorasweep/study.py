@@ -1,24 +1,30 @@
 """The Optuna study of a sweep: what to try next, what to stop, what was learned."""
 
 import importlib
+import logging
 import math
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from lorasweep.config import StudySettings
-from lorasweep.errors import ConfigError
+from lorasweep.errors import ConfigError, is_disk_full
 from lorasweep.files import provision, sqlite_url
 from lorasweep.grammar import Domain
 from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, verdicts
 from lorasweep.result import TrialResult, TrialState
 from lorasweep.rules import Reading, read
 from lorasweep.space import Params, distributions
+
+log = logging.getLogger(__name__)
+
+Direction = Literal["maximize", "minimize"]
 
 
 class Study:
@@ -28,34 +34,36 @@ class Study:
         self, path: Path, settings: StudySettings, domains: Mapping[str, Domain], *, maximize: bool, num_rungs: int
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        provision(path, _create)
-        storage = optuna.storages.RDBStorage(sqlite_url(path))
         self.distributions = distributions(domains)
-        self.study = optuna.create_study(
-            study_name="sweep",
-            storage=storage,
-            direction="maximize" if maximize else "minimize",
-            load_if_exists=True,
-            pruner=make_pruner(settings, num_rungs),
-        )
+        self.study = _opened(path, "maximize" if maximize else "minimize", make_pruner(settings, num_rungs))
         # A sampler that begins anew must not repeat its first draws.
         self.study.sampler = make_sampler(settings, settings.seed + len(self.study.trials))
         self.open: dict[int, optuna.Trial] = {}
         self.num_lost = 0  # finished trials without a result; they are not counted against the number of trials
+        self._counts: tuple[int, int] | None = None  # asked for and queued; to count anew costs a look at every trial
+        self._closed: set[int] = set()
 
     @property
     def num_asked(self) -> int:
         """Return how many trials were ever asked for."""
-        return sum(t.state != OptunaState.WAITING for t in self._trials()) - self.num_lost
+        return self._counted()[0] - self.num_lost
 
     @property
     def num_queued(self) -> int:
         """Return how many points are queued and not yet asked for."""
-        return sum(t.state == OptunaState.WAITING for t in self._trials())
+        return self._counted()[1]
+
+    def _counted(self) -> tuple[int, int]:
+        if self._counts is None:
+            trials = self._trials()
+            queued = sum(t.state == OptunaState.WAITING for t in trials)
+            self._counts = (len(trials) - queued, queued)
+        return self._counts
 
     def enqueue(self, points: Iterable[Params]) -> None:
         """Queue the points that the study has not seen."""
         seen = {_key(t.system_attrs.get("fixed_params") or t.params) for t in self._trials() if not _is_torn(t, self)}
+        self._counts = None
         for point in points:
             if _key(point) not in seen:
                 self.study.enqueue_trial(point)
@@ -85,6 +93,8 @@ class Study:
                 self.num_lost += 1
                 if _key(frozen.params) not in have:
                     self.study.enqueue_trial(frozen.params)
+        self._counts = None
+        self._closed = {t.number for t in self._trials() if t.state.is_finished()}
 
     def _add(self, result: TrialResult | None) -> None:
         if result is None:
@@ -110,7 +120,9 @@ class Study:
         """Return the next trial's number and parameters."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            counts, self._counts = self._counted(), None
             trial = self.study.ask(fixed_distributions=self.distributions)
+        self._counts = (counts[0] + 1, max(0, counts[1] - 1))  # what is queued comes first
         self.open[trial.number] = trial
         return trial.number, dict(trial.params)
 
@@ -125,18 +137,24 @@ class Study:
 
     def tell(self, number: int, result: TrialResult) -> None:
         """Close a trial. Idempotent: a trial that is closed already stays as it is."""
-        trial = self.open.pop(number, None)
-        frozen = next(t for t in self._trials() if t.number == number)
-        if frozen.state.is_finished():
+        if number in self._closed:
             return
-        trial = trial or optuna.Trial(self.study, frozen._trial_id)
+        trial = self.open.get(number)
+        if trial is None:
+            frozen = self._trials()[number]
+            if frozen.state.is_finished():
+                return
+            trial = optuna.Trial(self.study, frozen._trial_id)
         trial.set_user_attr("fingerprint", result.fingerprint)
-        trial.set_user_attr("reason", result.reason[:2000])
+        if result.reason:
+            trial.set_user_attr("reason", result.reason[:2000])
         if result.stopped_by:
             trial.set_user_attr("stopped_by", result.stopped_by)
         trial.set_constraint("memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0)
         value, state = _told(result)
         self.study.tell(trial, value, state=state, skip_if_finished=True)
+        self.open.pop(number, None)
+        self._closed.add(number)
 
     def states(self) -> dict[str, int]:
         """Count trials by state."""
@@ -171,6 +189,30 @@ def rungs_of(result: TrialResult) -> tuple[Reading, ...]:
         points = points[:-1]
     found = (read(rung, point.metrics[name], point.metrics) for rung, point in enumerate(points, 1))
     return tuple(reading for reading in found if math.isfinite(reading.value))
+
+
+def _opened(path: Path, direction: Direction, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    """Open the study; one that cannot be read is put aside, for it can be filled again from the ledger."""
+    provision(path, _create)
+    try:
+        return _open(path, direction, pruner)
+    except Exception as error:  # of Optuna, SQLAlchemy or SQLite
+        if is_disk_full(error) or "locked" in str(error):
+            raise
+        aside = path.with_name(f"{path.name}.broken-{time.time():.0f}")
+        path.replace(aside)
+        log.warning("%s cannot be read (%s); it is kept as %s and made anew from the results", path, error, aside.name)
+    provision(path, _create)
+    return _open(path, direction, pruner)
+
+
+def _open(path: Path, direction: Direction, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    storage = optuna.storages.RDBStorage(sqlite_url(path))
+    study = optuna.create_study(
+        study_name="sweep", storage=storage, direction=direction, load_if_exists=True, pruner=pruner
+    )
+    study.get_trials(deepcopy=False)
+    return study
 
 
 def _create(path: Path) -> None:

@@ -17,20 +17,25 @@ import torch
 
 from lorasweep.adapters import load_adapter
 from lorasweep.bank import Bank
+from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.data.tasks import Task, load_task
-from lorasweep.errors import LoraSweepError
+from lorasweep.errors import LoraSweepError, is_disk_full, is_out_of_memory
+from lorasweep.learner import make_learner, mean_loss, usual_tokens
 from lorasweep.live import Live
 from lorasweep.meter import Meter
 from lorasweep.model import Base, load_base, tokenizer_key
 from lorasweep.outcome import failed, final_event, finish, rung_metrics, test_metrics
 from lorasweep.probes import Probes
 from lorasweep.result import (
+    NOT_FINITE,
     Command,
+    DiskFull,
     Event,
     Evicted,
     Finished,
     Measured,
     Note,
+    Pause,
     Progress,
     Rung,
     Score,
@@ -41,9 +46,11 @@ from lorasweep.result import (
 )
 from lorasweep.score import Asked
 from lorasweep.spec import EvalSpec, TrialSpec
-from lorasweep.train import make_learner, mean_loss, probe, train_step, usual_tokens
+from lorasweep.train import probe, train_step
 
 log = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 600.0  # between rungs that lie far apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,8 @@ class Worker:
             return self._guarded([command.number], lambda: self._start(command), command)
         if isinstance(command, Score):
             return [Scored(number=command.number, metrics=self._score(command))]
+        if isinstance(command, Pause):
+            return self._pause()
         return self._stop(command)
 
     def _start(self, command: Start) -> list[Event]:
@@ -109,8 +118,12 @@ class Worker:
         except BaseException:
             self.bank.remove(slot)
             raise
-        self.live[command.number] = Live(start=command, learner=learner, started_s=time.time())
-        return events
+        live = self.live[command.number] = Live(start=command, learner=learner, started_s=time.time())
+        note = load_checkpoint(live)
+        self.bank.group_of(slot).publish(slot)
+        if live.rung:  # the driver may not have heard of it
+            events.append(_report_of(live))
+        return [*events, Note(text=note)] if note else events
 
     def _prepare(self, spec: TrialSpec) -> list[Event]:
         """Have the spec's base, data and probe baselines in memory; notes say what was cut from the data."""
@@ -133,24 +146,38 @@ class Worker:
     def _train(self) -> list[Event]:
         """Train all live slots until one of them has something to report."""
         assert self.bank is not None
-        self._set_mode()
+        self.bank.set_mode(checkpointing=any(x.spec.train.activation_checkpointing for x in self.live.values()))
         events: list[Event] = self._probe()
         deadline = time.perf_counter() + self.settings.slice_s
-        learners = [live.learner for live in self.live.values()]
-        for live in self.live.values():
-            live.shared_by = max(live.shared_by, len(self.live))
-        while True:
-            train_step(self.bank, learners)
-            broken = [x for x in learners if x.losses and not math.isfinite(x.losses[-1][1])]
-            at_rung = [x for x in learners if x.rung and x.rung > self.live[x.slot.number].rung and x not in broken]
-            if broken or at_rung or time.perf_counter() > deadline:
+        lives = list(self.live.values())
+        for live in lives:
+            live.shared_by = max(live.shared_by, len(lives))
+        # A trial may be due already: taken up at a rung, or its last report could not be made.
+        while not (broken := _broken(lives)) and not any(live.is_due for live in lives):
+            train_step(self.bank, [live.learner for live in lives])
+            if time.perf_counter() > deadline:
+                broken = _broken(lives)
                 break
-        events += [self._progress(live) for live in self.live.values()]
-        for learner in broken:
-            events.append(
-                self._end(learner.slot.number, TrialState.FAILED, f"loss is not finite at step {learner.step}")
-            )
-        return events + self._report([self.live[x.slot.number] for x in at_rung])
+        events += [self._progress(live) for live in lives]
+        for live in broken:
+            events.append(self._end(live.number, TrialState.FAILED, f"{NOT_FINITE} at step {live.learner.step}"))
+        events += self._report([live for live in lives if live.is_due and live not in broken])
+        return events + self._save([x for x in self.live.values() if time.monotonic() - x.saved_s > SAVE_EVERY_S])
+
+    def _save(self, lives: Sequence[Live]) -> list[Event]:
+        """Write checkpoints; a disk without room is no reason to stop training."""
+        for live in lives:
+            try:
+                save_checkpoint(live)
+            except OSError as error:
+                return [DiskFull(reason=str(error)) if is_disk_full(error) else Note(text=f"no checkpoint: {error}")]
+        return []
+
+    def _pause(self) -> list[Event]:
+        events = self._save(list(self.live.values()))
+        for live in list(self.live.values()):
+            self._free(live)
+        return events
 
     def _probe(self) -> list[Event]:
         """Measure one pass over the longest rows when a bank is new: the first lesson for predictions."""
@@ -158,17 +185,15 @@ class Worker:
         if self.is_probed:
             return []
         live = max(self.live.values(), key=lambda live: live.appetite)
-        probe(self.bank, live.learner, self.tasks[live.spec.data_key].train)
         self.is_probed = True
+        try:
+            probe(self.bank, live.learner, self.tasks[live.spec.data_key].train)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            live.learner.rewind()  # what fits is found out by the steps themselves
+            return []
         return [Measured(number=live.number, peak_bytes=self.meter.peak_bytes())]
-
-    def _set_mode(self) -> None:
-        """Dropout of the base is off either way; training mode is what switches activation checkpointing on."""
-        assert self.base is not None
-        wants = any(live.spec.train.activation_checkpointing for live in self.live.values())
-        if wants:
-            self.base.model.activation_checkpointing_enable()  # type: ignore[operator]
-        self.base.model.train(wants)
 
     def _progress(self, live: Live) -> Progress:
         x = live.learner
@@ -194,10 +219,8 @@ class Worker:
         scored = rung_metrics(self._asked(lives, evaluation), self.tasks[data], evaluation)
         for live, metrics in zip(lives, scored, strict=True):
             live.reach(metrics, self.meter.peak_bytes())
-            events.append(
-                Rung(number=live.number, rung=live.rung, value=metrics[evaluation.objective], point=live.history[-1])
-            )
-        return events
+            events.append(_report_of(live))
+        return events + self._save(lives)
 
     def _finish(self, lives: list[Live]) -> list[Event]:
         """Measure finished trials in full, keep their adapters and free their slots."""
@@ -206,7 +229,8 @@ class Worker:
         results = finish(asked, lives, self.tasks[spec.data_key], self.probes[repr(spec.eval)], self.meter.peak_bytes())
         for live in lives:
             self._free(live)
-        return [Finished(number=result.number, result=result) for result in results]
+        attempts = [live.start.attempt for live in lives]
+        return [Finished(number=r.number, attempt=n, result=r) for r, n in zip(results, attempts, strict=True)]
 
     def _stop(self, command: Stop) -> list[Event]:
         if command.number not in self.live:
@@ -254,6 +278,8 @@ class Worker:
         except LoraSweepError as error:
             return self._drop(numbers, start, TrialState.FAILED, str(error))
         except Exception as error:  # the one place: a trial's crash must not take the sweep with it
+            if is_disk_full(error):
+                return [DiskFull(reason=str(error))]
             if is_out_of_memory(error):
                 return self._out_of_memory(start, error)
             log.debug("trial crashed", exc_info=error)
@@ -266,29 +292,29 @@ class Worker:
     def _out_of_memory(self, start: Start | None, error: BaseException) -> list[Event]:
         """A trial that does not fit alone is infeasible; beside others, the hungriest waits for more room.
 
-        The others begin again, for a step of theirs was lost.
+        Smaller passes and sparing activations were tried before. The others stand where they were before the step.
         """
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else 'the device is full'}"
+        if start is not None and self.live:
+            return [Evicted(number=start.number, reason=reason, attempt=start.attempt)]
         if start is not None:
-            others_live = bool(self.live)
-            return [
-                Evicted(number=start.number, reason=reason)
-                if others_live
-                else failed(start, TrialState.INFEASIBLE, reason)
-            ]
+            return [failed(start, TrialState.INFEASIBLE, reason)]
         hungriest = max(self.live.values(), key=lambda live: live.appetite)
         if len(self.live) == 1:
             return [self._end(hungriest.number, TrialState.INFEASIBLE, reason)]
+        events = self._save([hungriest])
         self._free(hungriest)
-        event = Evicted(number=hungriest.number, reason=reason)
-        others = [live.start for live in self.live.values()]
-        for live in list(self.live.values()):
-            self._free(live)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return [event, *(e for other in others for e in self._obey(other))]
+        return [*events, Evicted(number=hungriest.number, reason=reason, attempt=hungriest.start.attempt)]
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell an exhausted device from any other failure; on the CPU PyTorch raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+def _report_of(live: Live) -> Rung:
+    """Return what a trial has to say of the last rung that it reached."""
+    value = live.metrics[live.spec.eval.objective]
+    return Rung(number=live.number, rung=live.rung, value=value, point=live.history[-1], attempt=live.start.attempt)
+
+
+def _broken(lives: Sequence[Live]) -> list[Live]:
+    """Return the trials whose last loss is no number."""
+    return [x for x in lives if x.learner.losses and not math.isfinite(x.learner.losses[-1][1])]

@@ -62,6 +62,7 @@ class SimulatedExecutor:
         if isinstance(command, Stop):
             self.live.pop(command.number)
             return []
+        assert isinstance(command, Start)
         return self._start(command)
 
     def _start(self, start: Start) -> list[Event]:

@@ -14,9 +14,10 @@ from lorasweep import groups
 from lorasweep.bank import Bank
 from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
+from lorasweep.learner import Learner, make_learner, usual_tokens
 from lorasweep.model import Base, load_base, resolve_targets
 from lorasweep.spec import LoraSpec, ModelSpec, Precision, TrainSpec
-from lorasweep.train import Learner, make_learner, train_step, usual_tokens
+from lorasweep.train import train_step
 from tests.tiny import ARCHITECTURES, save_base, token_rows
 
 STEPS = 100

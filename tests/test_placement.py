@@ -34,7 +34,7 @@ class Machine:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(nvml, "library", lambda: FakeNvml(*gpus))
         monkeypatch.setattr(run, "_executor", self._executor)
-        monkeypatch.setattr(driver, "POLL_S", 0.0)
+        monkeypatch.setattr(driver, "TICK_S", 0.0)
 
     def _executor(self, plan: Plan, settings: WorkerSettings) -> SimulatedExecutor:
         gpu = next(g for g in self.gpus if g.uuid == settings.visible)

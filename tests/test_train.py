@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorasweep.train import rung_steps
+from lorasweep.learner import rung_steps
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from lorasweep.result import (
     Event,
-    Evicted,
     Finished,
     Measured,
     Note,
@@ -116,42 +114,6 @@ def test_an_exception_fails_the_trials_it_hit_and_the_worker_goes_on(tmp_path: P
     assert isinstance(event, Finished) and event.result.state is TrialState.FAILED
     assert "no such file" in event.result.reason
     assert results(w.advance([start(1, tmp_path, trial())]) + drain(w))[1].state is TrialState.COMPLETE
-
-
-def full_once(w: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the worker's next step run out of memory."""
-    assert w.bank is not None
-    whole = w.bank.backward
-
-    def full(*args: object, **kwargs: object) -> torch.Tensor:
-        monkeypatch.setattr(w.bank, "backward", whole)
-        raise torch.OutOfMemoryError("the device is full")
-
-    monkeypatch.setattr(w.bank, "backward", full)
-
-
-def test_out_of_memory_evicts_the_hungriest_and_the_others_begin_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    w = worker()
-    w.advance([start(0, tmp_path, trial(r=2)), start(1, tmp_path, trial(r=16))])
-    full_once(w, monkeypatch)
-    events = w.advance([])
-    assert [(e.number, e.reason) for e in events if isinstance(e, Evicted)] == [
-        (1, "out of memory: the device is full")
-    ]
-    ended = results(events + drain(w))
-    other = worker(1)
-    alone = results(other.advance([start(0, tmp_path / "alone", trial(r=2))]) + drain(other))[0]
-    assert list(ended) == [0] and ended[0].metrics == pytest.approx(alone.metrics, abs=1e-4)
-
-
-def test_a_trial_that_does_not_fit_alone_is_infeasible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    w = worker()
-    w.advance([start(0, tmp_path, trial())])
-    full_once(w, monkeypatch)
-    ended = results(w.advance([]))
-    assert ended[0].state is TrialState.INFEASIBLE and "out of memory" in ended[0].reason
 
 
 def test_a_trial_that_cannot_be_set_up_leaves_its_slot_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

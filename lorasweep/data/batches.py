@@ -18,6 +18,8 @@ class MicroBatch:
     rows: tuple[TokenRow, ...]
     num_labels: int
     is_last: bool  # the optimizer steps after it
+    whole: tuple[TokenRow, ...] = ()  # of a part: the rows that it was cut from, and how many of them come before it
+    first: int = 0
 
     @property
     def length(self) -> int:

@@ -3,17 +3,21 @@
 A worker that dies is a `BrokenProcessPool` in its future, not a hang.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 from lorasweep.result import Command, Event
 from lorasweep.worker import Worker, WorkerSettings
 
+PR_SET_PDEATHSIG = 1
 _worker: Worker | None = None
 
 
@@ -24,6 +28,7 @@ class LocalExecutor:
         self.pool = ProcessPoolExecutor(
             max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,)
         )
+        self.processes: dict[int, multiprocessing.process.BaseProcess] = {}  # a broken pool forgets its own
 
     @property
     def pid(self) -> int | None:
@@ -31,20 +36,31 @@ class LocalExecutor:
         return next(iter(self.pool._processes or {}), None)
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
-        return self.pool.submit(_advance, list(commands))
+        future = self.pool.submit(_advance, list(commands))
+        self.processes |= self.pool._processes or {}
+        return future
 
     def close(self) -> None:
-        """End the process, whatever it is doing: what counts is on disk already."""
-        processes = list((self.pool._processes or {}).values())
+        """End the process and all that it started, whatever they are doing: what counts is on disk already."""
         self.pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
+        for pid, process in self.processes.items():
+            process.kill()
+            _kill_group(pid)
             process.join()
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _begin(settings: WorkerSettings) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are the driver's to handle: it asks for checkpoints first
+        signal.signal(number, signal.SIG_IGN)
+    os.setsid()  # what the worker starts is of its group, and goes with it
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # reaches a process that was stopped, too
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if settings.device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.visible
@@ -57,6 +73,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    _kill_group(os.getpid())
     os._exit(1)
 
 

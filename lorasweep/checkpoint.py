@@ -1,0 +1,192 @@
+"""What a live trial needs to go on after its process is gone: one file, written aside and renamed.
+
+Kept in the adapter's own shape, whatever stack it lay in; tensors and JSON only, so that reading it runs nothing.
+"""
+
+import json
+import struct
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lorasweep.files import write_bytes
+from lorasweep.learner import Learner
+from lorasweep.live import Live
+from lorasweep.result import CHECKPOINT, Point
+from lorasweep.slot import Matrices, Slot
+from lorasweep.spec import TrialSpec, digest
+
+FORMAT = 1  # raise it when what is kept changes
+
+
+def save_checkpoint(live: Live) -> None:
+    """Keep a trial as it was after its last optimizer step.
+
+    Raises:
+        OSError: it could not be written; the one before is still there.
+    """
+    facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _facts(live.learner), "live": _told(live)}
+    tensors = {**_named("weights", live.learner.slot.matrices), **_states(live.learner, facts)}
+    data = save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, {"facts": json.dumps(facts)})
+    write_bytes(Path(live.start.folder) / CHECKPOINT, data)
+    live.saved_s = time.monotonic()
+
+
+def load_checkpoint(live: Live) -> str:
+    """Bring a fresh trial to where its checkpoint was; return a note where there is one that cannot be used.
+
+    Nothing of the trial changes unless all of the checkpoint could be read.
+    """
+    path = Path(live.start.folder) / CHECKPOINT
+    if not path.is_file():
+        return ""
+    try:
+        facts, tensors = _read(path)
+        if (facts["format"], facts["spec"]) != (FORMAT, _key(live.spec)):
+            return f"trial {live.number}: {path} is of another trial or version; it begins again"
+        slot, optimizer = live.learner.slot, _restored(live.learner, facts, tensors)
+        history = [Point(**point) for point in facts["live"].pop("history")]
+        weights = [(pair, _pair(tensors, "weights", path)) for path, pair in slot.matrices.items()]
+        _put_facts(live.learner, facts["learner"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        return f"trial {live.number}: {path} cannot be read ({error}); it begins again"
+    for own, kept in weights:
+        for target, source in zip(own, kept, strict=True):
+            target.copy_(source)
+    for parameter, state in optimizer:
+        live.learner.optimizer.state[parameter] = state
+    _put_told(live, facts["live"], history)
+    live.learner.rewind()
+    return ""
+
+
+def _key(spec: TrialSpec) -> str:
+    """Name all of a trial: its rungs too, which its fingerprint leaves out."""
+    return digest(asdict(spec))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8]) if len(data) >= 8 else (0,)
+    header = json.loads(data[8 : 8 + size])
+    facts: dict[str, Any] = json.loads(header["__metadata__"]["facts"])
+    return facts, load(data)
+
+
+def _facts(x: Learner) -> dict[str, Any]:
+    return {
+        "step": x.step,
+        "micro_step": x.micro_step - x.partial.num_micro,
+        "loss": x.loss,
+        "losses": x.losses,
+        "num_tokens": x.num_tokens,
+        "train_s": x.train_s,
+        "schedule": x.schedule.state_dict(),
+        "rates": [group["lr"] for group in x.optimizer.param_groups],
+        "scaler": x.scaler.state_dict(),
+    }
+
+
+def _put_facts(x: Learner, facts: dict[str, Any]) -> None:
+    step, micro_step, train_s = int(facts["step"]), int(facts["micro_step"]), float(facts["train_s"])
+    losses = [(int(at), float(loss), float(rate)) for at, loss, rate in facts["losses"]]
+    loss, num_tokens, rates = float(facts["loss"]), int(facts["num_tokens"]), [float(r) for r in facts["rates"]]
+    if not (0 <= step <= x.num_steps and len(losses) == step and len(rates) == len(x.optimizer.param_groups)):
+        raise ValueError("its counters do not belong together")
+    if x.scaler.is_enabled():
+        x.scaler.load_state_dict(facts["scaler"])
+    x.schedule.load_state_dict(facts["schedule"])
+    for group, rate in zip(x.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    x.step, x.micro_step, x.train_s, x.losses, x.loss, x.num_tokens = (
+        step,
+        micro_step,
+        train_s,
+        losses,
+        loss,
+        num_tokens,
+    )
+
+
+def _told(live: Live) -> dict[str, Any]:
+    return {
+        "rung": live.rung,
+        "shared_by": live.shared_by,
+        "metrics": live.metrics,
+        "history": [asdict(point) for point in live.history],
+        "started_s": live.started_s,
+        "wall_s": live.wall_s,
+    }
+
+
+def _put_told(live: Live, facts: dict[str, Any], history: list[Point]) -> None:
+    live.rung, live.shared_by, live.metrics = facts["rung"], facts["shared_by"], facts["metrics"]
+    live.history, live.started_s, live.before_s = history, facts["started_s"], facts["wall_s"]
+
+
+def _named(prefix: str, matrices: Matrices) -> dict[str, Tensor]:
+    return {f"{prefix}/{path}/{side}": x for path, pair in matrices.items() for side, x in zip("AB", pair, strict=True)}
+
+
+def _pair(tensors: dict[str, Tensor], prefix: str, path: str) -> tuple[Tensor, Tensor]:
+    return tensors[f"{prefix}/{path}/A"], tensors[f"{prefix}/{path}/B"]
+
+
+def _states(x: Learner, facts: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the optimizer's tensors by parameter; numbers go into `facts`."""
+    tensors: dict[str, Tensor] = {}
+    plain: list[dict[str, Any]] = []
+    for i, parameter in enumerate(_parameters(x)):
+        state = x.optimizer.state.get(parameter, {})
+        plain.append({name: value for name, value in state.items() if not isinstance(value, Tensor)})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and _is_laid_out(x.slot, parameter, value):
+                tensors |= _named(f"state/{i}/{name}", x.slot.corners(value))
+            elif isinstance(value, Tensor):
+                tensors[f"state/{i}/{name}"] = value
+    facts["plain"] = plain
+    return tensors
+
+
+def _restored(x: Learner, facts: dict[str, Any], tensors: dict[str, Tensor]) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Return each parameter's state, built anew for where the adapter lies now."""
+    found = []
+    for i, parameter in enumerate(_parameters(x)):
+        state: dict[str, Any] = dict(facts["plain"][i])
+        names = {name.split("/")[2] for name in tensors if name.startswith(f"state/{i}/")}
+        for name in names:
+            whole = tensors.get(f"state/{i}/{name}")
+            state[name] = _spread(x.slot, name, i, tensors) if whole is None else _at(x, parameter, whole)
+        found.append((parameter, state))
+    return [(parameter, state) for parameter, state in found if state]
+
+
+def _spread(slot: Slot, name: str, index: int, tensors: dict[str, Tensor]) -> Tensor:
+    flat = torch.zeros_like(slot.vector.data)
+    for path, own in slot.corners(flat).items():
+        for target, source in zip(own, _pair(tensors, f"state/{index}/{name}", path), strict=True):
+            target.copy_(source)
+    return flat
+
+
+def _at(x: Learner, parameter: Tensor, value: Tensor) -> Tensor:
+    """Put a state's tensor on the device; a paged optimizer says itself where its large ones lie."""
+    make = getattr(x.optimizer, "get_state_buffer", None)
+    if make is None or value.shape != parameter.shape:
+        return value.to(parameter.device)
+    buffer: Tensor = make(parameter, dtype=value.dtype)
+    return buffer.copy_(value)
+
+
+def _parameters(x: Learner) -> list[Tensor]:
+    return [parameter for group in x.optimizer.param_groups for parameter in group["params"]]
+
+
+def _is_laid_out(slot: Slot, parameter: Tensor, value: Tensor) -> bool:
+    return parameter is slot.vector and value.shape == slot.vector.shape

@@ -1,0 +1,133 @@
+"""What trains one slot: its optimizer, its schedule, its place in the data, and how far it is."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from lorasweep.data.feed import Feed
+from lorasweep.data.render import TokenRow
+from lorasweep.slot import Slot
+from lorasweep.spec import TrainSpec
+
+
+@dataclass(slots=True)
+class Partial:
+    """What is known of an effective batch that is not complete yet."""
+
+    loss: float = 0.0
+    num_micro: int = 0  # micro-batches that are through
+    num_tokens: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Learner:
+    """What trains one slot: optimizer, schedule, data order, and how far it is."""
+
+    slot: Slot
+    spec: TrainSpec
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    scaler: torch.amp.GradScaler
+    feed: Feed
+    num_steps: int
+    rungs: tuple[int, ...]
+    step: int = 0
+    micro_step: int = 0
+    loss: float = math.nan  # of the effective batch before the last optimizer step
+    losses: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, learning rate
+    num_tokens: int = 0
+    train_s: float = 0.0  # of the steps it took part in, neighbours included
+    partial: Partial = field(default_factory=Partial)
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.num_steps
+
+    def rewind(self) -> None:
+        """Go back to the last optimizer step: what was begun after it is done again."""
+        self.micro_step -= self.partial.num_micro
+        self.partial = Partial()
+        self.slot.gradient.zero_()  # in place: it lies in a stack
+        self.feed.rewind(self.step)
+
+    @property
+    def rung(self) -> int:
+        """Return the number of the rung that this step is, counting from 1; 0 between rungs."""
+        return self.rungs.index(self.step) + 1 if self.step in self.rungs else 0
+
+
+def make_learner(
+    slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rungs: int, dtype: str, rung_factor: float = 1.0
+) -> Learner:
+    """Return a learner at step 0."""
+    from transformers import get_scheduler
+
+    num_steps = spec.num_steps(len(rows))
+    optimizer = slot.optimizer = OPTIMIZERS[spec.optim](slot, spec)
+    return Learner(
+        slot=slot,
+        spec=spec,
+        optimizer=optimizer,
+        schedule=get_scheduler(spec.lr_scheduler_type, optimizer, spec.num_warmup_steps(num_steps), num_steps),
+        # In fp16 small gradients vanish unless the loss is scaled; each slot finds its own scale.
+        scaler=torch.amp.GradScaler(slot.vector.device.type, enabled=dtype == "fp16"),
+        feed=Feed(rows, spec),
+        num_steps=num_steps,
+        rungs=rung_steps(num_steps, num_rungs, rung_factor),
+    )
+
+
+def usual_tokens(rows: Sequence[TokenRow], spec: TrainSpec) -> int:
+    """Return the tokens of an average micro-batch."""
+    batch = min(spec.per_device_train_batch_size, len(rows))
+    return max(1, round(batch * sum(len(row.ids) for row in rows) / len(rows)))
+
+
+def rung_steps(num_steps: int, num_rungs: int, factor: float = 1.0) -> tuple[int, ...]:
+    """Return the steps of the rungs, the last of them the last step.
+
+    Each lies `factor` times as far as the one before; a factor of 1 spaces them evenly.
+    """
+    if factor == 1:
+        shares = [i / num_rungs for i in range(1, num_rungs + 1)]
+    else:
+        shares = [factor**-i for i in range(num_rungs)]
+    return tuple(sorted({max(1, round(num_steps * share)) for share in shares}))
+
+
+def _adamw(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        [slot.vector],
+        lr=spec.learning_rate,
+        betas=(spec.adam_beta1, spec.adam_beta2),
+        eps=spec.adam_epsilon,
+        weight_decay=spec.weight_decay,
+        fused=True,
+    )
+
+
+def _paged_adamw_8bit(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")  # it says so, and goes on unpaged
+    optimizer: torch.optim.Optimizer = PagedAdamW8bit(
+        slot.tensors,  # it quantises each by itself
+        lr=spec.learning_rate,
+        betas=(spec.adam_beta1, spec.adam_beta2),
+        eps=spec.adam_epsilon,
+        weight_decay=spec.weight_decay,
+    )
+    return optimizer
+
+
+OPTIMIZERS = {"adamw": _adamw, "paged_adamw_8bit": _paged_adamw_8bit}
+
+
+def mean_loss(learner: Learner, steps: int = 10) -> float:
+    """Return the mean training loss of the last steps, nats per label token."""
+    recent = [loss for _, loss, _ in learner.losses[-steps:]]
+    return sum(recent) / len(recent) if recent else math.nan

@@ -1,0 +1,61 @@
+"""Results on their way to the ledger, the study and the tracker. Where the disk is full they wait here."""
+
+import time
+
+from lorasweep.errors import is_disk_full
+from lorasweep.lineup import Lineup
+from lorasweep.record import Record
+from lorasweep.result import TrialResult, TrialState
+from lorasweep.room import Room
+from lorasweep.spec import TrialSpec
+from lorasweep.streak import Streak
+
+
+class Outbox:
+    """Records results in their order, and says when there were too many bad ones."""
+
+    def __init__(self, record: Record, lineup: Lineup, room: Room, streak: Streak) -> None:
+        self.record, self.lineup, self.room, self.streak = record, lineup, room, streak
+        self.results: list[TrialResult] = []  # that wait for room on the disk
+        self.halted = ""  # why the sweep gives itself up
+
+    def finish(self, result: TrialResult) -> None:
+        """Record a result, and give it to the suggestions that waited for the same trial."""
+        self.results.append(result)
+        self.halted = self.halted or self.streak.note(result)
+        self.send()
+
+    def send(self) -> None:
+        """Record what waits, as far as there is room."""
+        while self.results:
+            try:
+                self._record(self.results[0])
+            except Exception as error:  # of the file system, or of a store in its own words
+                if not is_disk_full(error):
+                    raise
+                self.room.close("results cannot be written")
+                return
+            self.results.pop(0)
+
+    def _record(self, result: TrialResult) -> None:
+        """Every step may be repeated, so that one that fails half-way can be done again."""
+        ledger = self.record.ledger
+        self.record.finish(result, self.lineup.params[result.number])
+        twins = self.lineup.twins(result.fingerprint)
+        while twins:
+            self.record.repeat(twins[0].number, twins[0].params, ledger.results[result.number])
+            twins.pop(0)
+        self.lineup.close(ledger.results[result.number])
+
+
+def unmeasured(number: int, spec: TrialSpec, state: TrialState, reason: str) -> TrialResult:
+    """Return the result of a trial that ended outside a worker."""
+    return TrialResult(
+        number=number,
+        state=state,
+        spec=spec,
+        params={},
+        fingerprint=spec.fingerprint,
+        reason=reason,
+        ended_s=time.time(),
+    )
