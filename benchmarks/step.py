@@ -35,7 +35,7 @@ TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 ROUNDS, FEWEST_ROUNDS = 7, 3
 COMPARED = 12  # first losses that both sides must agree on
 PATIENCE_S = 30  # for the rounds of a case; a slow one gets fewer
-TOLERANCE = 1e-5  # of fp32 losses, nats per label token
+TOLERANCE = 1e-5  # of fp32 losses, relative where they are above 1 nat per label token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class Sides:
         gaps = []
         for learner, stock, looped in zip(self.learners, self.alone, self.looped, strict=True):
             packed = [loss for _, loss, _ in learner.losses[:COMPARED]]
-            gaps += [abs(a - b) for other in (stock, looped) for a, b in zip(packed, other.losses, strict=False)]
+            gaps += [abs(a - b) / max(1.0, b) for x in (stock, looped) for a, b in zip(packed, x.losses, strict=False)]
         return max(gaps)
 
 
