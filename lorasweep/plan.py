@@ -91,7 +91,12 @@ class Plan:
     def budget(self, free_bytes: float) -> float:
         """Return how much of a device's free memory a bank may plan with."""
         most = self.config.study.memory_gib
-        return min(free_bytes * USABLE, most * GIB) if most else free_bytes * USABLE
+        return min(free_bytes * USABLE, most * GIB / self.num_shares) if most else free_bytes * USABLE
+
+    @property
+    def num_shares(self) -> int:
+        """Return how many workers share a device: processes on the CPU, one on a GPU."""
+        return 1 if self.devices[0].is_gpu else len(self.devices)
 
     def worker(self, device: Device, num_threads: int) -> WorkerSettings:
         """Return the settings of a device's worker."""
@@ -221,8 +226,7 @@ def _slots(plan: Plan) -> dict[str, int]:
     """Return how many slots each device gets: what fits, no more than there are trials, evenly where all have room."""
     settings = plan.config.study
     if settings.slots:
-        shares = sum(not device.is_gpu for device in plan.devices) or 1
-        return {device.name: max(1, settings.slots // shares) for device in plan.devices}
+        return {device.name: max(1, settings.slots // plan.num_shares) for device in plan.devices}
     fitting = {device.name: _fitting(plan, device) for device in plan.devices}
     most = plan.num_trials
     if not plan.is_grid and settings.sampler not in BLIND:
