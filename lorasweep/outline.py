@@ -18,7 +18,7 @@ def headline(plan: Plan) -> str:
     spec = plan.spec(plan.points[0])
     count = "1 trial" if plan.num_trials == 1 else f"{plan.num_trials} trials"
     together = "" if plan.num_trials == 1 else f", {_together(plan)} trained together"
-    where = ", ".join(device.description for device in plan.devices)
+    where = ", ".join(dict.fromkeys(device.description for device in plan.devices))
     question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
     search = f"{plan.config.sweep.name}: {count} ({plan.config.study.sampler}) on {spec.model.id}"
     return f"{question}{search}{together}; {where}"

@@ -131,7 +131,7 @@ def _open_study(plan: Plan, ledger: Ledger) -> Study:
 def _open_tracker(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> Tracker:
     config = plan.config
     tracker = make_tracker(config.tracking, config.sweep.name, str(ledger.folder))
-    device = ", ".join(d.description for d in plan.devices)
+    device = ", ".join(dict.fromkeys(d.description for d in plan.devices))
     objective = config.eval.objective
     tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective}
     tracker.begin(
