@@ -26,8 +26,9 @@ from benchmarks.stock import stock_trial
 from lorasweep.bank import Bank
 from lorasweep.data.batches import micro_batches
 from lorasweep.learner import make_learner, usual_tokens
+from lorasweep.memory import footprint, lengths_of
 from lorasweep.model import Base, load_base, resolve_targets
-from lorasweep.spec import LoraSpec, ModelSpec, Precision, TrainSpec
+from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec, TrialSpec
 from lorasweep.train import train_step
 
 LENGTH, RANK, ROUNDS = 256, 16, 5
@@ -78,10 +79,22 @@ def packed(base: Base, batch: int, slots: int, device: str) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "tokens": slots * batch * LENGTH,
+        "predicted_bytes": predicted_bytes(base, batch, slots, device),
         "peak_bytes": 0 if device == "cpu" else torch.cuda.max_memory_allocated(),
         "losses": [loss for _, loss, _ in learners[0].losses],
         "start": start,
     }
+
+
+def predicted_bytes(base: Base, batch: int, slots: int, device: str) -> int:
+    """Return what lorasweep predicts that training these trials needs."""
+    rows = rows_of(base, LENGTH, mixed=False)
+    data = DataSpec(train="", format="text")
+    loads = [
+        (TrialSpec(model=base.spec, lora=lora, train=train, data=data, eval=EvalSpec()), lengths_of(rows, rows))
+        for lora, train in specs(base, batch, slots)
+    ]
+    return footprint(base.info, loads, kind="cpu" if device == "cpu" else "cuda", is_evaluated=False).total
 
 
 def alone(base: Base, batch: int, start: dict[str, torch.Tensor], device: str) -> dict[str, Any]:
@@ -142,12 +155,15 @@ def sweep(device: str) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table."""
-    lines = ["| base | precision | batch | K | tokens/s | × stock PEFT | of GEMM rate | peak GiB | max Δloss |"]
-    lines.append("|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    lines = [
+        "| base | precision | batch | K | tokens/s | × stock PEFT | of GEMM rate | peak GiB | predicted | max Δloss |"
+    ]
+    lines.append("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for r in results:
         lines.append(
             f"| {r['shape']} | {r['precision']} | {r['batch']} | {r['slots']} | {r['tokens_per_s']:.0f} "
-            f"| {r['stock_over_packed']:.2f} | {r['share_of_gemm_rate']:.0%} | {r['peak_bytes'] / 2**30:.1f} "
+            f"| {r['stock_over_packed']:.2f} | {r['share_of_gemm_rate']:.0%}"
+            f" | {r['peak_bytes'] / 2**30:.1f} | {r['predicted_bytes'] / 2**30:.1f} "
             f"| {r['loss_gap']:.1g} |"
         )
     return "\n".join(lines)
