@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.machine import describe_machine
 from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.courier import Courier
 from lorasweep.driver import Driver
 from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan, make_plan
@@ -113,8 +114,8 @@ def fake_sweep(plan: Plan, folder: Path, clock: Clock, tracker: Tracker) -> Driv
     ledger = Ledger(folder)
     maximize = is_maximized(objective)
     study = Study(folder / "study.db", plan.config.study, plan.domains, maximize=maximize, num_rungs=2)
-    tracker.begin(Opening(config="", tags={}, data={}, swept=(), maximize=maximize))
-    record = Record(ledger, study, tracker, clock, objective=objective, provenance={})
+    courier = Courier(tracker, Opening(config="", tags={}, data={}, swept=(), maximize=maximize))
+    record = Record(ledger, study, courier, clock, objective=objective, provenance={})
     clock.driver = Driver(plan, record, clock, [Seat(executor=FakeExecutor(), num_slots=SLOTS, device="fake")])
     return clock.driver
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 
-from lorasweep.errors import is_disk_full
 from lorasweep.forecast import Forecast
 from lorasweep.judge import orders
 from lorasweep.lineup import MOST_RETRIES, Item, Lineup
@@ -39,6 +39,7 @@ from lorasweep.room import Room
 from lorasweep.rules import read
 from lorasweep.seat import Display, Seat
 from lorasweep.streak import Streak
+from lorasweep.supply import Supply
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +63,16 @@ class Driver:
         self.lineup = Lineup(record.ledger.results)
         self.room = Room(record.ledger.folder, display.say)
         self.outbox = Outbox(record, self.lineup, self.room, Streak(plan.config.study.halt_after))
+        self.supply = Supply(plan, record, self.lineup, self.placement, self.outbox)
         self.test_metrics: dict[str, float] = {}
         self.is_stopping = False
-        self.deadline = time.monotonic() + 60 * (plan.config.study.timeout_min or float("inf"))
 
     def run(self) -> None:
         """Run until nothing is left to do; `stop` ends it after the current time slice."""
         self.display.begin(self.plan.num_trials, list(self.ledger.results.values()))
         try:
-            self._catch_up()
+            self.record.catch_up()
+            self.supply.take_up()
             while self._goes_on and self._fill():
                 self._listen()
             self._drain()
@@ -88,8 +90,7 @@ class Driver:
     @property
     def is_finished(self) -> bool:
         """Tell whether the sweep came to its end: neither stopped nor given up, and nothing waits for a worker."""
-        left = bool(self.lineup.waiting) and time.monotonic() < self.deadline
-        return self._goes_on and not left and bool(self.seats)
+        return self._goes_on and not self.supply.is_left and bool(self.seats)
 
     @property
     def objective(self) -> str:
@@ -98,15 +99,6 @@ class Driver:
     @property
     def _goes_on(self) -> bool:
         return not self.is_stopping and not self.outbox.halted
-
-    def _catch_up(self) -> None:
-        """Bring study and tracker up to the ledger, and take up trials that were running."""
-        self.record.catch_up()
-        if self.plan.is_grid:
-            self.study.enqueue(self.plan.points)
-        for number, params in self.study.resume():
-            attempt = min(self.ledger.attempt(number), MOST_RETRIES)
-            self._place(Item(number=number, params=params, spec=self.plan.spec(params), attempt=attempt))
 
     def _fill(self) -> bool:
         """Give every free slot a trial; return whether there is anything to wait for."""
@@ -121,7 +113,10 @@ class Driver:
         return is_resting or self.room.is_paused or any(s.answer or s.full_since_s is not None for s in self.seats)
 
     def _occupy(self, seat: Seat) -> None:
-        while seat.num_free and self._goes_on and not self.placement.awaits_probe(seat) and (item := self._next(seat)):
+        while seat.num_free and self._goes_on and not self.placement.awaits_probe(seat):
+            item = self.supply.next(seat, self.seats)
+            if item is None:
+                return
             if self.placement.is_full(seat, item.number, item.spec):
                 self.lineup.waiting.appendleft(item)
                 if self.placement.has_waited_enough(seat):
@@ -143,62 +138,13 @@ class Driver:
             self.forecast.expect(seat, starts)
         return given
 
-    def _next(self, seat: Seat) -> Item | None:
-        """Return a trial for the base that this seat has; for another where nothing lives here and no such comes."""
-        while time.monotonic() < self.deadline:
-            waiting = self.lineup.open_to(seat)
-            found = self.placement.of_this_base(seat, waiting)
-            if found is None and len(self.lineup.waiting) < max(seat.num_slots, 2) and self._may_ask():
-                if not self._ask():
-                    return None
-                continue
-            found = found or self.placement.of_another_base(seat, self.seats, waiting)
-            if found is None or not self.placement.fits_beside(seat, found.spec):
-                return None
-            self.lineup.take(found)
-            if not self._refuses(found):  # what was measured since it was placed may have shown it to be too large
-                return found
-        return None
-
-    def _ask(self) -> bool:
-        try:
-            number, params = self.study.ask()
-        except Exception as error:  # every kind of store has its own
-            if not is_disk_full(error):
-                raise
-            self.room.close("the study cannot be written")
-            return False
-        self._place(Item(number=number, params=params, spec=self.plan.spec(params)))
-        return True
-
-    def _may_ask(self) -> bool:
-        """Tell whether the study wants another trial."""
-        if self.plan.is_grid:
-            return self.study.num_queued > 0
-        return self.study.num_asked < self.plan.num_trials and self.lineup.num_distinct < self.plan.num_distinct
-
-    def _place(self, item: Item) -> None:
-        """Find out what a suggestion is: known already, too large, or to be started."""
-        known = self.lineup.known(item.spec)
-        if known is not None:
-            self.record.repeat(item.number, item.params, known)
-        elif not self._refuses(item):
-            self.lineup.add(item)
-
-    def _refuses(self, item: Item) -> bool:
-        """Record a trial that no device has room for as infeasible."""
-        if reason := self.placement.too_large(item.spec) or self.lineup.hopeless(item.spec):
-            self.lineup.params[item.number] = item.params
-            self.outbox.finish(unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
-        return bool(reason)
-
     def _start(self, seat: Seat, item: Item) -> None:
         folder = str(self.ledger.trial_folder(item.number))
         start = Start(number=item.number, spec=item.spec, folder=folder, attempt=item.attempt)
         seat.base = item.spec.base_key
         seat.live[item.number] = start
         seat.orders.append(start)
-        self.record.tracked(lambda: self.record.tracker.start(item.number, item.params))
+        self.record.courier.start(item.number, item.params)
         self.display.started(item.number, item.params)
 
     def _listen(self) -> None:
@@ -258,7 +204,7 @@ class Driver:
         self.display.say(f"the worker on {seat.device} {how}; its {len(orphans)} trials go on in a new one")
         for start in orphans:
             reason = f"the worker process on {seat.device} {how}"
-            self.ledger.note_attempt(start.number, start.attempt + 1, reason)
+            self.outbox.put(partial(self.ledger.note_attempt, start.number, start.attempt + 1, reason))
             if start.attempt < MOST_RETRIES:
                 self.lineup.put_back(start, start.attempt + 1)
             else:
@@ -287,13 +233,9 @@ class Driver:
 
     def _report(self, event: Rung) -> None:
         self.display.rung(event)
-        self.record.tracked(lambda: self.record.tracker.rung(event))
-        try:
-            self.study.report(event.number, read(event.rung, event.value, event.point.metrics))
-        except Exception as error:  # every kind of store has its own
-            if not is_disk_full(error):
-                raise
-            self.room.close("the study cannot be written")
+        self.record.courier.rung(event)
+        reading = read(event.rung, event.value, event.point.metrics)
+        self.outbox.put(lambda: self.study.report(event.number, reading))
 
     def _evict(self, seat: Seat, event: Evicted) -> None:
         """A device turned out smaller than predicted: fewer slots from now on, and the trial waits for one."""

@@ -1,6 +1,8 @@
-"""Results on their way to the ledger, the study and the tracker. Where the disk is full they wait here."""
+"""What has to reach the ledger and the study. Where the disk is full it waits here, in its order."""
 
 import time
+from collections import deque
+from collections.abc import Callable
 
 from lorasweep.errors import is_disk_full
 from lorasweep.lineup import Lineup
@@ -12,33 +14,36 @@ from lorasweep.streak import Streak
 
 
 class Outbox:
-    """Records results in their order, and says when there were too many bad ones."""
+    """Writes things in their order, and says when there were too many bad results."""
 
     def __init__(self, record: Record, lineup: Lineup, room: Room, streak: Streak) -> None:
         self.record, self.lineup, self.room, self.streak = record, lineup, room, streak
-        self.results: list[TrialResult] = []  # that wait for room on the disk
+        self.waiting: deque[Callable[[], None]] = deque()  # for room on the disk
         self.halted = ""  # why the sweep gives itself up
 
     def finish(self, result: TrialResult) -> None:
         """Record a result, and give it to the suggestions that waited for the same trial."""
-        self.results.append(result)
         self.halted = self.halted or self.streak.note(result)
+        self.put(lambda: self._record(result))
+
+    def put(self, write: Callable[[], None]) -> None:
+        """Write something after all that waits; it is repeated where it fails half-way, so it must bear that."""
+        self.waiting.append(write)
         self.send()
 
     def send(self) -> None:
-        """Record what waits, as far as there is room."""
-        while self.results:
+        """Write what waits, as far as there is room."""
+        while self.waiting:
             try:
-                self._record(self.results[0])
+                self.waiting[0]()
             except Exception as error:  # of the file system, or of a store in its own words
                 if not is_disk_full(error):
                     raise
                 self.room.close("results cannot be written")
                 return
-            self.results.pop(0)
+            self.waiting.popleft()
 
     def _record(self, result: TrialResult) -> None:
-        """Every step may be repeated, so that one that fails half-way can be done again."""
         ledger = self.record.ledger
         self.record.finish(result, self.lineup.params[result.number])
         twins = self.lineup.twins(result.fingerprint)

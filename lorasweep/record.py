@@ -1,22 +1,19 @@
 """What became of trials: in the ledger first, then in the study and the tracker, so that nothing is lost in between."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lorasweep.courier import Courier
 from lorasweep.ledger import Ledger
 from lorasweep.result import TrialResult, TrialState
 from lorasweep.score import is_maximized
 from lorasweep.seat import Display
 from lorasweep.space import Params
 from lorasweep.study import Study
-from lorasweep.tracker import Tracker
 
 log = logging.getLogger(__name__)
-
-AWAY_S = 30.0  # for which a tracker that failed is left alone: its time-outs must not slow training down
 
 
 class Record:
@@ -26,24 +23,22 @@ class Record:
         self,
         ledger: Ledger,
         study: Study,
-        tracker: Tracker,
+        courier: Courier,
         display: Display,
         *,
         objective: str,
         provenance: Mapping[str, str],
     ) -> None:
-        self.ledger, self.study, self.tracker, self.display = ledger, study, tracker, display
+        self.ledger, self.study, self.courier, self.display = ledger, study, courier, display
         self.objective = objective
         self.provenance = dict(provenance)
-        self.missed: list[TrialResult] = []  # by the tracker
-        self._away_until_s = 0.0
 
     def catch_up(self) -> None:
         """Bring study and tracker up to the ledger."""
         self.study.restore(self.ledger.results)
         for result in list(self.ledger.results.values()):
             self.study.tell(result.number, result)
-            if result.same_as is None and not self.ledger.is_exported(result.number, self.tracker.destination):
+            if result.same_as is None and not self.ledger.is_exported(result.number, self.destination):
                 self._export(result)
 
     def winner(self) -> TrialResult | None:
@@ -70,30 +65,13 @@ class Record:
         self.study.tell(number, self.ledger.results[number])
         self.display.finished(self.ledger.results[number])
 
+    @property
+    def destination(self) -> str:
+        """Name the place that results are exported to, empty where there is none."""
+        return self.courier.tracker.destination
+
     def _export(self, result: TrialResult) -> None:
-        self.missed.append(result)
-        self.replay()
-
-    def replay(self) -> None:
-        """Tell the tracker what it has not heard yet."""
-        while self.missed and self.tracked(lambda: self._write(self.missed[0])):
-            self.missed.pop(0)
-
-    def _write(self, result: TrialResult) -> None:
-        self.tracker.export(result)
-        self.ledger.mark_exported(result.number, self.tracker.destination)
-
-    def tracked(self, write: Callable[[], None]) -> bool:
-        """The tracker may be away; training goes on, and what it missed is told later, in the next launch at last."""
-        if time.monotonic() < self._away_until_s:
-            return False
-        try:
-            write()
-        except Exception as error:  # whatever a tracking server's client raises
-            self._away_until_s = time.monotonic() + AWAY_S
-            log.warning("tracking failed (%s); what it misses is caught up later", error)
-            return False
-        return True
+        self.courier.export(result, lambda: self.ledger.mark_exported(result.number, self.destination))
 
     def close(self, note: str, files: Sequence[Path], test_metrics: Mapping[str, float], *, is_finished: bool) -> None:
         """Put the leaderboard where the sweep is tracked, with the winner's scores and adapter."""
@@ -102,6 +80,8 @@ class Record:
         if winner is not None and winner.objective is not None:
             metrics["objective"] = winner.objective
         adapter = self.ledger.adapter_folder(winner.number) if winner else None
-        self._away_until_s = 0.0
-        self.replay()
-        self.tracked(lambda: self.tracker.end(note, files, metrics, adapter, finished=is_finished))
+        tracker = self.courier.tracker
+        if self.courier.close(lambda: tracker.end(note, files, metrics, adapter, finished=is_finished)):
+            left = [r for r in self.ledger.results.values() if r.same_as is None]
+            count = sum(not self.ledger.is_exported(r.number, self.destination) for r in left)
+            log.warning("tracking was not told everything (%d results); the same command does it later", count)

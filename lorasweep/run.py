@@ -13,6 +13,7 @@ from typing import Any
 
 from lorasweep.config import SweepConfig
 from lorasweep.cores import num_threads
+from lorasweep.courier import Courier
 from lorasweep.devices import Device, free_bytes
 from lorasweep.display import make_display
 from lorasweep.driver import Driver
@@ -30,7 +31,7 @@ from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
 from lorasweep.spec import digest
 from lorasweep.study import Study
-from lorasweep.tracker import Opening, Tracker
+from lorasweep.tracker import Opening
 from lorasweep.tracking import make_tracker
 from lorasweep.worker import WorkerSettings
 
@@ -99,9 +100,9 @@ CHANGED = (
 
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     facts = provenance()
-    study, tracker = _open_study(plan, ledger), _open_tracker(plan, text, ledger, facts)
+    study, courier = _open_study(plan, ledger), _open_courier(plan, text, ledger, facts)
     display, objective = make_display(plan), plan.config.eval.objective
-    record = Record(ledger, study, tracker, display, objective=objective, provenance=facts)
+    record = Record(ledger, study, courier, display, objective=objective, provenance=facts)
     driver = Driver(plan, record, display, _seats(plan))
     signals: list[int] = []
     with _interruptible(driver, signals):
@@ -110,7 +111,7 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     return Outcome(
         board=board,
         folder=ledger.folder,
-        page=tracker.page,
+        page=courier.tracker.page,
         is_finished=driver.is_finished,
         is_preempted=signal.SIGTERM in signals,
         halted=driver.outbox.halted,
@@ -128,16 +129,16 @@ def _open_study(plan: Plan, ledger: Ledger) -> Study:
     )
 
 
-def _open_tracker(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> Tracker:
+def _open_courier(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> Courier:
     config = plan.config
     tracker = make_tracker(config.tracking, config.sweep.name, str(ledger.folder))
     device = ", ".join(dict.fromkeys(d.description for d in plan.devices))
     objective = config.eval.objective
     tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective}
-    tracker.begin(
-        Opening(config=text, tags=tags, data=_data(plan), swept=tuple(plan.domains), maximize=is_maximized(objective))
+    opening = Opening(
+        config=text, tags=tags, data=_data(plan), swept=tuple(plan.domains), maximize=is_maximized(objective)
     )
-    return tracker
+    return Courier(tracker, opening)
 
 
 def _report(driver: Driver) -> Leaderboard:

@@ -42,6 +42,7 @@ class Study:
         self.num_lost = 0  # finished trials without a result; they are not counted against the number of trials
         self._counts: tuple[int, int] | None = None  # asked for and queued; to count anew costs a look at every trial
         self._closed: set[int] = set()
+        self._is_asking = False  # stays true where the store could not be written
 
     @property
     def num_asked(self) -> int:
@@ -62,37 +63,37 @@ class Study:
 
     def enqueue(self, points: Iterable[Params]) -> None:
         """Queue the points that the study has not seen."""
-        seen = {_key(t.system_attrs.get("fixed_params") or t.params) for t in self._trials() if not _is_torn(t, self)}
+        seen = {_key(_point(t)) for t in self._trials()}
         self._counts = None
         for point in points:
             if _key(point) not in seen:
                 self.study.enqueue_trial(point)
 
     def resume(self) -> list[tuple[int, Params]]:
-        """Take up the trials that were running when the last driver ended; they keep their numbers."""
-        running = [t for t in self._trials() if t.state == OptunaState.RUNNING]
+        """Take up the trials that were running when the last driver ended; they keep their numbers.
+
+        One that was being drawn just then is drawn to its end.
+        """
+        running = [t for t in self._trials() if t.state == OptunaState.RUNNING and t.number not in self.open]
         for frozen in running:
-            self.open[frozen.number] = optuna.Trial(self.study, frozen._trial_id)
-        return [(frozen.number, dict(frozen.params)) for frozen in running]
+            trial = self.open[frozen.number] = optuna.Trial(self.study, frozen._trial_id)
+            for name, distribution in self.distributions.items():
+                _draw(trial, name, distribution)
+        return [(frozen.number, dict(self.open[frozen.number].params)) for frozen in running]
 
     def restore(self, results: Mapping[int, TrialResult]) -> None:
         """Bring the study in line with the results on disk.
 
-        A study that was lost is filled again; a trial whose result was lost, or that was killed while it was being
-        drawn, is closed and its point queued anew.
+        A study that was lost is filled again; a finished trial whose result was lost has its point queued anew.
         """
         for number in range(len(self._trials()), max(results, default=-1) + 1):
             self._add(results.get(number))
         have = {_key(r.params) for r in results.values()}
         for frozen in self._trials():
-            if _is_torn(frozen, self):
-                if not frozen.state.is_finished():
-                    self.study.tell(frozen.number, state=OptunaState.FAIL)
+            if frozen.state.is_finished() and frozen.number not in results:
                 self.num_lost += 1
-            elif frozen.state.is_finished() and frozen.number not in results:
-                self.num_lost += 1
-                if _key(frozen.params) not in have:
-                    self.study.enqueue_trial(frozen.params)
+                if (point := _point(frozen)) and _key(point) not in have:
+                    self.study.enqueue_trial(point)
         self._counts = None
         self._closed = {t.number for t in self._trials() if t.state.is_finished()}
 
@@ -109,6 +110,7 @@ class Study:
                 value=value,
                 state=state,
                 user_attrs=dict(map(attribute, found)),
+                constraints=dict([_constraint(result)]),
                 intermediate_values={reading.rung: reading.value for reading in found},
             )
         )
@@ -117,11 +119,16 @@ class Study:
         return self.study.get_trials(deepcopy=False)
 
     def ask(self) -> tuple[int, Params]:
-        """Return the next trial's number and parameters."""
+        """Return the next trial's number and parameters; one whose drawing failed before comes first."""
+        if self._is_asking and (torn := self.resume()):
+            self._is_asking = False
+            return torn[0]
+        self._is_asking = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             counts, self._counts = self._counted(), None
             trial = self.study.ask(fixed_distributions=self.distributions)
+        self._is_asking = False
         self._counts = (counts[0] + 1, max(0, counts[1] - 1))  # what is queued comes first
         self.open[trial.number] = trial
         return trial.number, dict(trial.params)
@@ -145,12 +152,11 @@ class Study:
             if frozen.state.is_finished():
                 return
             trial = optuna.Trial(self.study, frozen._trial_id)
-        trial.set_user_attr("fingerprint", result.fingerprint)
         if result.reason:
             trial.set_user_attr("reason", result.reason[:2000])
         if result.stopped_by:
             trial.set_user_attr("stopped_by", result.stopped_by)
-        trial.set_constraint("memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0)
+        trial.set_constraint(*_constraint(result))
         value, state = _told(result)
         self.study.tell(trial, value, state=state, skip_if_finished=True)
         self.open.pop(number, None)
@@ -168,9 +174,19 @@ def _key(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
     return frozenset(params.items())
 
 
-def _is_torn(trial: FrozenTrial, study: Study) -> bool:
-    """Tell whether a driver was killed while this trial's parameters were being drawn."""
-    return trial.state != OptunaState.WAITING and set(trial.params) != set(study.distributions)
+def _point(trial: FrozenTrial) -> Params:
+    """Return a trial's values, those that were queued for it included, which it may not have got yet."""
+    return dict(trial.system_attrs.get("fixed_params") or trial.params)
+
+
+def _draw(trial: optuna.Trial, name: str, distribution: optuna.distributions.BaseDistribution) -> None:
+    """Have a trial hold a value: the one that it has, the one that was queued for it, or the sampler's."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+        return
+    assert isinstance(distribution, optuna.distributions.FloatDistribution | optuna.distributions.IntDistribution)
+    suggest: Any = trial.suggest_int if isinstance(distribution.low, int) else trial.suggest_float
+    suggest(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
@@ -179,6 +195,11 @@ def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
     # Samplers learn from a pruned trial and from its constraint, but not from a failed one.
     learns = result.state in (TrialState.PRUNED, TrialState.INFEASIBLE)
     return None, OptunaState.PRUNED if learns else OptunaState.FAIL
+
+
+def _constraint(result: TrialResult) -> tuple[str, float]:
+    """Return the constraint that a trial keeps (negative) or violates; samplers want it of every trial."""
+    return "memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0
 
 
 def rungs_of(result: TrialResult) -> tuple[Reading, ...]:

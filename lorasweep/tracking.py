@@ -8,26 +8,25 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
 from lorasweep.files import provision, redact, sqlite_url
+from lorasweep.mlflow_fields import STATUS, final_metrics, result_tags, short_name, spec_params
 from lorasweep.mlflow_view import saved_view, view_key
-from lorasweep.result import Point, Rung, TrialResult, TrialState
+from lorasweep.result import Point, Rung, TrialResult
 from lorasweep.spec import digest
 from lorasweep.tracker import NullTracker, Opening, Tracker
 
-STATUS = {
-    TrialState.COMPLETE: "FINISHED",
-    TrialState.PRUNED: "KILLED",
-    TrialState.INFEASIBLE: "FAILED",
-    TrialState.FAILED: "FAILED",
-}
+log = logging.getLogger(__name__)
+
 BATCH = 900  # a tracking server takes 1000 metrics in one call
 
 
@@ -36,14 +35,24 @@ def make_tracker(settings: TrackingSettings, name: str, key: str) -> Tracker:
     return NullTracker() if settings.backend == "none" else MlflowTracker(settings, name, key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A run, and the names of the parameters that it has."""
+
+    run_id: str
+    params: set[str] = field(default_factory=set)
+
+
 class MlflowTracker:
     """A parent run named after the sweep, with a child per trial."""
 
     def __init__(self, settings: TrackingSettings, name: str, key: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # By default a call to a server that is away blocks for four minutes; results wait in the ledger anyway.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        # By default a call to a server that is away blocks for four minutes, and a run whose answer was lost is created
+        # again. Here only the courier tries again, after it has looked.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines for every trial
         from mlflow import MlflowClient
 
         # Importing MLflow sets its loggers up; they would tell of every table they create.
@@ -51,64 +60,54 @@ class MlflowTracker:
             logging.getLogger(noisy).setLevel(logging.ERROR)
 
         try:
-            uri, database = _open(settings.uri)
+            uri, self.database = _open(settings.uri)
             self.client = MlflowClient(uri)
-            self.experiment = self._experiment(settings.experiment, database)
-        except Exception as error:  # every kind of store has its own errors; all mean that this one cannot be used
-            reason = str(error).splitlines()[0]
-            where = redact(settings.uri or "mlflow.db")
-            raise ConfigError(
-                [f"tracking.uri: {where} cannot be used: {redact(reason)}; or set tracking=none"]
-            ) from error
+            self.experiment = self._experiment(settings.experiment)
+        except Exception as error:  # every kind of store has its own errors
+            reason, where = shorten(redact(str(error)), 200), redact(settings.uri or "mlflow.db")
+            if not _is_away(error):
+                text = f"tracking.uri: {where} cannot be used: {reason}; or set tracking=none"
+                raise ConfigError([text]) from error
+            self.experiment = ""
+            log.warning("tracking.uri: %s does not answer; results wait for it in the run folder (%s)", where, reason)
+        self.settings = settings
         self.name = name
         self.key = key
         self.parent = self.page = ""
         self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
-        self.children: dict[int, str] = {}
+        self.children: dict[int, Child] = {}
+        self._doubtful: set[int] = set()  # trials whose run may be there although nobody said so
 
     def begin(self, opening: Opening) -> None:
-        """Open the sweep's parent run, or find it again, and save a view of its trials."""
+        """Open the sweep's parent run, or find it again with all its children, and save a view of its trials."""
+        self.experiment = self.experiment or self._experiment(self.settings.experiment)
         run = self._find(self.key)
         self.tags, self.data = dict(opening.tags), dict(opening.data)
-        self.parent = run or self._create(self.key, self.name, {**self.tags, "lorasweep.kind": "sweep"})
+        self.parent = run.run_id if run else self._create(self.key, self.name, {"lorasweep.kind": "sweep"})
+        if run:
+            self.children = self._known_children()
         self.client.update_run(self.parent, status="RUNNING")
         self.client.log_text(self.parent, opening.config, "config.yaml")
-        if not run:
-            self._log_inputs(self.parent)
+        self._log_inputs(self.parent)
         self._save_view(opening)
 
     def start(self, number: int, params: Mapping[str, Any]) -> None:
         """Open a trial's child run, so that it can be watched."""
-        from mlflow.entities import Param
-
-        run = self._child(number)
-        self.client.log_batch(run, params=[Param(_short(k), str(v)) for k, v in params.items()])
+        self._log(self._child(number), params={short_name(k): v for k, v in params.items()})
 
     def rung(self, event: Rung) -> None:
         """Log what a trial reported."""
-        self._log_metrics(self._child(event.number), [event.point])
+        self._log(self._child(event.number), points=[event.point])
 
     def export(self, result: TrialResult) -> None:
         """Log a trial's whole result; repeating it changes nothing."""
-        from mlflow.entities import Param, RunTag
-
-        run = self._child(result.number)
-        params = {**_flat_spec(result), **{_short(k): v for k, v in result.params.items()}}
-        tags = {
-            "state": result.state.value,
-            "base": result.spec.model.id,
-            "precision": result.spec.model.precision,
-            "fingerprint": result.fingerprint,
-            **({"reason": result.reason[:4000]} if result.reason else {}),
-            **({"stopped_by": result.stopped_by} if result.stopped_by else {}),
-        }
-        self.client.log_batch(run, tags=[RunTag(k, v) for k, v in tags.items()])
-        self._log_new_params(run, [Param(k, str(v)[:500]) for k, v in params.items()])
+        child = self._child(result.number)
+        params = {**spec_params(result), **{short_name(k): v for k, v in result.params.items()}}
         step = result.history[-1].step if result.history else 0
-        final = Point(step=step, metrics=_final_metrics(result), time_s=result.ended_s)
-        self._log_metrics(run, [*result.history, final])
-        self._log_files(run, result)
-        self.client.set_terminated(run, STATUS[result.state], int(result.ended_s * 1000))
+        final = Point(step=step, metrics=final_metrics(result), time_s=result.ended_s)
+        self._log(child, tags=result_tags(result), params=params, points=[*result.history, final])
+        self._log_files(child.run_id, result)
+        self.client.set_terminated(child.run_id, STATUS[result.state], int(result.ended_s * 1000))
 
     def end(
         self, note: str, files: Sequence[Path], metrics: Mapping[str, float], adapter: Path | None, *, finished: bool
@@ -119,60 +118,82 @@ class MlflowTracker:
             self.client.log_artifact(self.parent, str(file))
         if adapter is not None and adapter.is_dir():
             self.client.log_artifacts(self.parent, str(adapter), "adapter")
-        self._log_metrics(self.parent, [Point(step=0, metrics=dict(metrics), time_s=time.time())])
+        self._log(Child(run_id=self.parent), points=[Point(step=0, metrics=dict(metrics), time_s=time.time())])
         self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
 
     def _save_view(self, opening: Opening) -> None:
         name = Path(self.key).name
-        params = [_short(k) for k in opening.swept]
+        params = [short_name(k) for k in opening.swept]
         now_ms = int(time.time() * 1000)
         tag = saved_view(name, self.parent, "objective", maximize=opening.maximize, params=params, created_ms=now_ms)
         self.client.set_experiment_tag(self.experiment, *tag)
         self.page = f"#/experiments/{self.experiment}/runs?viewStateShareKey={view_key(name)}"
 
-    def _experiment(self, name: str, database: Path | None) -> str:
+    def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        artifacts = (database.parent / "mlartifacts").as_uri() if database else None
+        artifacts = (self.database.parent / "mlartifacts").as_uri() if self.database else None
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
-    def _child(self, number: int) -> str:
+    def _child(self, number: int) -> Child:
+        """Return a trial's run. It is looked for only where an answer was lost, for that takes a call."""
         if number not in self.children:
             key = f"{self.key}/{number}"
-            tags = {**self.tags, "mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
-            run = self._find(key)
-            if run is None:
-                run = self._create(key, f"trial-{number:03d}", tags)
-                self._log_inputs(run)
-            self.children[number] = run
+            found = self._find(key) if number in self._doubtful else None
+            self._doubtful.add(number)
+            if found is None:
+                tags = {"mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
+                found = Child(run_id=self._create(key, f"trial-{number:03d}", tags))
+            self._log_inputs(found.run_id)
+            self.children[number] = found
         return self.children[number]
 
-    def _find(self, key: str) -> str | None:
+    def _known_children(self) -> dict[int, Child]:
+        """Return the trials' runs that an earlier launch opened."""
+        children, token = {}, None
+        while True:
+            query = f"tags.`mlflow.parentRunId` = '{self.parent}'"
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            for run in page:
+                number = run.data.tags.get("lorasweep.key", "").removeprefix(f"{self.key}/")
+                if number.isdecimal():
+                    children[int(number)] = Child(run_id=run.info.run_id, params=set(run.data.params))
+            token = page.token
+            if not token:
+                return children
+
+    def _find(self, key: str) -> Child | None:
         found = self.client.search_runs([self.experiment], f"tags.`lorasweep.key` = '{key}'", max_results=1)
-        return str(found[0].info.run_id) if found else None
+        return Child(run_id=str(found[0].info.run_id), params=set(found[0].data.params)) if found else None
 
     def _create(self, key: str, name: str, tags: Mapping[str, str]) -> str:
-        full = {**tags, "lorasweep.key": key, "mlflow.user": os.environ.get("USER", "unknown")}
+        full = {**self.tags, **tags, "lorasweep.key": key, "mlflow.user": os.environ.get("USER", "unknown")}
         run = self.client.create_run(self.experiment, run_name=name, tags=full)
         return str(run.info.run_id)
 
-    def _log_metrics(self, run: str, points: Sequence[Point]) -> None:
-        from mlflow.entities import Metric
+    def _log(
+        self,
+        child: Child,
+        *,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        points: Sequence[Point] = (),
+    ) -> None:
+        """Log all of it in as few calls as a server takes. Parameters that are there stay: they cannot be changed."""
+        from mlflow.entities import Param, RunTag
 
-        metrics = [
-            Metric(name, float(value), int(point.time_s * 1000), point.step)
-            for point in points
-            for name, value in point.metrics.items()
-            if math.isfinite(value)
-        ]
-        for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(run, metrics=metrics[start : start + BATCH])
-
-    def _log_new_params(self, run: str, params: Sequence[Any]) -> None:
-        """Parameters cannot be changed, so those that are there already stay."""
-        known = self.client.get_run(run).data.params
-        self.client.log_batch(run, params=[p for p in params if p.key not in known])
+        new = {k: str(v)[:500] for k, v in (params or {}).items() if k not in child.params}
+        metrics = _metrics(points)
+        self.client.log_batch(
+            child.run_id,
+            metrics=metrics[:BATCH],
+            params=[Param(k, v) for k, v in new.items()],
+            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+        )
+        child.params.update(new)
+        for start in range(BATCH, len(metrics), BATCH):
+            self.client.log_batch(child.run_id, metrics=metrics[start : start + BATCH])
 
     def _log_inputs(self, run: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -210,44 +231,22 @@ def _create_database(path: Path) -> None:
     store.engine.dispose()
 
 
-def _short(key: str) -> str:
-    """Name a parameter as people do: `r`, not `lora.r`."""
-    return key.split(".")[-1]
+def _is_away(error: Exception) -> bool:
+    """Tell whether a tracking server does not answer, or not now; what it answers otherwise will not change."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    if isinstance(error, RestException):
+        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
+    says = re.match(r"API request to .* failed with (exception|error code 5\d\d)", str(error), re.DOTALL)
+    return isinstance(error, MlflowException) and says is not None
 
 
-def _flat_spec(result: TrialResult) -> dict[str, Any]:
-    spec = result.spec
-    return {
-        "r": spec.lora.r,
-        "lora_alpha": spec.lora.lora_alpha,
-        "lora_dropout": spec.lora.lora_dropout,
-        "target_modules": ",".join(spec.lora.target_modules),
-        "learning_rate": spec.train.learning_rate,
-        "batch_size": spec.train.per_device_train_batch_size * spec.train.gradient_accumulation_steps,
-        "lr_scheduler_type": spec.train.lr_scheduler_type,
-        "weight_decay": spec.train.weight_decay,
-        "optim": spec.train.optim,
-        "precision": spec.model.precision,
-        "dtype": spec.model.dtype,
-        "seed": spec.train.seed,
-    }
+def _metrics(points: Sequence[Point]) -> list[Any]:
+    from mlflow.entities import Metric
 
-
-def _final_metrics(result: TrialResult) -> dict[str, float]:
-    """Put the objective under its own name, and what the trial cost."""
-    cost = result.cost
-    values = {
-        **result.metrics,
-        "wall_s": cost.wall_s,
-        "its_per_s": cost.its_per_s,
-        "tokens_per_s": cost.tokens_per_s,
-        "peak_memory_gib": cost.peak_bytes / 2**30,
-        "predicted_memory_gib": cost.predicted_bytes / 2**30,
-        **({} if cost.memory_error is None else {"memory_error": cost.memory_error}),
-        "memory_share_gib": cost.share_bytes / 2**30,
-        "memory_alone_gib": cost.alone_bytes / 2**30,
-        "trainable_parameters": float(cost.trainable_parameters),
-        "trainable_percent": cost.trainable_percent,
-        "adapter_mb": cost.adapter_bytes / 1e6,
-    }
-    return values if result.objective is None else {"objective": result.objective, **values}
+    return [
+        Metric(name, float(value), int(point.time_s * 1000), point.step)
+        for point in points
+        for name, value in point.metrics.items()
+        if math.isfinite(value)
+    ]

@@ -338,7 +338,7 @@ def test_a_tracker_that_is_away_for_a_while_is_told_everything_later(
             self.told.append(result.number)
 
     tracker = Away()
-    monkeypatch.setattr("lorasweep.record.AWAY_S", 0.0)
+    monkeypatch.setattr("lorasweep.courier.AWAY_S", 0.0)
     driver = fake_sweep(plan, tmp_path, Said(), tracker)
     driver.run()
     assert sorted(tracker.told) == list(range(6)) and len(tracker.told) == 6

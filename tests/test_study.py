@@ -215,6 +215,40 @@ def test_a_finished_trial_without_its_result_is_queued_again(study: Open) -> Non
     assert again != number and params == opened.study.trials[number].params
 
 
+def test_a_trial_that_was_being_drawn_when_its_driver_died_is_drawn_to_its_end(study: Open) -> None:
+    first = study()
+    first.enqueue([{"lora.r": 8, "train.max_steps": 5, "train.learning_rate": 1e-3}])
+    for _ in range(2):  # one from the queue, one that the sampler draws
+        torn = first.study.ask()
+        torn.suggest_categorical("lora.r", (4, 8))
+    again = study()
+    again.restore({})
+    [(number, queued), (other, drawn)] = again.resume()
+    assert (number, queued) == (0, {"lora.r": 8, "train.max_steps": 5, "train.learning_rate": 1e-3})
+    assert other == 1 and set(drawn) == set(SPACE)
+    again.tell(0, result(0, objective=0.7))
+    assert again.states() == {"COMPLETE": 1, "RUNNING": 1} and again.num_lost == 0
+
+
+def test_a_trial_whose_drawing_failed_is_the_next_that_is_asked(study: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = study()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(opened.study.sampler), "infer_relative_search_space", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            opened.ask()
+    assert [opened.ask()[0] for _ in range(2)] == [0, 1]
+    assert opened.states() == {"RUNNING": 2} and opened.num_asked == 2
+
+
+def test_a_study_that_was_lost_keeps_every_constraint(study: Open) -> None:
+    """A sampler with a model of the constraint wants it of every trial."""
+    opened = study(StudySettings(sampler="gp"), is_small=True)
+    opened.restore({n: replace(result(n, objective=0.1 * n), params={"lora.r": 4}) for n in range(12)})
+    assert {tuple(t.constraints) for t in opened.study.trials} == {("memory",)}
+    told(opened, 0.3)
+    assert opened.ask()[0] == 13
+
+
 def raced(study: Study) -> list[int]:
     """Have six trials report at a rung, the first the worst."""
     numbers = [study.ask()[0] for _ in range(6)]

@@ -1,0 +1,85 @@
+"""Where trials come from: asked from the study, answered from what is known, refused, or handed to a seat."""
+
+import time
+from collections.abc import Sequence
+
+from lorasweep.errors import is_disk_full
+from lorasweep.lineup import MOST_RETRIES, Item, Lineup
+from lorasweep.outbox import Outbox, unmeasured
+from lorasweep.placement import Placement
+from lorasweep.plan import Plan
+from lorasweep.record import Record
+from lorasweep.result import TrialState
+from lorasweep.seat import Seat
+
+
+class Supply:
+    """Gives seats their next trials until the plan, or its time, is at an end."""
+
+    def __init__(self, plan: Plan, record: Record, lineup: Lineup, placement: Placement, outbox: Outbox) -> None:
+        self.plan, self.record, self.study = plan, record, record.study
+        self.lineup, self.placement, self.outbox = lineup, placement, outbox
+        self.deadline = time.monotonic() + 60 * (plan.config.study.timeout_min or float("inf"))
+
+    def take_up(self) -> None:
+        """Queue the points of a grid, and take up the trials that were running when the last driver ended."""
+        if self.plan.is_grid:
+            self.study.enqueue(self.plan.points)
+        for number, params in self.study.resume():
+            attempt = min(self.record.ledger.attempt(number), MOST_RETRIES)
+            self._place(Item(number=number, params=params, spec=self.plan.spec(params), attempt=attempt))
+
+    @property
+    def is_left(self) -> bool:
+        """Tell whether trials wait that there is still time for."""
+        return bool(self.lineup.waiting) and time.monotonic() < self.deadline
+
+    def next(self, seat: Seat, seats: Sequence[Seat]) -> Item | None:
+        """Return a trial for the base that a seat has; for another where nothing lives here and no such comes."""
+        while time.monotonic() < self.deadline:
+            waiting = self.lineup.open_to(seat)
+            found = self.placement.of_this_base(seat, waiting)
+            if found is None and len(self.lineup.waiting) < max(seat.num_slots, 2) and self._may_ask():
+                if not self._ask():
+                    return None
+                continue
+            found = found or self.placement.of_another_base(seat, seats, waiting)
+            if found is None or not self.placement.fits_beside(seat, found.spec):
+                return None
+            self.lineup.take(found)
+            if not self._refuses(found):  # what was measured since it was placed may have shown it to be too large
+                return found
+        return None
+
+    def _ask(self) -> bool:
+        """Ask the study for a trial; return False where it cannot be written now."""
+        try:
+            number, params = self.study.ask()
+        except Exception as error:  # every kind of store has its own
+            if not is_disk_full(error):
+                raise
+            self.outbox.room.close("the study cannot be written")
+            return False
+        self._place(Item(number=number, params=params, spec=self.plan.spec(params)))
+        return True
+
+    def _may_ask(self) -> bool:
+        """Tell whether the study wants another trial."""
+        if self.plan.is_grid:
+            return self.study.num_queued > 0
+        return self.study.num_asked < self.plan.num_trials and self.lineup.num_distinct < self.plan.num_distinct
+
+    def _place(self, item: Item) -> None:
+        """Find out what a suggestion is: known already, too large, or to be started."""
+        known = self.lineup.known(item.spec)
+        if known is not None:
+            self.outbox.put(lambda: self.record.repeat(item.number, item.params, known))
+        elif not self._refuses(item):
+            self.lineup.add(item)
+
+    def _refuses(self, item: Item) -> bool:
+        """Record a trial that no device has room for as infeasible."""
+        if reason := self.placement.too_large(item.spec) or self.lineup.hopeless(item.spec):
+            self.lineup.params[item.number] = item.params
+            self.outbox.finish(unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
+        return bool(reason)

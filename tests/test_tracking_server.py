@@ -1,0 +1,151 @@
+"""A tracking server that is away, dies, hangs or loses its answers slows no trial down, and is told everything once."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from benchmarks.driver import Clock, FakeExecutor, fake_sweep
+from lorasweep.config import TrackingSettings
+from lorasweep.driver import Driver
+from lorasweep.errors import ConfigError
+from lorasweep.plan import Plan, make_plan
+from lorasweep.result import Event
+from lorasweep.seat import Seat
+from lorasweep.tracking import MlflowTracker
+from tests.mlflow_server import LossyProxy, Server
+from tests.settings import composed
+
+TRIALS = 6
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    space = "train.learning_rate=tag(log,interval(1e-5,1e-1))"
+    return make_plan(composed(space, f"study.trials={TRIALS}", "probes=none", "data.test=null"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setattr("lorasweep.courier.LAST_WAIT_S", 0.0)
+    made = Server(tmp_path)
+    yield made
+    made.kill()
+
+
+def sweep(plan: Plan, folder: Path, uri: str) -> Driver:
+    """Return a sweep over fake workers, one trial at a time, whose tracker is the server."""
+    tracker = MlflowTracker(TrackingSettings(uri=uri), "fake", "/runs/fake-1")
+    driver = fake_sweep(plan, folder / "run", Clock(600), tracker)
+    driver.seats = [Seat(executor=FakeExecutor(), num_slots=1, device="fake")]
+    return driver
+
+
+def run(driver: Driver) -> None:
+    """Run it and close its books."""
+    driver.run()
+    driver.record.close("note", [], {}, is_finished=True)
+    driver.ledger.close()
+
+
+def trials_at(uri: str) -> list[Run]:
+    """Return the trials' runs that a server has; all belong to the one run of the sweep."""
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name("lorasweep")
+    assert found is not None
+    runs = list(client.search_runs([found.experiment_id]))
+    parents = [r for r in runs if r.data.tags["lorasweep.kind"] == "sweep"]
+    assert [r.info.status for r in parents] == ["FINISHED"]
+    children = [r for r in runs if r.data.tags["lorasweep.kind"] == "trial"]
+    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parents[0].info.run_id}
+    return children
+
+
+def is_told_once(driver: Driver, uri: str) -> bool:
+    """Tell whether every result is at the server exactly once, with its value."""
+    runs = trials_at(uri)
+    told = sorted(r.data.metrics["objective"] for r in runs)
+    known = sorted(result.objective or 0.0 for result in driver.ledger.results.values())
+    return told == known and {r.info.status for r in runs} == {"FINISHED"} and len(runs) == TRIALS
+
+
+def test_a_server_that_is_away_at_launch_is_told_by_the_next_launch(
+    plan: Plan, tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = sweep(plan, tmp_path, server.uri)
+    run(first)
+    assert len(first.ledger.results) == TRIALS
+    assert "does not answer; results wait for it" in caplog.text
+    assert "not told everything (6 results); the same command does it later" in caplog.text
+    server.start()
+    second = sweep(plan, tmp_path, server.uri)
+    run(second)
+    assert is_told_once(second, server.uri)
+
+
+class Pausing(FakeExecutor):
+    """Does something to the server at the third call, and notes how long the driver took between two calls."""
+
+    def __init__(self, fault: Any) -> None:
+        super().__init__()
+        self.fault, self.num_calls = fault, 0
+        self.ended_s, self.longest_s = time.monotonic(), 0.0
+
+    def submit(self, commands: Any) -> "Future[list[Event]]":
+        self.num_calls += 1
+        if self.num_calls > 3:
+            self.longest_s = max(self.longest_s, time.monotonic() - self.ended_s)
+        if self.num_calls == 3:
+            self.fault()
+        answer = super().submit(commands)
+        self.ended_s = time.monotonic()
+        return answer
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_a_server_that_dies_or_hangs_delays_no_trial_and_is_told_when_it_is_back(
+    plan: Plan, tmp_path: Path, server: Server, fault: str
+) -> None:
+    server.start()
+    driver = sweep(plan, tmp_path, server.uri)
+    worker = Pausing(getattr(server, fault))
+    driver.seats = [Seat(executor=worker, num_slots=1, device="fake")]
+    run(driver)
+    assert len(driver.ledger.results) == TRIALS
+    assert worker.longest_s < 1.0  # a call that nobody answers lasts three seconds here, fifteen by default
+    assert not all(driver.ledger.is_exported(n, driver.record.destination) for n in range(TRIALS))
+    server.kill()
+    server.start()
+    again = sweep(plan, tmp_path, server.uri)
+    run(again)
+    assert is_told_once(again, server.uri)
+
+
+def test_answers_that_are_lost_make_nothing_twice(
+    plan: Plan, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorasweep.courier.MOST_FAILURES", 9)
+    server.start()
+    proxy = LossyProxy(server)
+    try:
+        driver = sweep(plan, tmp_path, proxy.uri)
+        proxy.losing = {"runs/create", "runs/log-batch", "runs/update"}
+        losing = set(proxy.losing)
+        run(driver)
+        assert set(proxy.lost) == losing
+        assert is_told_once(driver, server.uri)
+    finally:
+        proxy.close()
+
+
+def test_a_server_that_says_no_is_a_mistake_in_the_configuration(tmp_path: Path, server: Server) -> None:
+    """What it answers will not change by waiting."""
+    server.start()
+    with pytest.raises(ConfigError, match=r"tracking\.uri: .* cannot be used"):
+        MlflowTracker(TrackingSettings(uri=f"{server.uri}/no-such-prefix"), "fake", "/runs/fake-1")
