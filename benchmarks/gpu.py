@@ -24,10 +24,12 @@ from benchmarks.shapes import SHAPES, write_base
 from benchmarks.step import rows_of
 from benchmarks.stock import stock_trial
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.data.batches import micro_batches
 from lorasweep.learner import make_learner, usual_tokens
 from lorasweep.memory import footprint, lengths_of
-from lorasweep.model import Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec, TrialSpec
 from lorasweep.train import train_step
 

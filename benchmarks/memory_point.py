@@ -10,11 +10,13 @@ import torch
 
 from benchmarks.memory_cases import Case
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import make_learner, usual_tokens
 from lorasweep.memory import Lengths, footprint, lengths_of
 from lorasweep.meter import Meter
-from lorasweep.model import Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.score import Asked, score_suite
 from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.train import train_step

@@ -22,8 +22,10 @@ from benchmarks.machine import describe_machine
 from benchmarks.shapes import SHAPES, write_base
 from benchmarks.step import rows_of
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.model import Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.pace import WHOLE, Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.train import train_step

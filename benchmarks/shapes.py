@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lorasweep.model import DEMO
+from lorasweep.base_info import DEMO
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny-1m": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},

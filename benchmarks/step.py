@@ -23,10 +23,12 @@ import torch
 from benchmarks.machine import describe_machine, gemm_rate
 from benchmarks.stock import StockTrial, stock_trial
 from lorasweep.bank import Bank
+from lorasweep.base import DTYPES, Base
+from lorasweep.base_info import DEMO, resolve_targets
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.model import DEMO, DTYPES, Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.pace import Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.train import train_step

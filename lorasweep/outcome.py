@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorasweep.adapters import save_adapter
+from lorasweep.base import Base
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.live import Live
-from lorasweep.model import Base
 from lorasweep.probes import Probes
 from lorasweep.result import Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.score import Asked, SuiteScore, score_suite, write

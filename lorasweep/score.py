@@ -16,8 +16,8 @@ from evaluation.generate import greedy
 from evaluation.metrics import METRICS, TEXT_METRICS, accuracy, macro_f1, mean
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
 from lorasweep.bank import Bank
+from lorasweep.base import Base
 from lorasweep.data.render import TokenRow
-from lorasweep.model import Base
 from lorasweep.slot import Slot
 from lorasweep.spec import EvalSpec
 

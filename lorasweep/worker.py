@@ -17,13 +17,14 @@ import torch
 
 from lorasweep.adapters import load_adapter
 from lorasweep.bank import Bank
+from lorasweep.base import Base
 from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.errors import LoraSweepError, is_disk_full, is_out_of_memory
 from lorasweep.learner import make_learner, mean_loss, usual_tokens
 from lorasweep.live import Live
 from lorasweep.meter import Meter
-from lorasweep.model import Base, load_base, tokenizer_key
+from lorasweep.model import load_base
 from lorasweep.outcome import failed, final_event, finish, rung_metrics, test_metrics
 from lorasweep.probes import Probes
 from lorasweep.result import (
@@ -46,6 +47,7 @@ from lorasweep.result import (
 )
 from lorasweep.score import Asked
 from lorasweep.spec import EvalSpec, TrialSpec
+from lorasweep.tokenizer import tokenizer_key
 from lorasweep.train import probe, train_step
 
 log = logging.getLogger(__name__)

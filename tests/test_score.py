@@ -4,11 +4,14 @@ import pytest
 
 from evaluation.metrics import METRICS
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.data.tasks import load_task
 from lorasweep.limits import METRICS as NAMES
-from lorasweep.model import Base, load_base, resolve_targets, tokenizer_key
+from lorasweep.model import load_base
 from lorasweep.score import Asked, is_maximized, score_suite, write
 from lorasweep.spec import LoraSpec, ModelSpec
+from lorasweep.tokenizer import tokenizer_key
 from tests.specs import INTENTS, trial
 
 
