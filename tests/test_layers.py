@@ -19,6 +19,8 @@ LAYERS = (
     ("dropout", "layout", "products", "adapted"),
     ("bank", "learner", "train", "adapters", "live", "checkpoint", "meter"),
     ("score", "probes", "outcome"),
+    ("loaded",),
+    ("trials",),
     ("worker",),
     ("nvml", "visible", "devices", "executors", "seat"),
     ("pruning",),
