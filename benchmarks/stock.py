@@ -49,7 +49,7 @@ class StockTrial:
 
 def collate(batch: MicroBatch, device: torch.device) -> dict[str, Tensor]:
     """Pad to the longest row, as a data collator does; prompt and padding carry no label."""
-    width = batch.length
+    width = max(len(row.ids) for row in batch.rows)
     ids = torch.zeros(len(batch.rows), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
     for i, row in enumerate(batch.rows):

@@ -157,7 +157,7 @@ def _add_loss(results: list[SuiteScore], likelihoods: Likelihoods) -> None:
 
 def _add_choices(results: list[SuiteScore], chosen: OptionChoices, rows: Sequence[TokenRow]) -> None:
     targets = [row.target for row in rows]
-    for result, picks in zip(results, chosen.by_sum, strict=True):
+    for result, picks in zip(results, chosen.picks, strict=True):
         result.scores["accuracy"] = tuple(accuracy(picks, targets))
         result.metrics["accuracy"] = mean(result.scores["accuracy"])
         result.metrics["macro_f1"] = macro_f1([str(p) for p in picks], [str(t) for t in targets])
