@@ -79,6 +79,11 @@ class Base:
         """Tell whether attention takes an arbitrary mask; fused kernels know causal ones only."""
         return bool(getattr(self.model.config, "_attn_implementation", "") in ("sdpa", varlen.NAME))
 
+    def empty_cache(self) -> None:
+        """Give the device back what no tensor holds any more."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def gather_hidden(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand only the wanted positions to the head, before it and whatever the model does to its logits run."""
         if self._gather is None:

@@ -46,13 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _is_unread() -> bool:
-    """Tell whether the reader of standard output is gone; it may also be a server's pipe that broke."""
-    poll = select.poll()
-    poll.register(STDOUT, 0)  # errors are told unasked
-    return bool(poll.poll(0))
-
-
 def _answer(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = given.pop(0) if given and given[0] in VERBS else "run"
@@ -66,6 +59,13 @@ def _answer(arguments: Sequence[str] | None) -> int:
         print(f"lorasweep: {given[0]!r} is no command; known: {', '.join(VERBS)}; see --help", file=sys.stderr)
         return EXIT_CONFIG
     return _command(verb, given)
+
+
+def _is_unread() -> bool:
+    """Tell whether the reader of standard output is gone; it may also be a server's pipe that broke."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)  # errors are told unasked
+    return bool(poll.poll(0))
 
 
 def usage() -> str:

@@ -22,9 +22,8 @@ class LiveTrials:
     """Each live trial has a slot of the bank, from its start to its end."""
 
     def __init__(self, device: str, num_slots: int) -> None:
-        self.device = torch.device(device)
-        self.num_slots = num_slots
-        self.meter = Meter(self.device)
+        self.device, self.num_slots = device, num_slots
+        self.meter = Meter(torch.device(device))
         self.live: dict[int, Live] = {}
         self._loaded: Loaded | None = None
 
@@ -42,7 +41,7 @@ class LiveTrials:
         if self._loaded is None or self._loaded.base.spec != model:
             assert not self.live, "a base is changed only when no trial lives on it"
             self._loaded = None  # its memory is needed
-            self._loaded = Loaded(model, str(self.device), self.num_slots)
+            self._loaded = Loaded(model, self.device, self.num_slots)
             self.meter.reset()  # what loading took is no trial's need
         return self._loaded
 
@@ -127,8 +126,7 @@ class LiveTrials:
         """Keep a trial on disk and free its slot, for want of memory."""
         events = self.save([live])
         self._free(live)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.loaded.base.empty_cache()
         return [*events, Evicted(number=live.number, reason=reason, attempt=live.start.attempt)]
 
     def stop(self, command: Stop) -> list[Event]:

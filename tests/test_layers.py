@@ -155,4 +155,4 @@ def test_evaluation_knows_nothing_of_us(file: Path) -> None:
 @pytest.mark.parametrize("file", [*MODULES.values(), *EVALUATION], ids=lambda file: file.stem)
 def test_no_file_is_longer_than_three_hundred_lines(file: Path) -> None:
     # Style: where a file passes 300 lines, stop and think. Raise this only after thinking.
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 330
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
