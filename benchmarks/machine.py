@@ -7,7 +7,9 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -84,21 +86,22 @@ def gemm_rate(dtype: torch.dtype, device: str | torch.device = "cpu") -> float:
     """Return floating-point operations per second of a large square multiplication, the median of several."""
     a = torch.randn(GEMM_SIZE, GEMM_SIZE, device=device).to(dtype)
     b = torch.randn(GEMM_SIZE, GEMM_SIZE, device=device).to(dtype)
-    seconds = [_timed_product(a, b) for _ in range(GEMM_ROUNDS + 1)]
-    return 2 * GEMM_SIZE**3 / median(seconds[1:])  # the first one warms up
+    times = [seconds(partial(torch.matmul, a, b), device) for _ in range(GEMM_ROUNDS + 1)]
+    return 2 * GEMM_SIZE**3 / median(times[1:])  # the first one warms up
 
 
-def _timed_product(a: torch.Tensor, b: torch.Tensor) -> float:
-    _wait(a)
+def seconds(act: Callable[[], object], device: str | torch.device = "cpu") -> float:
+    """Return how long something takes, on a GPU until it has really ended."""
+    _wait(device)
     started = time.perf_counter()
-    torch.matmul(a, b)
-    _wait(a)
+    act()
+    _wait(device)
     return time.perf_counter() - started
 
 
-def _wait(tensor: torch.Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+def _wait(device: str | torch.device) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

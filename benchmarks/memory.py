@@ -6,7 +6,6 @@ Every point is measured in a fresh process: on a CPU the peak of resident memory
 loaded; with a GPU the peak that PyTorch's allocator counts. Random bases of a few Llama shapes are made aside.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.memory_cases import Case, cases, save
+from benchmarks.tables import command_line, write
 
 # One arena, and every tensor in a mapping of its own: what is freed is given back, so that a figure can be repeated.
 QUIET = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
@@ -80,10 +80,7 @@ def summary(points: list[Point]) -> str:
 
 def main() -> None:
     """Measure the grid, write it and print it."""
-    from benchmarks.machine import describe_machine
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "memory.json")
+    parser = command_line(__doc__, __file__)
     parser.add_argument("--case", nargs="*", default=[])
     arguments = parser.parse_args()
     chosen = [case for case in cases() if not arguments.case or case.name in arguments.case]
@@ -94,7 +91,7 @@ def main() -> None:
             points.append(measure(case, Path(folder)))
             print(table(points[-1:]).splitlines()[1], flush=True)
     rows: list[dict[str, Any]] = [{**asdict(p), "error": round(p.error, 4)} for p in points]
-    arguments.out.write_text(json.dumps({"machine": describe_machine(), "points": rows}, indent=1) + "\n")
+    write(arguments.out, points=rows)
     print(table(points))
 
 

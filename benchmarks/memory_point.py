@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from benchmarks.memory_cases import Case
+from benchmarks.packed import fill
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.data.render import TokenRow
-from lorasweep.learner import make_learner, usual_tokens
 from lorasweep.memory import Lengths, footprint, lengths_of
 from lorasweep.meter import Meter
-from lorasweep.model import Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.score import Asked, score_suite
 from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.train import train_step
@@ -53,8 +55,7 @@ def train(base: Base, spec: TrialSpec, case: Case, rows: list[TokenRow]) -> None
     """Train every slot for a few steps in one pass."""
     bank = Bank(base, case.slots)
     bank.pace.is_learning = False
-    slots = [bank.add(i, spec.lora, i, usual_tokens(rows, spec.train)) for i in range(case.slots)]
-    learners = [make_learner(s, replace(spec.train, seed=i), rows, 1, spec.model.dtype) for i, s in enumerate(slots)]
+    learners = fill(bank, [(spec.lora, replace(spec.train, seed=i)) for i in range(case.slots)], rows)
     if case.checkpointing:
         base.model.activation_checkpointing_enable()  # type: ignore[operator]
         base.model.train()

@@ -1,31 +1,27 @@
 """Where packing helps and where it stops: time of a step against trials, tokens and the size of the base.
 
-    python benchmarks/scaling.py [--shapes tiny-1m small-15m medium-60m] [--out benchmarks/scaling.json]
+    python -m benchmarks.scaling [--shapes tiny-1m small-15m medium-60m] [--out benchmarks/scaling.json]
 
 For every base and batch it trains K trials together, K = 1 to 32, in one pass and in the passes that the program
 chooses by itself after trying, and reports tokens per second beside those of a lone trial.
 """
 
-import argparse
-import json
 import os
-import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from benchmarks.machine import describe_machine
-from benchmarks.shapes import SHAPES, write_base
-from benchmarks.step import rows_of
+from benchmarks.machine import seconds
+from benchmarks.packed import alike, fill, rows_of
+from benchmarks.shapes import SHAPES, random_bases
+from benchmarks.tables import command_line, markdown, write
 from lorasweep.bank import Bank
-from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.model import Base, load_base, resolve_targets
+from lorasweep.base import Base
+from lorasweep.learner import Learner
 from lorasweep.pace import WHOLE, Pace
-from lorasweep.spec import DType, LoraSpec, ModelSpec, TrainSpec
+from lorasweep.spec import DType, ModelSpec
 from lorasweep.train import train_step
 
 ROUNDS = 5
@@ -46,23 +42,15 @@ class Point:
     chosen_s: float
     chosen_limit: int | None  # tokens; None: all in one pass
 
-
-def learners(bank: Bank, slots: int, batch: int, length: int) -> list[Learner]:
-    """Fill the bank with trials that differ in nothing but their seed."""
-    rows = rows_of(bank.base, length, mixed=False)
-    lora = LoraSpec(r=16, lora_alpha=32, target_modules=resolve_targets(bank.base.spec, "all-linear"))
-    found = []
-    for i in range(slots):
-        train = TrainSpec(learning_rate=1e-4, per_device_train_batch_size=batch, max_steps=10_000, seed=i)
-        slot = bank.add(i, lora, i, usual_tokens(rows, train))
-        found.append(make_learner(slot, train, rows, 1, bank.base.spec.dtype))
-    return found
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.chosen_s
 
 
 def measure(base: Base, shape: str, slots: int, batch: int, length: int) -> Point:
     """Measure one point."""
     bank = Bank(base, slots)
-    trials = learners(bank, slots, batch, length)
+    trials = fill(bank, alike(base.spec, batch, slots), rows_of(base, length))
     bank.pace = Pace(is_learning=False)
     whole_s = step_s(bank, trials)
     bank.pace = Pace()
@@ -72,16 +60,9 @@ def measure(base: Base, shape: str, slots: int, batch: int, length: int) -> Poin
     limit = bank.pace.limit(usual)
     chosen_s = step_s(bank, trials) if limit != WHOLE and whole_s < LIMIT_S else whole_s
     return Point(
-        shape=shape,
-        dtype=base.spec.dtype,
-        slots=slots,
-        batch=batch,
-        length=length,
-        tokens=usual,
-        whole_s=whole_s,
-        chosen_s=chosen_s,
-        chosen_limit=None if limit == WHOLE else limit,
-    )
+        shape=shape, dtype=base.spec.dtype, slots=slots, batch=batch, length=length, tokens=usual, whole_s=whole_s,
+        chosen_s=chosen_s, chosen_limit=None if limit == WHOLE else limit,
+    )  # fmt: skip
 
 
 def step_s(bank: Bank, trials: list[Learner]) -> float:
@@ -89,46 +70,38 @@ def step_s(bank: Bank, trials: list[Learner]) -> float:
     times: list[float] = []
     train_step(bank, trials)
     while len(times) < ROUNDS and sum(times) < LIMIT_S:
-        started = time.perf_counter()
-        train_step(bank, trials)
-        times.append(time.perf_counter() - started)
+        times.append(seconds(lambda: train_step(bank, trials)))
     return median(times)
 
 
-def table(points: list[Point]) -> str:
-    """Return the points as a Markdown table."""
-    lines = [
-        "| base | type | batch × length | K | tokens | tokens/s in one pass | in passes of | tokens/s | ÷ lone trial |"
-    ]
-    lines.append("|---|---|---|--:|--:|--:|--:|--:|--:|")
-    lone = {(p.shape, p.dtype, p.batch, p.length): p.tokens / p.chosen_s for p in points if p.slots == 1}
-    for p in points:
-        rate = p.tokens / p.chosen_s
-        lines.append(
-            f"| {p.shape} | {p.dtype} | {p.batch} × {p.length} | {p.slots} | {p.tokens} | {p.tokens / p.whole_s:.0f} "
-            f"| {p.chosen_limit or 'all'} | {rate:.0f} | {rate / lone[p.shape, p.dtype, p.batch, p.length]:.2f}× |"
-        )
-    return "\n".join(lines)
+def columns(points: list[Point]) -> dict[str, Callable[[Point], object]]:
+    """Return what is shown of a point; a lone trial on the same base and rows is what it is measured by."""
+    lone = {(p.shape, p.dtype, p.batch, p.length): p.tokens_per_s for p in points if p.slots == 1}
+    return {
+        "base": lambda p: p.shape,
+        "type": lambda p: p.dtype,
+        "batch × length": lambda p: f"{p.batch} × {p.length}",
+        "K": lambda p: p.slots,
+        "tokens": lambda p: p.tokens,
+        "tokens/s in one pass": lambda p: f"{p.tokens / p.whole_s:.0f}",
+        "in passes of": lambda p: p.chosen_limit or "all",
+        "tokens/s": lambda p: f"{p.tokens_per_s:.0f}",
+        "÷ lone trial": lambda p: f"{p.tokens_per_s / lone[p.shape, p.dtype, p.batch, p.length]:.2f}×",
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __file__)
     parser.add_argument("--shapes", nargs="+", default=["tiny-1m", "small-15m", "medium-60m"], choices=list(SHAPES))
     parser.add_argument("--slots", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parser.parse_args()
     points: list[Point] = []
-    for shape in args.shapes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = write_base(Path(folder), shape)
-            for dtype in ("fp32", "bf16"):
-                base = load_base(ModelSpec(id=str(path), dtype=dtype), "cpu")
-                for batch, length in ((1, 32), (8, 64)):
-                    points += [measure(base, shape, k, batch, length) for k in args.slots]
-                    record: dict[str, Any] = {"machine": describe_machine(), "points": [asdict(p) for p in points]}
-                    args.out.write_text(json.dumps(record, indent=1) + "\n")
-                    print(table(points).splitlines()[-1], flush=True)
-    print(table(points))
+    for shape, base in random_bases(args.shapes, [ModelSpec(id="", dtype="fp32"), ModelSpec(id="", dtype="bf16")]):
+        for batch, length in ((1, 32), (8, 64)):
+            points += [measure(base, shape, k, batch, length) for k in args.slots]
+            write(args.out, points=[asdict(p) for p in points])
+            print(markdown(columns(points), points[-1:], num_words=3).splitlines()[-1], flush=True)
+    print(markdown(columns(points), points, num_words=3))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,24 @@
 """Bases of well-known shapes with random weights, written to a folder as a user would have them."""
 
 import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lorasweep.model import DEMO
+from lorasweep.base import Base
+from lorasweep.base_info import DEMO
+from lorasweep.model import load_base
+from lorasweep.spec import ModelSpec
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny-1m": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
     "small-15m": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 6},
     "medium-60m": {"hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 12, "num_attention_heads": 10},
-    # Those of Qwen2.5-0.5B and -1.5B, Llama-3.2-1B and Llama-3-8B.
+    # Those of Qwen2.5-0.5B, Llama-3.2-1B and Llama-3-8B.
     "0.5b": {
         "hidden_size": 896,
         "intermediate_size": 4864,
@@ -41,6 +47,17 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
+
+
+def random_bases(
+    shapes: Sequence[str], models: Sequence[ModelSpec], device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[str, Base]]:
+    """Yield each shape's base as each of these models, whose id is put in; weights are written in `dtype`."""
+    for shape in shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_base(Path(folder), shape, dtype, device)
+            for model in models:
+                yield shape, load_base(replace(model, id=str(path)), device)
 
 
 def write_base(folder: Path, shape: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Path:

@@ -1,18 +1,14 @@
 """One optimizer step of K trials: packed in a bank, against stock PEFT one at a time and K adapters on one base.
 
-    python benchmarks/step.py [--model demo] [--out benchmarks/step.json] [--case mixed ...]
+    python -m benchmarks.step [--model demo] [--out benchmarks/step.json] [--case mixed ...]
 
 Sides are interleaved. Each run asserts non-zero gradients, and losses equal to stock PEFT's in fp32.
 """
 
-import argparse
-import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,18 +16,19 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from benchmarks.machine import describe_machine, gemm_rate
+from benchmarks.machine import gemm_rate, seconds
+from benchmarks.packed import RANK, Trial, fill, rows_of
 from benchmarks.stock import StockTrial, stock_trial
+from benchmarks.tables import command_line, markdown, write
 from lorasweep.bank import Bank
+from lorasweep.base import DTYPES, Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.data.batches import MicroBatch, micro_batches
-from lorasweep.data.render import TokenRow
-from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.model import DEMO, DTYPES, Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.pace import Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.train import train_step
 
-TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 ROUNDS, FEWEST_ROUNDS = 7, 3
 COMPARED = 12  # first losses that both sides must agree on
 PATIENCE_S = 30  # for the rounds of a case; a slow one gets fewer
@@ -66,38 +63,19 @@ def cases() -> list[Case]:
 RANKS, TARGETS, BATCHES = (4, 8, 16, 64), ("qv", "attention", "all-linear"), (1, 2, 4)
 
 
-def trials(case: Case, model: ModelSpec) -> list[tuple[LoraSpec, TrainSpec]]:
+def trials(case: Case, model: ModelSpec) -> list[Trial]:
     """Return the case's trials."""
-    specs = []
+    specs: list[Trial] = []
     for i in range(case.slots):
-        rank = RANKS[i % 4] if case.mixed else 16
+        rank = RANKS[i % 4] if case.mixed else RANK
         names = TARGETS[i % 3] if case.mixed else "all-linear"
-        specs.append((
-            LoraSpec(r=rank, lora_alpha=2 * rank, target_modules=resolve_targets(model, names)),
-            TrainSpec(
-                learning_rate=1e-4 * (1 + i % 5 if case.mixed else 1),
-                per_device_train_batch_size=BATCHES[(i // 2) % 3] if case.mixed else case.batch,
-                max_steps=10_000,
-                lr_scheduler_type="constant",
-                seed=i,
-            ),
-        ))  # fmt: skip
+        lora = LoraSpec(r=rank, lora_alpha=2 * rank, target_modules=resolve_targets(model, names))
+        train = TrainSpec(
+            learning_rate=1e-4 * (1 + i % 5 if case.mixed else 1), lr_scheduler_type="constant",
+            max_steps=10_000, seed=i, per_device_train_batch_size=BATCHES[(i // 2) % 3] if case.mixed else case.batch,
+        )  # fmt: skip
+        specs.append((lora, train))
     return specs
-
-
-def rows_of(base: Base, length: int, mixed: bool, num: int = 64) -> list[TokenRow]:
-    """Cut the demo's answers into rows, a quarter of each being labels; mixed ones differ in length by half."""
-    text = " ".join(json.loads(line)["output"] for line in TEXT.read_text().splitlines())
-    ids = base.tokenizer(text)["input_ids"]
-    generator = torch.Generator().manual_seed(0)
-    rows = []
-    for _ in range(num):
-        size = int(torch.randint(length // 2, length * 3 // 2, (), generator=generator)) if mixed else length
-        start = int(torch.randint(0, len(ids) - size, (), generator=generator))
-        prompt = size * 3 // 4
-        labels = tuple(i >= prompt for i in range(size))
-        rows.append(TokenRow(ids=tuple(ids[start : start + size]), is_label=labels, prompt_length=prompt))
-    return rows
 
 
 class Sides:
@@ -108,9 +86,9 @@ class Sides:
         spec = ModelSpec(id=model_id, dtype=case.dtype, precision=case.precision)
         self.base = load_base(spec, "cpu")
         self.specs = trials(case, spec)
-        self.rows = rows_of(self.base, case.length, case.mixed)
+        self.rows = rows_of(self.base, case.length, mixed=case.mixed)
         self.bank = Bank(self.base, case.slots)
-        self.learners = [self._learner(i, *spec) for i, spec in enumerate(self.specs)]
+        self.learners = fill(self.bank, self.specs, self.rows)
         self.starts = [self.bank.adapter(x.slot) for x in self.learners]
         stock = ModelSpec(id=model_id, dtype=stock_dtype, precision=case.precision)
         self.alone = [self._stock(load_base(stock, "cpu").model, i) for i in range(case.slots)]
@@ -120,15 +98,6 @@ class Sides:
         for i in range(case.slots):
             self.looped.append(self._stock(shared, i))
             shared = self.looped[-1].model
-
-    def _learner(self, number: int, lora: LoraSpec, train: TrainSpec) -> Learner:
-        return make_learner(
-            self.bank.add(number, lora, train.seed, usual_tokens(self.rows, train)),
-            train,
-            self.rows,
-            1,
-            self.base.spec.dtype,
-        )
 
     def _batches(self, train: TrainSpec) -> Iterator[MicroBatch]:
         return micro_batches(self.rows, batch_size=train.per_device_train_batch_size, accumulation=1, seed=train.seed)
@@ -164,12 +133,6 @@ class Sides:
             packed = [loss for _, loss, _ in learner.losses[:COMPARED]]
             gaps += [abs(a - b) / max(1.0, b) for x in (stock, looped) for a, b in zip(packed, x.losses, strict=False)]
         return max(gaps)
-
-
-def seconds(act: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    act()
-    return time.perf_counter() - started
 
 
 def on_threads(count: int, act: Callable[[], None]) -> None:
@@ -234,35 +197,29 @@ def run_case(case: Case, model_id: str) -> dict[str, Any]:
     }
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Return the results as a Markdown table."""
-    lines = [
-        "| case | stock PEFT ms | looped ms | packed ms | stock/packed | looped/packed | of GEMM rate | max Δloss |"
-    ]
-    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
-    for r in results:
-        ms = " | ".join(f"{1e3 * r[f'{side}_s']:.1f}" for side in ("alone", "looped", "packed"))
-        lines.append(
-            f"| {r['name']} | {ms} | **{r['stock_over_packed']:.2f}×** | {r['looped_over_packed']:.2f}× "
-            f"| {r['share_of_gemm_rate']:.0%} | {r['loss_gap']:.1g} |"
-        )
-    return "\n".join(lines)
+COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "case": lambda r: r["name"],
+    "stock PEFT ms": lambda r: f"{1e3 * r['alone_s']:.1f}",
+    "looped ms": lambda r: f"{1e3 * r['looped_s']:.1f}",
+    "packed ms": lambda r: f"{1e3 * r['packed_s']:.1f}",
+    "stock/packed": lambda r: f"**{r['stock_over_packed']:.2f}×**",
+    "looped/packed": lambda r: f"{r['looped_over_packed']:.2f}×",
+    "of GEMM rate": lambda r: f"{r['share_of_gemm_rate']:.0%}",
+    "max Δloss": lambda r: f"{r['loss_gap']:.1g}",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, __file__)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "step.json")
     parser.add_argument("--case", nargs="*", help="cases by name; all of them if left out")
     args = parser.parse_args()
-    wanted = [c for c in cases() if not args.case or c.name in args.case]
     results = []
-    for case in wanted:
+    for case in [c for c in cases() if not args.case or c.name in args.case]:
         results.append(run_case(case, args.model))
-        print(table(results[-1:]).splitlines()[-1], flush=True)
-        text = json.dumps({"machine": describe_machine(), "model": args.model, "cases": results}, indent=1)
-        args.out.write_text(text + "\n")
-    print(table(results))
+        print(markdown(COLUMNS, results[-1:]).splitlines()[-1], flush=True)
+        write(args.out, model=args.model, cases=results)
+    print(markdown(COLUMNS, results))
 
 
 if __name__ == "__main__":

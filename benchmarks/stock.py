@@ -26,13 +26,12 @@ class StockTrial:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def step(self, autocast: bool = False) -> None:
+    def step(self) -> None:
         """Take one optimizer step."""
         if self.model.active_adapter != self.adapter:
             self.model.set_adapter(self.adapter)
         batch = next(self.batches)
-        with torch.autocast("cpu" if self.parameters[0].device.type == "cpu" else "cuda", torch.bfloat16, autocast):
-            loss = self.model(**collate(batch, self.parameters[0].device)).loss
+        loss = self.model(**collate(batch, self.parameters[0].device)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.optimizer.step()
@@ -49,7 +48,7 @@ class StockTrial:
 
 def collate(batch: MicroBatch, device: torch.device) -> dict[str, Tensor]:
     """Pad to the longest row, as a data collator does; prompt and padding carry no label."""
-    width = batch.length
+    width = max(len(row.ids) for row in batch.rows)
     ids = torch.zeros(len(batch.rows), width, dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
     for i, row in enumerate(batch.rows):

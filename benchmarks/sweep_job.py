@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lorasweep.base_info import model_path
 from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
 from lorasweep.learner import rung_steps
-from lorasweep.model import model_path
 from lorasweep.plan import make_plan
 from lorasweep.spec import LoraSpec, TrainSpec, TrialSpec, digest
 

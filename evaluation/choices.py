@@ -19,10 +19,9 @@ from evaluation.trees import TreeLogits, tree_logprobs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionChoices:
-    """Chosen option index per copy and question; -1 where a log-probability is NaN, so a broken model scores 0."""
+    """The most likely completion per copy and question; lm-evaluation-harness calls its accuracy `acc`."""
 
-    by_sum: list[list[int]]  # most likely completion: lm-evaluation-harness calls its accuracy `acc`
-    by_mean: list[list[int]]  # most likely per token, so that long options stand a chance
+    picks: list[list[int]]  # index; -1 where a log-probability is NaN, so a broken model scores 0
     likelihoods: Likelihoods  # of all options, end to end
 
 
@@ -50,16 +49,15 @@ def option_choices(
     scored = ask(batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device)
     num_options = [len(question) for question in questions]
     return OptionChoices(
-        by_sum=_choose(scored.logprobs, num_options),
-        by_mean=_choose(-scored.losses, num_options),
+        picks=_choose(scored.logprobs, num_options),
         likelihoods=scored,
     )
 
 
-def _choose(scores_LN: Tensor, num_options: Sequence[int]) -> list[list[int]]:
+def _choose(logprobs_LN: Tensor, num_options: Sequence[int]) -> list[list[int]]:
     """(L, questions) index of the best option; torch alone would call NaN the best."""
     chosen = [
         piece.argmax(dim=1).masked_fill(piece.isnan().any(dim=1), -1)
-        for piece in torch.split(scores_LN, list(num_options), dim=1)
+        for piece in torch.split(logprobs_LN, list(num_options), dim=1)
     ]
-    return [[int(index[copy]) for index in chosen] for copy in range(len(scores_LN))]
+    return [[int(index[copy]) for index in chosen] for copy in range(len(logprobs_LN))]

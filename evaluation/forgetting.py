@@ -69,11 +69,6 @@ class Forgetting:
     probes: tuple[ProbeDrop, ...]
     mean_relative_drop: Interval | None
 
-    @property
-    def retained(self) -> float | None:
-        """Share of the base model's ability that is left; above 1 when the probes improved."""
-        return None if self.mean_relative_drop is None else 1 - self.mean_relative_drop.value
-
 
 def forgetting(
     before: Mapping[str, ProbeScore], after: Mapping[str, ProbeScore], *, resamples: int = 2000, seed: int = 0

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 LabelLogits = Callable[[Tensor, Tensor, Tensor], Tensor]
 """input_ids (B, S), rows (T,), cols (T,) -> logits (T, V), each predicting the token after position `cols`."""
@@ -66,21 +65,6 @@ class Likelihoods:
     def perplexity(self) -> Tensor:
         """(L,) exp of the corpus loss."""
         return self.corpus_loss.exp()
-
-
-def label_logits_of(model: PreTrainedModel) -> LabelLogits:
-    """The plain way to ask a Hugging Face model; no attention mask, for causal models never look right, at padding.
-
-    Computes logits only at columns some row asks for, for all rows; the model's own head runs, soft-capping and all.
-    """
-
-    def label_logits(input_ids_BS: Tensor, rows_T: Tensor, cols_T: Tensor) -> Tensor:
-        assert not model.training, "scoring a model in train mode adds dropout noise; call model.eval()"
-        kept, places_T = cols_T.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        logits: Tensor = model(input_ids=input_ids_BS, logits_to_keep=kept, use_cache=False).logits
-        return logits[rows_T, places_T]
-
-    return label_logits
 
 
 @torch.no_grad()  # not inference_mode: tensors a model caches here must stay usable in training

@@ -32,9 +32,6 @@ class Interval:
     low: float
     high: float
 
-    def includes(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
 
 def mean_interval(scores: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
     """Mean with its bias-corrected and accelerated bootstrap interval (BCa; Efron, 1987).

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lorasweep.bank import Bank
+from lorasweep.base_info import BaseInfo, model_path
 from lorasweep.errors import ModelError
 from lorasweep.files import write_bytes
-from lorasweep.model import BaseInfo, model_path
 from lorasweep.slot import Slot
 from lorasweep.spec import LoraSpec, ModelSpec
 

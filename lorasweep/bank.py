@@ -10,10 +10,12 @@ from functools import cache
 
 from torch import Tensor
 
-from lorasweep.adapted import AdaptedLinear, Layout, Noise, runs_of
+from lorasweep.adapted import AdaptedLinear
+from lorasweep.base import DTYPES, Base
 from lorasweep.data.batches import MicroBatch, PackedBatch
+from lorasweep.dropout import Noise, noise_of
 from lorasweep.groups import Group, arrange
-from lorasweep.model import DTYPES, Base
+from lorasweep.layout import Layout, runs_of
 from lorasweep.nats import label_nats
 from lorasweep.pace import WHOLE, Pace
 from lorasweep.slot import Dims, Slot, make_slot
@@ -130,7 +132,7 @@ class Bank:
         """
         sizes = [batch.num_tokens if packed.is_flat else len(batch.rows) for batch in batches]
         blocks = list(zip(slots, sizes, strict=True))
-        with self.rows(blocks, _noise(blocks, batches, steps, is_flat=self.base.is_flat), is_flat=packed.is_flat):
+        with self.rows(blocks, noise_of(blocks, batches, steps, is_flat=self.base.is_flat), is_flat=packed.is_flat):
             nats_T = label_nats(self.base, packed)
             weighted_T = nats_T * packed.weight_T.to(nats_T.device)
             loss_K = nats_T.new_zeros(len(slots)).index_add(0, packed.slot_T.to(nats_T.device), weighted_T)
@@ -161,26 +163,3 @@ def _unwrap(base: Base) -> None:
         linear = getattr(parent, name, None)
         if isinstance(linear, AdaptedLinear):
             setattr(parent, name, linear.base)
-
-
-def _noise(
-    blocks: Sequence[tuple[Slot, int]], batches: Sequence[MicroBatch], steps: Sequence[int], *, is_flat: bool
-) -> tuple[Noise, ...]:
-    parts, start = [], 0
-    for (slot, size), batch, step in zip(blocks, batches, steps, strict=True):
-        if slot.spec.lora_dropout:
-            seed = (slot.seed + 1) * 1_000_003 + step
-            shape, first = _drawn(batch, is_flat=is_flat)
-            rate = slot.spec.lora_dropout
-            parts.append(Noise(rate=rate, start=start, stop=start + size, shape=shape, first=first, seed=seed))
-        start += size
-    return tuple(parts)
-
-
-def _drawn(batch: MicroBatch, *, is_flat: bool) -> tuple[tuple[int, ...], int]:
-    """Return the shape that a micro-batch's masks are drawn in, whole, and where in it this part begins."""
-    rows = batch.whole or batch.rows
-    lengths = [len(row.ids) for row in rows]
-    if is_flat:
-        return (sum(lengths),), sum(lengths[: batch.first])
-    return (len(rows), max(lengths)), batch.first

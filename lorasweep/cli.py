@@ -5,6 +5,7 @@ Nothing heavy is imported before it is needed, so that help and mistakes are ans
 
 import logging
 import os
+import select
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,8 +20,10 @@ VERBS = {
     "plan": "check everything and say what would be run, without training",
 }
 EXIT_FAILED, EXIT_RUNNING, EXIT_PREEMPTED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 75, 78, 130
+EXIT_UNREAD = 141  # of a program that SIGPIPE has ended
 # The first kind that fits; whatever Hydra cannot compose is a mistake of configuration too.
 EXITS = {ConfigError: EXIT_CONFIG, AlreadyRunning: EXIT_RUNNING, LoraSweepError: EXIT_FAILED}
+STDOUT = 1
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -31,7 +34,19 @@ def data_dir(name: str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
+    """Run a command line and return its exit code; where nobody reads on, end as quietly as Unix tools do."""
+    try:
+        code = _answer(arguments)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # Python flushes once more when it ends
+        return EXIT_UNREAD
+    return code
+
+
+def _answer(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = given.pop(0) if given and given[0] in VERBS else "run"
     if {"-h", "--help"} & set(given) or given[:1] == ["help"]:
@@ -44,6 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lorasweep: {given[0]!r} is no command; known: {', '.join(VERBS)}; see --help", file=sys.stderr)
         return EXIT_CONFIG
     return _command(verb, given)
+
+
+def _is_unread() -> bool:
+    """Tell whether the reader of standard output is gone; it may also be a server's pipe that broke."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)  # errors are told unasked
+    return bool(poll.poll(0))
 
 
 def usage() -> str:

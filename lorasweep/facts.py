@@ -9,8 +9,8 @@ from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.errors import ConfigError, LoraSweepError
 from lorasweep.limits import TEXT_METRICS
 from lorasweep.memory import Lengths, lengths_of
-from lorasweep.model import load_tokenizer, tokenizer_key
 from lorasweep.spec import TrialSpec, digest
+from lorasweep.tokenizer import load_tokenizer, tokenizer_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

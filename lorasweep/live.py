@@ -1,11 +1,12 @@
 """A trial while it trains."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
 from lorasweep.learner import Learner, mean_loss
 from lorasweep.memory import GIB
-from lorasweep.result import Point, Start
+from lorasweep.result import Point, Progress, Rung, Start
 from lorasweep.spec import TrialSpec
 
 
@@ -46,6 +47,23 @@ class Live:
         """Order trials by what they add to the memory of a bank."""
         rows = self.spec.train.per_device_train_batch_size
         return rows * 10**12 + self.learner.slot.num_trainable
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether its last loss is no number."""
+        losses = self.learner.losses
+        return bool(losses) and not math.isfinite(losses[-1][1])
+
+    def progress(self) -> Progress:
+        """Return how far it is."""
+        x = self.learner
+        pace = x.step / x.train_s if x.train_s else 0.0
+        return Progress(number=self.number, step=x.step, num_steps=x.num_steps, loss=mean_loss(x), its_per_s=pace)
+
+    def report(self) -> Rung:
+        """Return what it has to say of the last rung that it reached."""
+        value = self.metrics[self.spec.eval.objective]
+        return Rung(number=self.number, rung=self.rung, value=value, point=self.history[-1], attempt=self.start.attempt)
 
     def reach(self, metrics: dict[str, float], peak_bytes: int) -> None:
         """Note what was measured at the rung that the learner is at."""

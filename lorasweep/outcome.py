@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorasweep.adapters import save_adapter
+from lorasweep.base import Base
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.live import Live
-from lorasweep.model import Base
 from lorasweep.probes import Probes
 from lorasweep.result import Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.score import Asked, SuiteScore, score_suite, write
@@ -65,7 +65,7 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
     return results
 
 
-def final_event(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> Finished:
+def final_event(live: Live, state: TrialState, reason: str, base: Base, peak_bytes: int) -> Finished:
     """Return the event of a live trial that ended before its last step."""
     result = _result(live, state, reason, base, peak_bytes)
     return Finished(number=live.number, attempt=live.start.attempt, result=result)
@@ -87,7 +87,7 @@ def failed(start: Start, state: TrialState, reason: str) -> Finished:
     return Finished(number=start.number, attempt=start.attempt, result=result)
 
 
-def _result(live: Live, state: TrialState, reason: str, base: Base | None, peak_bytes: int) -> TrialResult:
+def _result(live: Live, state: TrialState, reason: str, base: Base, peak_bytes: int) -> TrialResult:
     return TrialResult(
         number=live.number,
         state=state,
@@ -113,10 +113,10 @@ def _history(live: Live) -> tuple[Point, ...]:
     return tuple(sorted([*curve, *live.history], key=lambda point: point.step))
 
 
-def _cost(live: Live, base: Base | None, peak_bytes: int) -> Cost:
+def _cost(live: Live, base: Base, peak_bytes: int) -> Cost:
     x = live.learner
     trainable = x.slot.num_trainable
-    total = base.info.num_parameters + trainable if base else trainable
+    total = base.info.num_parameters + trainable
     return Cost(
         num_steps=x.step,
         num_planned_steps=x.num_steps,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from lorasweep.base_info import BaseInfo, describe, resolve_targets
 from lorasweep.config import SweepConfig, build_config
 from lorasweep.cores import num_cores
 from lorasweep.devices import Device, find_devices
@@ -19,7 +20,6 @@ from lorasweep.memory import (
     slots_that_fit,
     weight_bytes,
 )
-from lorasweep.model import BaseInfo, describe, resolve_targets
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec
 from lorasweep.worker import WorkerSettings

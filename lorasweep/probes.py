@@ -6,15 +6,16 @@ from dataclasses import asdict
 
 from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
 from lorasweep.bank import Bank
+from lorasweep.base import Base
 from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_probe
 from lorasweep.files import write_json
-from lorasweep.model import Base, tokenizer_key
 from lorasweep.result import Probe
 from lorasweep.score import Asked, score_suite
 from lorasweep.slot import Slot
 from lorasweep.spec import EvalSpec, ProbeSpec, digest
+from lorasweep.tokenizer import tokenizer_key
 
 Scores = dict[str, ProbeScore]
 

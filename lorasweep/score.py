@@ -16,8 +16,9 @@ from evaluation.generate import greedy
 from evaluation.metrics import METRICS, TEXT_METRICS, accuracy, macro_f1, mean
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
 from lorasweep.bank import Bank
+from lorasweep.base import Base
 from lorasweep.data.render import TokenRow
-from lorasweep.model import Base
+from lorasweep.errors import is_out_of_memory
 from lorasweep.slot import Slot
 from lorasweep.spec import EvalSpec
 
@@ -131,11 +132,11 @@ def _ask(asked: Asked, score: Callable[..., T]) -> T:
     while True:
         try:
             return score(batch_rows=batch_rows, pad_id=asked.base.pad_id, copies=asked.copies, rows=asked.rows)
-        except torch.OutOfMemoryError:
-            if batch_rows <= asked.copies:
+        except Exception as error:
+            if not is_out_of_memory(error) or batch_rows <= asked.copies:
                 raise
-            batch_rows //= 2
-            torch.cuda.empty_cache()
+        batch_rows //= 2
+        asked.base.empty_cache()  # only here has the traceback let go of the tensors of the batch
 
 
 def _likelihoods_of_targets(chosen: OptionChoices, rows: Sequence[TokenRow]) -> Likelihoods:
@@ -157,7 +158,7 @@ def _add_loss(results: list[SuiteScore], likelihoods: Likelihoods) -> None:
 
 def _add_choices(results: list[SuiteScore], chosen: OptionChoices, rows: Sequence[TokenRow]) -> None:
     targets = [row.target for row in rows]
-    for result, picks in zip(results, chosen.by_sum, strict=True):
+    for result, picks in zip(results, chosen.picks, strict=True):
         result.scores["accuracy"] = tuple(accuracy(picks, targets))
         result.metrics["accuracy"] = mean(result.scores["accuracy"])
         result.metrics["macro_f1"] = macro_f1([str(p) for p in picks], [str(t) for t in targets])

@@ -55,7 +55,7 @@ def _fitting_pass(bank: Bank, learners: list[Learner]) -> list[Learner]:
             raise
     else:
         return [x for x in chosen if x.feed.is_inside] + learners[len(chosen) :]
-    _empty_cache(bank)  # only here has the traceback let go of the tensors of the pass
+    bank.base.empty_cache()  # only here has the traceback let go of the tensors of the pass
     return learners
 
 
@@ -143,8 +143,3 @@ def _update(learner: Learner) -> None:
     else:
         learner.optimizer.step()
     learner.schedule.step()
-
-
-def _empty_cache(bank: Bank) -> None:
-    if bank.base.device.type == "cuda":
-        torch.cuda.empty_cache()

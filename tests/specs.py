@@ -1,6 +1,6 @@
 """Trials on the demo base that take a second: few steps, few examples."""
 
-from lorasweep.model import resolve_targets
+from lorasweep.base_info import resolve_targets
 from lorasweep.result import Start
 from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, ProbeSpec, TrainSpec, TrialSpec
 from lorasweep.worker import Worker, WorkerSettings

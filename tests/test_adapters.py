@@ -10,8 +10,10 @@ import torch
 
 from lorasweep.adapters import CONFIG, WEIGHTS, load_adapter, save_adapter
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import DEMO, resolve_targets
 from lorasweep.errors import ModelError
-from lorasweep.model import DEMO, Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.slot import Slot
 from lorasweep.spec import LoraSpec, ModelSpec
 from tests.tiny import save_base

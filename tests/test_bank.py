@@ -12,10 +12,12 @@ import torch
 
 from lorasweep import groups
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.model import Base, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.spec import LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.train import train_step
 from tests.tiny import ARCHITECTURES, save_base, token_rows

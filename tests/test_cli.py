@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lorasweep import __version__
-from lorasweep.cli import EXIT_CONFIG, EXIT_FAILED, main
+from lorasweep.cli import EXIT_CONFIG, EXIT_FAILED, EXIT_UNREAD, main
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "peft", "mlflow", "hydra", "optuna", "omegaconf", "datasets", "numpy")
@@ -46,6 +46,28 @@ def test_help_names_commands_sweeps_and_groups(arguments: list[str], capsys: pyt
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_answer_that_nobody_reads_ends_quietly(unbuffered: str) -> None:
+    unread, answers = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-m", "lorasweep", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    try:
+        done = subprocess.run(command, env=environment, stdout=answers, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(answers)
+    assert (done.returncode, done.stderr) == (EXIT_UNREAD, "")
+
+
+def test_a_broken_pipe_elsewhere_is_not_taken_for_an_unread_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("lorasweep.cli._command", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["plan"])
 
 
 @pytest.mark.parametrize("arguments", [["+sweep=rank_alhpa"], ["plan", "model=foo"], ["lora.r=choice(4"], ["--fast"]])

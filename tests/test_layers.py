@@ -15,9 +15,12 @@ LAYERS = (
     ("config", "limits", "grammar", "space", "provenance", "files", "targets", "cores"),
     ("catalogue",),
     ("data",),
-    ("memory", "varlen", "norms", "model", "nats", "slot", "groups", "adapted", "pace"),
+    ("memory", "varlen", "norms", "base_info", "tokenizer", "base", "model", "nats", "slot", "groups", "pace"),
+    ("dropout", "layout", "products", "adapted"),
     ("bank", "learner", "train", "adapters", "live", "checkpoint", "meter"),
     ("score", "probes", "outcome"),
+    ("loaded",),
+    ("trials",),
     ("worker",),
     ("nvml", "visible", "devices", "executors", "seat"),
     ("pruning",),
@@ -153,4 +156,4 @@ def test_evaluation_knows_nothing_of_us(file: Path) -> None:
 @pytest.mark.parametrize("file", [*MODULES.values(), *EVALUATION], ids=lambda file: file.stem)
 def test_no_file_is_longer_than_three_hundred_lines(file: Path) -> None:
     # Style: where a file passes 300 lines, stop and think. Raise this only after thinking.
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 330
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300

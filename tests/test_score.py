@@ -1,14 +1,18 @@
 """Packed scoring must say of each slot what it would say of that slot alone."""
 
 import pytest
+import torch
 
 from evaluation.metrics import METRICS
 from lorasweep.bank import Bank
+from lorasweep.base import Base
+from lorasweep.base_info import resolve_targets
 from lorasweep.data.tasks import load_task
 from lorasweep.limits import METRICS as NAMES
-from lorasweep.model import Base, load_base, resolve_targets, tokenizer_key
+from lorasweep.model import load_base
 from lorasweep.score import Asked, is_maximized, score_suite, write
 from lorasweep.spec import LoraSpec, ModelSpec
+from lorasweep.tokenizer import tokenizer_key
 from tests.specs import INTENTS, trial
 
 
@@ -46,6 +50,21 @@ def test_a_label_longer_than_the_limit_is_still_written_out(base: Base) -> None:
     (texts,) = write(Asked(base, None, (), 16), rows, 1)
     lengths = [len(base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     assert longest > 1 and max(lengths) > 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("can't allocate memory: 9 bytes")])
+def test_a_batch_that_does_not_fit_is_halved(base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+    rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
+    asked, (whole,) = Asked(base, None, (), 16), score_suite(Asked(base, None, (), 2), rows, ["loss"], trial().eval)
+    logits = Base.label_logits
+
+    def small(self: Base, ids_BS: torch.Tensor, *places: torch.Tensor) -> torch.Tensor:
+        if len(ids_BS) > 3:
+            raise error
+        return logits(self, ids_BS, *places)
+
+    monkeypatch.setattr(Base, "label_logits", small)
+    assert score_suite(asked, rows, ["loss"], trial().eval) == [whole]
 
 
 def test_every_metric_that_can_be_named_has_a_direction() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import optuna
 import pytest
 
+from lorasweep.base_info import resolve_targets
 from lorasweep.cli import data_dir
 from lorasweep.errors import ConfigError
 from lorasweep.grammar import parse
-from lorasweep.model import resolve_targets
 from lorasweep.space import (
     Params,
     alpha_of,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from lorasweep.base_info import BaseInfo, describe
 from lorasweep.errors import ModelError
-from lorasweep.model import BaseInfo, describe
 from lorasweep.targets import PRESETS, matches, resolve
 
 SMALL = {

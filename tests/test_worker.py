@@ -95,7 +95,7 @@ def test_a_stopped_trial_is_pruned_with_the_reason_and_frees_its_slot(tmp_path: 
     assert event.result.stopped_by == "rank"
     assert (event.result.cost.num_steps, event.result.cost.num_planned_steps) == (2, 4)
     assert event.result.reason == "below the median" and event.result.objective is not None
-    assert w.bank is not None and w.bank.num_free == 1
+    assert w.trials.loaded.bank.num_free == 1
 
 
 def test_a_loss_that_is_not_finite_fails_its_trial_alone(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_an_exception_fails_the_trials_it_hit_and_the_worker_goes_on(tmp_path: P
 def test_a_trial_that_cannot_be_set_up_leaves_its_slot_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     w = worker(1)
     with monkeypatch.context() as patch:
-        patch.setattr("lorasweep.worker.make_learner", lambda *_: 1 / 0)
+        patch.setattr("lorasweep.trials.make_learner", lambda *_: 1 / 0)
         assert results(w.advance([start(0, tmp_path, trial())]))[0].state is TrialState.FAILED
     assert results(w.advance([start(1, tmp_path, trial())]) + drain(w))[1].state is TrialState.COMPLETE
 
@@ -129,7 +129,7 @@ def test_an_evaluation_that_fails_ends_its_own_trials_only(tmp_path: Path, monke
     w = worker()
     other = replace(trial(seed=1), eval=replace(trial().eval, num_samples=1))
     w.advance([start(0, tmp_path, trial()), start(1, tmp_path, other)])
-    monkeypatch.setattr(w.probes[repr(other.eval)], "forgotten", lambda *_: 1 / 0)
+    monkeypatch.setattr(w.trials.loaded.probes(other), "forgotten", lambda *_: 1 / 0)
     ended = results(drain(w))
     assert (ended[0].state, ended[1].state) == (TrialState.COMPLETE, TrialState.FAILED)
 
@@ -187,7 +187,6 @@ def test_a_new_bank_is_measured_once_on_its_longest_rows_and_training_does_not_n
     rest = w.advance([start(1, tmp_path, trial(seed=1))]) + drain(w)
     assert not any(isinstance(e, Measured) for e in rest)
     probed = worker(1)
-    probed._prepare(trial())
-    probed.is_probed = True
+    probed.trials.load(trial().model).is_probed = True
     alone = results(probed.advance([start(0, tmp_path / "alone", trial())]) + drain(probed))[0]
     assert results(first + rest)[0].metrics == pytest.approx(alone.metrics, abs=1e-5)

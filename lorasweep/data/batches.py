@@ -22,10 +22,6 @@ class MicroBatch:
     first: int = 0
 
     @property
-    def length(self) -> int:
-        return max(len(row.ids) for row in self.rows)
-
-    @property
     def num_tokens(self) -> int:
         return sum(len(row.ids) for row in self.rows)
 

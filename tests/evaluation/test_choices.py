@@ -21,11 +21,10 @@ def question(*options: tuple[int, ...]) -> list[TokenSequence]:
     return [TokenSequence(ids=(0, 0, *option), prompt_length=2) for option in options]
 
 
-def test_the_sum_prefers_the_short_option_and_the_mean_the_likelier_tokens() -> None:
+def test_the_likeliest_completion_wins_not_the_likelier_tokens() -> None:
     # Token 1: 0.4, token 2: 0.5. One token 1 has probability 0.4; two tokens 2 have 0.25, which is 0.5 per token.
     model = unigram([[0.1, 0.4, 0.5]])
-    chosen = option_choices(model, [question((1,), (2, 2))], batch_rows=8, pad_id=0)
-    assert (chosen.by_sum, chosen.by_mean) == ([[0]], [[1]])
+    assert option_choices(model, [question((1,), (2, 2))], batch_rows=8, pad_id=0).picks == [[0]]
 
 
 def test_each_copy_answers_every_question_for_itself() -> None:
@@ -33,14 +32,14 @@ def test_each_copy_answers_every_question_for_itself() -> None:
     questions = [question((1,), (2,), (3,)), question((2,), (1,)), question((3, 3, 3), (1, 1, 1), (2, 2, 2), (3, 1, 2))]
     for batch_rows in (1, 2, 3, 64):
         chosen = option_choices(model, questions, batch_rows=batch_rows, pad_id=0, copies=2)
-        assert chosen.by_sum == chosen.by_mean == [[2, 0, 0], [0, 1, 1]]
+        assert chosen.picks == [[2, 0, 0], [0, 1, 1]]
 
 
 def test_the_first_of_equally_likely_options_wins() -> None:
-    assert option_choices(unigram([[0.5, 0.5]]), [question((1,), (1,))], batch_rows=8, pad_id=0).by_sum == [[0]]
+    assert option_choices(unigram([[0.5, 0.5]]), [question((1,), (1,))], batch_rows=8, pad_id=0).picks == [[0]]
 
 
 def test_a_model_that_says_nan_chooses_nothing() -> None:
     model = unigram([[0.1, 0.4, 0.5], [0.1, float("nan"), 0.5]])
     chosen = option_choices(model, [question((1,), (2,))], batch_rows=8, pad_id=0, copies=2)
-    assert chosen.by_sum == chosen.by_mean == [[1], [-1]]
+    assert chosen.picks == [[1], [-1]]

@@ -23,9 +23,8 @@ def test_identical_scores_forget_exactly_nothing(metric: str) -> None:
     assert result.probes[0].drop.value == result.probes[0].relative_drop == 0
     assert result.mean_relative_drop is not None
     assert result.mean_relative_drop.value == 0
-    assert result.retained == 1
     for interval in (result.probes[0].drop, result.mean_relative_drop):
-        assert interval.includes(0)
+        assert interval.low == interval.high == 0
 
 
 def test_an_accuracy_that_falls_from_80_to_60_percent_loses_a_quarter() -> None:
@@ -34,10 +33,10 @@ def test_an_accuracy_that_falls_from_80_to_60_percent_loses_a_quarter() -> None:
     assert (drop.name, drop.before, drop.after) == ("qa", 0.8, 0.6)
     assert drop.drop.value == pytest.approx(0.2)
     assert drop.relative_drop == pytest.approx(0.25)
-    assert result.retained == pytest.approx(0.75)
     assert result.mean_relative_drop is not None
+    assert result.mean_relative_drop.value == pytest.approx(0.25)
     assert 0 < result.mean_relative_drop.low < 0.25 < result.mean_relative_drop.high < 0.5
-    assert not drop.drop.includes(0)
+    assert drop.drop.low > 0
 
 
 def test_a_loss_that_rises_is_a_positive_drop_of_inverse_perplexity() -> None:
@@ -56,7 +55,8 @@ def test_a_perplexity_that_doubles_loses_half() -> None:
 def test_a_probe_that_improved_drops_below_zero() -> None:
     result = forgetting({"qa": probe(*WORSE)}, {"qa": probe(*RIGHT_THEN_WRONG)})
     assert result.probes[0].drop.value == pytest.approx(-0.2)
-    assert result.retained == pytest.approx(4 / 3)
+    assert result.mean_relative_drop is not None
+    assert result.mean_relative_drop.value == pytest.approx(-1 / 3)
 
 
 def test_the_interval_of_the_drop_is_paired() -> None:
@@ -74,7 +74,8 @@ def test_probes_at_chance_are_reported_but_do_not_count() -> None:
     assert [drop.left_out is None for drop in result.probes] == [True, False, False]
     assert "not above chance 0.250" in str(result.probes[1].left_out)
     assert result.probes[2].relative_drop is None
-    assert result.retained == pytest.approx(0.75)
+    assert result.mean_relative_drop is not None
+    assert result.mean_relative_drop.value == pytest.approx(0.25)
 
 
 def test_a_baseline_that_beats_chance_by_luck_alone_does_not_count() -> None:
@@ -108,7 +109,6 @@ def test_without_a_probe_that_counts_nothing_is_claimed() -> None:
     single = {"one": probe(0.5, metric="loss")}
     for result in (forgetting({}, {}), forgetting(single, single)):
         assert result.mean_relative_drop is None
-        assert result.retained is None
 
 
 def test_the_interval_of_the_mean_covers_the_true_drop_about_as_often_as_it_says() -> None:
@@ -118,7 +118,7 @@ def test_the_interval_of_the_mean_covers_the_true_drop_about_as_often_as_it_says
         before, after = (hardness < 0.8).astype(float), (hardness < 0.6).astype(float)
         sides = [{str(i): probe(*scores) for i, scores in enumerate(side)} for side in (before, after)]
         interval = forgetting(*sides, resamples=400).mean_relative_drop
-        covered += interval is not None and interval.includes(0.25)
+        covered += interval is not None and interval.low <= 0.25 <= interval.high
     assert 0.90 < covered / 200 < 0.985
 
 

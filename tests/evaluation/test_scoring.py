@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from evaluation.scoring import LabelLogits, Likelihoods, TokenSequence, completion_logprobs, label_logits_of
+from evaluation.scoring import LabelLogits, Likelihoods, TokenSequence, completion_logprobs
+from tests.evaluation.plain import label_logits_of
 
 # Different lengths, out of order, two that share all but their last token, and one id that is also the padding.
 SEQUENCES = [
@@ -115,12 +116,3 @@ def test_what_a_model_caches_while_scored_can_still_be_trained_with(llama: Llama
 def test_a_sequence_without_prompt_or_completion_is_refused(ids: tuple[int, ...], prompt_length: int) -> None:
     with pytest.raises(ValueError, match="at least one prompt token and one completion token"):
         TokenSequence(ids=ids, prompt_length=prompt_length)
-
-
-def test_a_model_in_train_mode_is_refused(llama: LlamaForCausalLM) -> None:
-    llama.train()
-    try:
-        with pytest.raises(AssertionError, match="dropout"):
-            completion_logprobs(label_logits_of(llama), SEQUENCES, batch_rows=4, pad_id=0)
-    finally:
-        llama.eval()  # type: ignore[no-untyped-call]

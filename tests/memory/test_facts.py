@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from lorasweep.bank import Bank
+from lorasweep.base_info import BaseInfo, describe, resolve_targets
 from lorasweep.data.batches import micro_batches, pack
 from lorasweep.memory import lengths_of, weight_bytes
 from lorasweep.memory.activations import kept_bytes, load_of
 from lorasweep.memory.gpus import fitting, rule_of_thumb
 from lorasweep.memory.shape import GIB
-from lorasweep.model import BaseInfo, describe, load_base, resolve_targets
+from lorasweep.model import load_base
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrialSpec
 from tests.settings import SPEC
 from tests.tiny import token_rows

@@ -1,0 +1,117 @@
+"""Which rows of a batch belong to which slot: what all adapted linears of a bank go by in a pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lorasweep.dropout import Noise, dropout_mask
+from lorasweep.groups import Group
+from lorasweep.slot import Slot
+
+# k slots of a run, R rank, D inputs, M tokens of the longest slot; B rows, S tokens, N = B * S
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """Neighbours [first, last) of a group with `sizes` rows each (of a flat batch: tokens), from row `start` on."""
+
+    group: Group
+    first: int
+    start: int
+    sizes: list[int]
+    _places: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.sizes)
+
+    @property
+    def is_even(self) -> bool:
+        return min(self.sizes) == max(self.sizes)
+
+    def part(self, *stacked: Tensor) -> tuple[Tensor, ...]:
+        """Return this run's slots of what is stacked for the whole group."""
+        if len(self.sizes) == len(self.group.slots):
+            return stacked
+        return tuple(x[self.first : self.last] for x in stacked)
+
+    def of(self, rows_NW: Tensor, unit: int) -> Tensor:
+        """View this run's tokens, where a row has `unit` of them."""
+        return rows_NW[self.start * unit : (self.start + sum(self.sizes)) * unit]
+
+    def padded(self, rows_NW: Tensor, unit: int) -> Tensor:
+        """Return this run's tokens as (k, M, width), with zeros behind those of shorter slots."""
+        mine_TW = self.of(rows_NW, unit)
+        shape = (len(self.sizes), max(self.sizes) * unit, rows_NW.shape[-1])
+        if self.is_even:
+            return mine_TW.view(shape)
+        padded = mine_TW.new_zeros(shape[0] * shape[1], shape[2])
+        return padded.index_copy_(0, self._place(unit, rows_NW.device), mine_TW).view(shape)
+
+    def add_product(self, rows_NW: Tensor, left_kMR: Tensor, right_kRW: Tensor, unit: int) -> None:
+        """Add a batched product to this run's tokens, in place."""
+        left_kMR, right_kRW = left_kMR.to(rows_NW.dtype), right_kRW.to(rows_NW.dtype)
+        if self.is_even:
+            self.padded(rows_NW, unit).baddbmm_(left_kMR, right_kRW)
+            return
+        product = torch.bmm(left_kMR, right_kRW).flatten(0, 1)
+        self.of(rows_NW, unit).add_(product.index_select(0, self._place(unit, rows_NW.device)))
+
+    def _place(self, unit: int, device: torch.device) -> Tensor:
+        """Return where this run's tokens are among the padded ones."""
+        if unit not in self._places:
+            longest = max(self.sizes) * unit
+            spans = [torch.arange(size * unit) + i * longest for i, size in enumerate(self.sizes)]
+            self._places[unit] = torch.cat(spans).to(device)
+        return self._places[unit]
+
+
+def runs_of(blocks: Sequence[tuple[Slot, int]], groups: Sequence[Group]) -> list[Run]:
+    """Merge (slot, size) blocks, in their order in the batch, into as few runs as possible."""
+    where = {slot: (group, index) for group in groups for index, slot in enumerate(group.slots)}
+    runs: list[Run] = []
+    start = 0
+    for slot, size in blocks:
+        group, index = where[slot]
+        if runs and runs[-1].group is group and runs[-1].last == index:
+            runs[-1].sizes.append(size)
+        else:
+            runs.append(Run(group, index, start, [size]))
+        start += size
+    return runs
+
+
+@dataclass(slots=True)
+class Layout:
+    """Which rows of the batch belong to which slot; of a flat batch, which tokens. All linears of a bank share one."""
+
+    is_flat: bool = False
+    runs: list[Run] = field(default_factory=list)
+    noise: tuple[Noise, ...] = ()
+    # Makes autograd call backward where neither x nor y needs a gradient, as in the first layer.
+    anchor: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
+    _last: tuple[Tensor, dict[int, Tensor]] | None = None
+
+    def clear(self) -> None:
+        self.runs, self.noise, self._last = [], (), None
+
+    def unit(self, x_BSD: Tensor) -> int:
+        """Return tokens per row."""
+        return 1 if self.is_flat else x_BSD.shape[1]
+
+    def inputs(self, x_BSD: Tensor, index: int, runs: Sequence[Run]) -> tuple[list[Tensor], Tensor | None]:
+        """Return each run's padded input, and the dropout mask. Queries, keys and values share what they can."""
+        rows, unit = x_BSD.detach().flatten(0, 1).to(runs[0].group.weights_kP.dtype), self.unit(x_BSD)
+        if self.noise:
+            mask = dropout_mask(x_BSD, self.noise, index, is_flat=self.is_flat).flatten(0, 1).to(rows.dtype)
+            dropped = rows * mask
+            return [run.padded(dropped, unit) for run in runs], mask
+        if self._last is None or self._last[0] is not x_BSD:
+            self._last = (x_BSD, {})
+        known = self._last[1]
+        for run in runs:
+            if run.start not in known:
+                known[run.start] = run.padded(rows, unit)
+        return [known[run.start] for run in runs], None

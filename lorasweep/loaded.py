@@ -1,0 +1,60 @@
+"""What a worker has loaded: a base with its bank, and the data and the probes' baselines of its trials."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorasweep.adapters import load_adapter
+from lorasweep.bank import Bank
+from lorasweep.data.tasks import Task, load_task
+from lorasweep.model import load_base
+from lorasweep.outcome import test_metrics
+from lorasweep.probes import Probes
+from lorasweep.result import Score
+from lorasweep.score import Asked
+from lorasweep.slot import Slot
+from lorasweep.spec import EvalSpec, ModelSpec, TrialSpec
+from lorasweep.tokenizer import tokenizer_key
+
+
+class Loaded:
+    """A base, its bank, and what was read or measured for trials on it: each once."""
+
+    def __init__(self, spec: ModelSpec, device: str, num_slots: int) -> None:
+        self.base = load_base(spec, device)
+        self.bank = Bank(self.base, num_slots)
+        self.is_probed = False  # whether the memory of its longest rows was measured
+        self._tasks: dict[str, Task] = {}
+        self._probes: dict[EvalSpec, Probes] = {}
+
+    def prepare(self, spec: TrialSpec) -> tuple[str, ...]:
+        """Have a trial's probes measured on the base and its data in memory; return notes on data that is new."""
+        self.probes(spec)
+        is_known = spec.data_key in self._tasks
+        task = self.task(spec)
+        return () if is_known else task.notes
+
+    def task(self, spec: TrialSpec) -> Task:
+        """Return a trial's rows."""
+        if spec.data_key not in self._tasks:
+            self._tasks[spec.data_key] = load_task(spec.data, self.base.tokenizer, tokenizer_key(self.base.tokenizer))
+        return self._tasks[spec.data_key]
+
+    def probes(self, spec: TrialSpec) -> Probes:
+        """Return a trial's probes, with the base's own scores."""
+        if spec.eval not in self._probes:
+            self._probes[spec.eval] = Probes(self.base, spec.eval)
+        return self._probes[spec.eval]
+
+    def asked(self, slots: Sequence[Slot], spec: EvalSpec) -> Asked:
+        """Return who is to answer the questions of an evaluation."""
+        return Asked(self.base, self.bank, tuple(slots), spec.batch_rows)
+
+    def score(self, command: Score) -> dict[str, float]:
+        """Score a kept adapter on the test split."""
+        spec = command.spec
+        slot = self.bank.add(command.number, spec.lora, spec.train.seed)
+        try:
+            self.bank.load(slot, load_adapter(Path(command.adapter)))
+            return test_metrics(self.asked((slot,), spec.eval), self.task(spec), spec.eval)
+        finally:
+            self.bank.remove(slot)

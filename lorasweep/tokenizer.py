@@ -1,0 +1,28 @@
+"""A base's tokenizer."""
+
+import json
+from typing import Any
+
+from lorasweep.base_info import model_path
+from lorasweep.errors import ModelError
+from lorasweep.spec import ModelSpec, digest
+
+
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """Return the base's tokenizer, with a pad token."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model_path(spec.id), revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.id: {spec.id!r} has no tokenizer that can be read: {error}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masked everywhere, so any token will do
+    return tokenizer
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """Name a tokenizer by its content."""
+    return digest([json.loads(tokenizer.backend_tokenizer.to_str()), tokenizer.chat_template, tokenizer.eos_token_id])
