@@ -156,7 +156,10 @@ class Study:
             trial.set_user_attr("reason", result.reason[:2000])
         if result.stopped_by:
             trial.set_user_attr("stopped_by", result.stopped_by)
-        trial.set_constraint(*_constraint(result))
+        with warnings.catch_warnings():
+            # Whoever told this before may have died here.
+            warnings.filterwarnings("ignore", "The constraint value is ignored", UserWarning)
+            trial.set_constraint(*_constraint(result))
         value, state = _told(result)
         self.study.tell(trial, value, state=state, skip_if_finished=True)
         self.open.pop(number, None)

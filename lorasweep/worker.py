@@ -23,6 +23,7 @@ from lorasweep.result import (
     Event,
     Evicted,
     Pause,
+    Rung,
     Score,
     Scored,
     Start,
@@ -72,7 +73,8 @@ class Worker:
         events: list[Event] = []
         for command in commands:
             events += self._obey(command)
-        if self.live:
+        # A trial that was taken up at a rung is judged there before it goes on.
+        if self.live and not any(isinstance(event, Rung) for event in events):
             events += self._guarded(list(self.live), self._train)
         return events
 

@@ -175,6 +175,18 @@ def test_telling_twice_changes_nothing(study: Open) -> None:
     assert (opened.states(), opened.study.best_value) == ({"COMPLETE": 1}, 0.5)
 
 
+def test_a_trial_that_was_told_by_half_is_told_again(study: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = study()
+    number, _ = opened.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(opened.study, "tell", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            opened.tell(number, result(number, objective=0.5))
+    again = study()
+    again.tell(number, result(number, objective=0.5))
+    assert (again.states(), again.study.best_value) == ({"COMPLETE": 1}, 0.5)
+
+
 def test_a_worse_trial_is_given_up_at_its_rung_though_none_is_complete(study: Open) -> None:
     opened = study(StudySettings(pruner="median"))
     numbers = [opened.ask()[0] for _ in range(6)]
