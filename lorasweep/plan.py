@@ -20,9 +20,9 @@ from lorasweep.memory import (
     slots_that_fit,
     weight_bytes,
 )
+from lorasweep.result import WorkerSettings
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec
-from lorasweep.worker import WorkerSettings
 
 T = TypeVar("T")
 

@@ -17,6 +17,17 @@ class TrialState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """What a worker is made of."""
+
+    device: str
+    num_slots: int
+    num_threads: int = 0
+    visible: str = ""  # what CUDA_VISIBLE_DEVICES says to a worker in a process of its own
+    slice_s: float = 1.0  # a worker speaks at least this often, so that the driver can stop it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """Command: train this trial, from its checkpoint where its folder holds one."""
 

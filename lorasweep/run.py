@@ -1,5 +1,6 @@
 """Run a planned sweep from its first trial to its leaderboard."""
 
+import gc
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from lorasweep.devices import Device, free_bytes
 from lorasweep.display import make_display
 from lorasweep.driver import Driver
 from lorasweep.errors import ConfigError
-from lorasweep.executors.base import Executor, InlineExecutor
+from lorasweep.executors.base import Executor
 from lorasweep.executors.local import LocalExecutor
 from lorasweep.files import redact, write_text
 from lorasweep.ledger import Ledger
@@ -27,13 +28,13 @@ from lorasweep.provenance import provenance
 from lorasweep.record import Record
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.result import WorkerSettings
 from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
 from lorasweep.spec import digest
 from lorasweep.study import Study
 from lorasweep.tracker import Opening
 from lorasweep.tracking import make_tracker
-from lorasweep.worker import WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +100,16 @@ CHANGED = (
 
 
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
-    facts = provenance()
-    study, courier = _open_study(plan, ledger), _open_courier(plan, text, ledger, facts)
-    display, objective = make_display(plan), plan.config.eval.objective
-    record = Record(ledger, study, courier, display, objective=objective, provenance=facts)
-    driver = Driver(plan, record, display, _seats(plan))
+    seats = _seats(plan)  # first, for workers begin while what follows is opened
+    try:
+        driver = _assemble(plan, text, ledger, seats)
+    except BaseException:
+        for seat in seats:
+            seat.executor.close()
+        raise
+    if not gc.isenabled():  # since the program began
+        gc.freeze()
+        gc.enable()
     signals: list[int] = []
     with _interruptible(driver, signals):
         driver.run()
@@ -111,11 +117,19 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     return Outcome(
         board=board,
         folder=ledger.folder,
-        page=courier.tracker.page,
+        page=driver.record.courier.tracker.page,
         is_finished=driver.is_finished,
         is_preempted=signal.SIGTERM in signals,
         halted=driver.outbox.halted,
     )
+
+
+def _assemble(plan: Plan, text: str, ledger: Ledger, seats: list[Seat]) -> Driver:
+    facts = provenance()
+    study, courier = _open_study(plan, ledger), _open_courier(plan, text, ledger, facts)
+    display, objective = make_display(plan), plan.config.eval.objective
+    record = Record(ledger, study, courier, display, objective=objective, provenance=facts)
+    return Driver(plan, record, display, seats)
 
 
 def _open_study(plan: Plan, ledger: Ledger) -> Study:
@@ -196,7 +210,11 @@ def _executor(plan: Plan, settings: WorkerSettings) -> Executor:
     kind = plan.config.executor
     if kind == "auto":
         kind = "inline" if settings.device == "cpu" and len(plan.devices) == 1 else "local"
-    return InlineExecutor(settings) if kind == "inline" else LocalExecutor(settings)
+    if kind == "local":
+        return LocalExecutor(settings)
+    from lorasweep.executors.inline import InlineExecutor  # a second of imports that others have no use for
+
+    return InlineExecutor(settings)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -28,6 +27,7 @@ from lorasweep.result import (
     Scored,
     Start,
     TrialState,
+    WorkerSettings,
 )
 from lorasweep.train import train_step
 from lorasweep.trials import LiveTrials
@@ -35,17 +35,6 @@ from lorasweep.trials import LiveTrials
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 600.0  # between rungs that lie far apart
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """What a worker is made of."""
-
-    device: str
-    num_slots: int
-    num_threads: int = 0
-    visible: str = ""  # what CUDA_VISIBLE_DEVICES says to a worker in a process of its own
-    slice_s: float = 1.0  # a worker speaks at least this often, so that the driver can stop it
 
 
 class Worker:

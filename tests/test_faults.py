@@ -23,11 +23,10 @@ from lorasweep.cli import main
 from lorasweep.driver import Driver
 from lorasweep.executors.local import LocalExecutor
 from lorasweep.plan import Plan, make_plan
-from lorasweep.result import CHECKPOINT, Command, Event, Finished, Start, TrialState
+from lorasweep.result import CHECKPOINT, Command, Event, Finished, Start, TrialState, WorkerSettings
 from lorasweep.room import Room
 from lorasweep.seat import Seat
 from lorasweep.tracker import NullTracker
-from lorasweep.worker import WorkerSettings
 from tests.settings import composed
 from tests.test_run import QUICK, REPO, board, launch, states, trial_files
 

@@ -9,7 +9,7 @@ import pytest
 from lorasweep import driver, nvml, run
 from lorasweep.cli import main
 from lorasweep.plan import Plan, shared_out
-from lorasweep.worker import WorkerSettings
+from lorasweep.result import WorkerSettings
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.simulated import SimulatedExecutor
 

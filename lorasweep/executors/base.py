@@ -1,12 +1,10 @@
-"""What an executor promises, and the simplest one: the worker in this very process."""
+"""What an executor promises."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
 from lorasweep.result import Command, Event
-from lorasweep.worker import Worker, WorkerSettings
 
 
 class Executor(Protocol):
@@ -21,23 +19,3 @@ class Executor(Protocol):
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]": ...
 
     def close(self) -> None: ...
-
-
-class InlineExecutor:
-    """The worker in the driver's process: nothing to start, easy to debug."""
-
-    def __init__(self, settings: WorkerSettings) -> None:
-        self.worker = Worker(settings)
-
-    @property
-    def pid(self) -> int:
-        """Return the process that the worker lives in."""
-        return os.getpid()
-
-    def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
-        future: Future[list[Event]] = Future()
-        future.set_result(self.worker.advance(commands))
-        return future
-
-    def close(self) -> None:
-        """There is nothing to end."""

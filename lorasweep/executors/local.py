@@ -4,6 +4,7 @@ A worker that dies is a `BrokenProcessPool` in its future, not a hang.
 """
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -13,12 +14,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from lorasweep.result import Command, Event
-from lorasweep.worker import Worker, WorkerSettings
+from lorasweep.result import Command, Event, WorkerSettings
+
+if TYPE_CHECKING:
+    from lorasweep.worker import Worker
 
 PR_SET_PDEATHSIG = 1
-_worker: Worker | None = None
+_worker: "Worker | None" = None
 
 
 class LocalExecutor:
@@ -28,11 +32,13 @@ class LocalExecutor:
         self.pool = ProcessPoolExecutor(
             max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,)
         )
-        self.processes: dict[int, multiprocessing.process.BaseProcess] = {}  # a broken pool forgets its own
+        self.pool.submit(int)  # starts the process, which has much to import
+        # A broken pool forgets its own.
+        self.processes: dict[int, multiprocessing.process.BaseProcess] = dict(self.pool._processes or {})
 
     @property
     def pid(self) -> int | None:
-        """Return the worker's process, None before its first call."""
+        """Return the worker's process."""
         return next(iter(self.pool._processes or {}), None)
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
@@ -56,6 +62,7 @@ def _kill_group(leader: int) -> None:
 
 def _begin(settings: WorkerSettings) -> None:
     global _worker
+    gc.disable()  # what the imports make stays: to look through it again and again takes a second
     for number in (signal.SIGINT, signal.SIGTERM):  # they are the driver's to handle: it asks for checkpoints first
         signal.signal(number, signal.SIG_IGN)
     os.setsid()  # what the worker starts is of its group, and goes with it
@@ -65,7 +72,11 @@ def _begin(settings: WorkerSettings) -> None:
     if settings.device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.visible
         settings = replace(settings, device="cuda:0")
+    from lorasweep.worker import Worker
+
     _worker = Worker(settings)
+    gc.freeze()
+    gc.enable()
 
 
 def _end_with_parent() -> None:
