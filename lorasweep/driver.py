@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 from lorasweep.forecast import Forecast
-from lorasweep.judge import orders
+from lorasweep.judge import Judge
 from lorasweep.lineup import MOST_RETRIES, Item, Lineup
 from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.placement import Placement
@@ -63,6 +63,7 @@ class Driver:
         self.lineup = Lineup(record.ledger.results)
         self.room = Room(record.ledger.folder, display.say)
         self.outbox = Outbox(record, self.lineup, self.room, Streak(plan.config.study.halt_after))
+        self.judge = Judge(record.study, plan.config.study.pruner, plan.config.eval.objective)
         self.supply = Supply(plan, record, self.lineup, self.placement, self.outbox)
         self.test_metrics: dict[str, float] = {}
         self.is_stopping = False
@@ -91,10 +92,6 @@ class Driver:
     def is_finished(self) -> bool:
         """Tell whether the sweep came to its end: neither stopped nor given up, and nothing waits for a worker."""
         return self._goes_on and not self.supply.is_left and bool(self.seats)
-
-    @property
-    def objective(self) -> str:
-        return self.plan.config.eval.objective
 
     @property
     def _goes_on(self) -> bool:
@@ -172,7 +169,9 @@ class Driver:
         for event in (e for e in events if _is_current(seat, e)):
             self._hear(seat, event)
         rungs = [event for event in events if isinstance(event, Rung) and event.number in seat.live]
-        seat.orders += orders(self.study, self.plan.config.study.pruner, self.objective, rungs)
+        seats = {number: seat for seat in self.seats for number in seat.live}
+        for stop in self.judge.hear(rungs, seats):
+            seats[stop.number].orders.append(stop)
         if seat.live and not events and self._goes_on:
             for start in list(seat.live.values()):
                 self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
