@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep import __version__
-from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError
+from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full
 
 VERBS = {
     "run": "train and rank every candidate (the default)",
@@ -101,6 +101,11 @@ def _command(verb: str, overrides: list[str]) -> int:
     except KeyboardInterrupt:
         print("lorasweep: stopped; run the same command to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:  # every kind of store has its own
+        if not is_disk_full(error):
+            raise
+        print(f"lorasweep: the disk is full ({error}); make room, and run the same command to go on", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _quiet() -> None:

@@ -103,7 +103,9 @@ class Ledger:
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
-            raise AlreadyRunning(f"{self.folder} is in use by {self._holder()}; wait for it, or stop it first") from None
+            raise AlreadyRunning(
+                f"{self.folder} is in use by {self._holder()}; wait for it, or stop it first"
+            ) from None
         if owner:
             self.note("owner", {"owner": owner})
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
+from lorasweep.executors.keeper import end_marked, marked, new_mark
 from lorasweep.result import Command, Event
 from lorasweep.worker import Worker, WorkerSettings
 
@@ -29,6 +30,7 @@ class LocalExecutor:
             max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,)
         )
         self.processes: dict[int, multiprocessing.process.BaseProcess] = {}  # a broken pool forgets its own
+        self.mark = new_mark()
 
     @property
     def pid(self) -> int | None:
@@ -36,7 +38,8 @@ class LocalExecutor:
         return next(iter(self.pool._processes or {}), None)
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
-        future = self.pool.submit(_advance, list(commands))
+        with marked(self.mark):
+            future = self.pool.submit(_advance, list(commands))
         self.processes |= self.pool._processes or {}
         return future
 
@@ -47,6 +50,7 @@ class LocalExecutor:
             process.kill()
             _kill_group(pid)
             process.join()
+        end_marked(self.mark)
 
 
 def _kill_group(leader: int) -> None:

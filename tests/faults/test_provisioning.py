@@ -18,7 +18,9 @@ def test_a_first_launch_killed_at_any_statement_leaves_nothing_that_cannot_be_op
 ) -> None:
     """One launch after the other in one folder: each has to open what those before left, to get to its own end."""
     note = in_tmp / "statements"
-    whole = staged(*ONE, "output_dir=whole/runs", "tracking.uri=sqlite:///whole.db", scene=partial(counted_statements, note))
+    whole = staged(
+        *ONE, "output_dir=whole/runs", "tracking.uri=sqlite:///whole.db", scene=partial(counted_statements, note)
+    )
     assert whole.code() == 0, whole.text
     num_statements = int(note.read_text())
     assert num_statements > 100  # of both migrations, and of a trial
