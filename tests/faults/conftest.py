@@ -1,7 +1,6 @@
 """Launches to be disturbed, ended whatever becomes of the test."""
 
 import itertools
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,6 @@ from lorasweep.plan import Plan, make_plan
 from tests.faults.stage import Play, Scene, open_stage, perform
 from tests.faults.sweeps import LONG, REPO, objectives
 from tests.settings import composed
-from tests.test_run import launch
-
-
-@pytest.fixture
-def launched(in_tmp: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Launch real sweeps here."""
-    made: list[subprocess.Popen[str]] = []
-
-    def one(*arguments: str) -> "subprocess.Popen[str]":
-        made.append(launch(in_tmp, *arguments))
-        return made[-1]
-
-    yield one
-    for process in made:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +21,13 @@ def _stage() -> None:
 
 @pytest.fixture
 def staged(_stage: None, in_tmp: Path) -> Iterator[Callable[..., Play]]:
-    """Launch sweeps over fake workers here."""
+    """Launch sweeps here, over fake workers or real ones."""
     made: list[Play] = []
     numbers = itertools.count()
 
-    def one(*arguments: str, scene: Scene | None = None) -> Play:
-        made.append(perform(in_tmp, in_tmp.parent / f"output-{next(numbers)}", arguments, scene))
+    def one(*arguments: str, scene: Scene | None = None, is_real: bool = False) -> Play:
+        output = in_tmp.parent / f"output-{next(numbers)}"
+        made.append(perform(in_tmp, output, arguments, scene, is_real=is_real))
         return made[-1]
 
     yield one

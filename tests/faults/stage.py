@@ -1,6 +1,6 @@
-"""Whole launches in processes of their own, over fake workers, forked from one process that has imported everything.
+"""Whole launches in processes of their own, forked from one process that has imported everything.
 
-So a launch costs half a second, and hundreds of them can be killed.
+So a launch over fake workers costs half a second, and hundreds of them can be killed.
 """
 
 import multiprocessing
@@ -65,21 +65,22 @@ def open_stage(repo: Path) -> None:
         os.chdir(before)
 
 
-def perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scene | None) -> Play:
-    """Launch a sweep."""
-    process = FORKS.Process(target=_perform, args=(folder, output, arguments, scene))
+def perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scene | None, *, is_real: bool) -> Play:
+    """Launch a sweep; a real one trains."""
+    process = FORKS.Process(target=_perform, args=(folder, output, arguments, scene, is_real))
     process.start()
     return Play(process, output)
 
 
-def _perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scene | None) -> None:
+def _perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scene | None, is_real: bool) -> None:
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.setpgid(0, 0)
     os.chdir(folder)
-    lorasweep.run._executor = lambda plan, settings: FakeExecutor()  # type: ignore[assignment]
+    if not is_real:
+        lorasweep.run._executor = lambda plan, settings: FakeExecutor()  # type: ignore[assignment]
     if scene is not None:
         scene()
     sys.exit(main(list(arguments)))

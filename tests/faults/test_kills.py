@@ -1,0 +1,87 @@
+"""Real workers and drivers, killed: the same command comes to what it would have come to."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorasweep.cli import main
+from tests.faults.stage import Play
+from tests.faults.sweeps import (
+    LONG,
+    audit,
+    checkpoints,
+    children,
+    is_alive,
+    number_of,
+    objectives,
+    results,
+    until,
+    workers,
+)
+
+Stage = Callable[..., Play]
+SEEDS = range(number_of("LORASWEEP_KILLS", 1))
+
+
+def test_whatever_is_killed_below_a_driver_is_replaced_or_not_needed(
+    in_tmp: Path, staged: Stage, undisturbed: dict[int, Any]
+) -> None:
+    """Its worker, the keeper that outlives it, and the tracker that multiprocessing starts: all but the driver."""
+    play = staged(*LONG, "executor=local", "tracking=none", is_real=True)
+    until(lambda: checkpoints(in_tmp))
+    (worker,) = workers(play.pid)
+    others = [p for p in children(play.pid) if p != worker]
+    assert {w for p in others for w in ("keeper.py", "resource_tracker") if w in " ".join(p.cmdline())} == {
+        "keeper.py",
+        "resource_tracker",
+    }
+    for process in (*others, worker):
+        process.kill()
+    assert play.code() == 0, play.text
+    assert "go on in a new one" in play.text
+    assert objectives(in_tmp) == undisturbed and not checkpoints(in_tmp)
+    attempts = [json.loads(f.read_text())["attempt"] for f in in_tmp.glob("runs/*/trials/*/attempt.json")]
+    assert attempts == [1, 1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_kills_lose_nothing_and_repeat_nothing(
+    in_tmp: Path, staged: Stage, undisturbed: dict[int, Any], seed: int
+) -> None:
+    """The driver, or its worker, is killed at random moments; the same command ends as if nothing had happened."""
+    draw = random.Random(seed)
+    killed: list[str] = []
+    for _ in range(3):
+        play = staged(*LONG, "executor=local", is_real=True)
+        until(lambda p=play: workers(p.pid) or p.is_over)
+        if draw.random() < 0.5:  # while it trains, or at any time
+            until(lambda p=play: checkpoints(in_tmp) or p.is_over)
+            time.sleep(draw.uniform(0, 1))
+        else:
+            time.sleep(draw.uniform(0, 5))
+        found = {"driver": [play.pid], "worker": [w.pid for w in workers(play.pid)]}
+        whom = draw.choice(("driver", "worker"))
+        family = [pid for pids in found.values() for pid in pids]
+        for pid in filter(is_alive, found[whom] if not play.is_over else ()):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(whom)
+        time.sleep(draw.uniform(0, 2))
+        family += [w.pid for w in workers(play.pid)]
+        if not play.is_over:
+            play.process.kill()
+            killed.append("driver")
+        play.code()
+        until(lambda f=family: not any(map(is_alive, f)), 10)
+        done = results(in_tmp)
+    assert main([*LONG]) == 0
+    print(f"seed {seed}: killed {killed}, {len(done)} trials were done before the last launch")
+    assert objectives(in_tmp) == undisturbed
+    assert results(in_tmp).items() >= done.items()
+    audit(in_tmp, 2)
