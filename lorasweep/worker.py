@@ -20,6 +20,7 @@ from lorasweep.bank import Bank
 from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.errors import LoraSweepError, is_disk_full, is_out_of_memory
+from lorasweep.files import redact
 from lorasweep.learner import make_learner, mean_loss, usual_tokens
 from lorasweep.live import Live
 from lorasweep.meter import Meter
@@ -286,6 +287,7 @@ class Worker:
             return self._drop(numbers, start, TrialState.FAILED, traceback.format_exc())
 
     def _drop(self, numbers: list[int], start: Start | None, state: TrialState, reason: str) -> list[Event]:
+        reason = redact(reason)  # an error may tell the request it failed with
         known: list[Event] = [self._end(number, state, reason) for number in numbers if number in self.live]
         return known or ([failed(start, state, reason)] if start else [])
 

@@ -137,3 +137,16 @@ def owner_of(target: str) -> tuple[Any, str]:
             owner = getattr(owner, part)
         return owner, name
     raise LookupError(target)
+
+
+def failing_with(reason: str, environment: dict[str, str]) -> None:
+    """Have an environment, and every step of training fail for a reason."""
+    import lorasweep.worker
+
+    os.environ.update(environment)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(reason)
+
+    if reason:
+        lorasweep.worker.train_step = fail

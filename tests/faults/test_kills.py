@@ -25,27 +25,27 @@ from tests.faults.sweeps import (
     until,
     workers,
 )
+from tests.test_run import launch
 
 Stage = Callable[..., Play]
 SEEDS = range(number_of("LORASWEEP_KILLS", 1))
 
 
-def test_whatever_is_killed_below_a_driver_is_replaced_or_not_needed(
-    in_tmp: Path, staged: Stage, undisturbed: dict[int, Any]
-) -> None:
+def test_whatever_is_killed_below_a_driver_is_replaced_or_not_needed(in_tmp: Path, undisturbed: dict[int, Any]) -> None:
     """Its worker, the keeper that outlives it, and the tracker that multiprocessing starts: all but the driver."""
-    play = staged(*LONG, "executor=local", "tracking=none", is_real=True)
-    until(lambda: checkpoints(in_tmp))
-    (worker,) = workers(play.pid)
-    others = [p for p in children(play.pid) if p != worker]
-    assert {w for p in others for w in ("keeper.py", "resource_tracker") if w in " ".join(p.cmdline())} == {
-        "keeper.py",
-        "resource_tracker",
-    }
-    for process in (*others, worker):
+    process = launch(in_tmp, *LONG, "executor=local", "tracking=none")
+    try:
+        until(lambda: checkpoints(in_tmp) or process.poll() is not None)
+        below = [*children(process.pid, "keeper.py"), *children(process.pid, "resource_tracker"), *workers(process.pid)]
+        assert len(below) == 3
+        for child in below:
+            child.kill()
+        output, _ = process.communicate(timeout=120)
+    finally:
         process.kill()
-    assert play.code() == 0, play.text
-    assert "go on in a new one" in play.text
+        process.communicate()
+    assert process.returncode == 0, output
+    assert "go on in a new one" in output
     assert objectives(in_tmp) == undisturbed and not checkpoints(in_tmp)
     attempts = [json.loads(f.read_text())["attempt"] for f in in_tmp.glob("runs/*/trials/*/attempt.json")]
     assert attempts == [1, 1]
