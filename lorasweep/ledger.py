@@ -80,7 +80,7 @@ class Ledger:
     def is_exported(self, number: int, destination: str) -> bool:
         """Tell whether the tracker at `destination` has a trial's result."""
         mark = self.trial_folder(number) / "exported"
-        return not destination or (mark.is_file() and mark.read_text() == destination)
+        return not destination or (mark.is_file() and mark.read_bytes() == destination.encode())
 
     def mark_exported(self, number: int, destination: str) -> None:
         """Note that the tracker at `destination` has a trial's result."""
@@ -95,7 +95,7 @@ class Ledger:
         """Return a fact of the whole run, empty where there is none."""
         try:
             value = json.loads((self.folder / f"{name}.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -121,6 +121,6 @@ class Ledger:
         for file in sorted((self.folder / "trials").glob("*/result.json")):
             try:
                 results.append(result_from_json(json.loads(file.read_text())))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 log.warning("%s cannot be read (%s); the trial will run again", file, error)
         return results
