@@ -76,16 +76,15 @@ def killed_at_moment(note: Path, last: int | None = None) -> None:
 
 def meeting(folder: Path, count: int) -> None:
     """Begin when all launches are here; the one that runs then waits until it is let go."""
-    import lorasweep.run
-
-    whole = lorasweep.run.run_sweep
+    owner, name = owner_of("lorasweep.run.run_sweep")
+    whole = getattr(owner, name)
 
     def together(*args: Any) -> Any:
         (folder / f"here-{os.getpid()}").touch()
         wait_for(lambda: len(list(folder.glob("here-*"))) >= count)
         return whole(*args)
 
-    lorasweep.run.run_sweep = together
+    setattr(owner, name, together)
     held(folder / "go", 1)
 
 
@@ -141,15 +140,14 @@ def owner_of(target: str) -> tuple[Any, str]:
 
 def failing_with(reason: str, environment: dict[str, str]) -> None:
     """Have an environment, and every step of training fail for a reason."""
-    import lorasweep.worker
-
     os.environ.update(environment)
 
     def fail(*_: object) -> None:
         raise RuntimeError(reason)
 
     if reason:
-        lorasweep.worker.train_step = fail
+        owner, name = owner_of("lorasweep.worker.train_step")
+        setattr(owner, name, fail)
 
 
 def odd_values(values: tuple[float, ...]) -> None:

@@ -80,7 +80,7 @@ def _perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scen
     os.setpgid(0, 0)
     os.chdir(folder)
     if not is_real:
-        lorasweep.run._executor = lambda plan, settings: FakeExecutor()  # type: ignore[assignment]
+        lorasweep.run._executor = lambda plan, settings: FakeExecutor()
     if scene is not None:
         scene()
     sys.exit(main(list(arguments)))

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lorasweep.cli import main
+from lorasweep.plan import Plan
 from tests.faults.scenes import held
 from tests.faults.stage import Play, perform
-from tests.faults.sweeps import FAKE, results, until
+from tests.faults.sweeps import FAKE, Said, driver_of, results, until
 from tests.test_run import QUICK, board
 
 Stage = Callable[..., Play]
@@ -85,3 +86,15 @@ def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkey
             file.write_bytes(zlib.compress(data) if file.parent.name == "tokens" and damage != "cut off" else data)
         assert main([*PROBED, "tracking=none", f"output_dir={damage}/runs"]) == 0, damage
         assert results(in_tmp / damage)[0]["metrics"] == expected, damage
+
+
+def test_a_study_that_cannot_be_read_is_filled_again(plan: Plan, tmp_path: Path) -> None:
+    driver = driver_of(plan, tmp_path, Said())
+    driver.run()
+    driver.ledger.close()
+    for damage in (b"", b"this is no database" * 99, (tmp_path / "study.db").read_bytes()[:9000]):
+        (tmp_path / "study.db").write_bytes(damage)
+        again = driver_of(plan, tmp_path, Said())
+        again.run()
+        again.ledger.close()
+        assert again.study.states() == {"COMPLETE": 6} and len(again.ledger.results) == 6

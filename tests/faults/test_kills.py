@@ -60,28 +60,34 @@ def test_random_kills_lose_nothing_and_repeat_nothing(
     killed: list[str] = []
     for _ in range(3):
         play = staged(*LONG, "executor=local", is_real=True)
-        until(lambda p=play: workers(p.pid) or p.is_over)
-        if draw.random() < 0.5:  # while it trains, or at any time
-            until(lambda p=play: checkpoints(in_tmp) or p.is_over)
-            time.sleep(draw.uniform(0, 1))
-        else:
-            time.sleep(draw.uniform(0, 5))
-        found = {"driver": [play.pid], "worker": [w.pid for w in workers(play.pid)]}
-        whom = draw.choice(("driver", "worker"))
-        family = [pid for pids in found.values() for pid in pids]
-        for pid in filter(is_alive, found[whom] if not play.is_over else ()):
-            os.kill(pid, signal.SIGKILL)
-            killed.append(whom)
-        time.sleep(draw.uniform(0, 2))
-        family += [w.pid for w in workers(play.pid)]
-        if not play.is_over:
-            play.process.kill()
-            killed.append("driver")
-        play.code()
-        until(lambda f=family: not any(map(is_alive, f)), 10)
+        killed += killed_at_random(play, in_tmp, draw)
         done = results(in_tmp)
     assert main([*LONG]) == 0
-    print(f"seed {seed}: killed {killed}, {len(done)} trials were done before the last launch")
+    print(f"seed {seed}: killed {', '.join(killed)}; {len(done)} trials were done before the last launch")
     assert objectives(in_tmp) == undisturbed
     assert results(in_tmp).items() >= done.items()
     audit(in_tmp, 2)
+
+
+def killed_at_random(play: Play, folder: Path, draw: random.Random) -> list[str]:
+    """Kill a launch's driver, or its worker and a little later its driver; return who was alive to be killed."""
+    until(lambda: workers(play.pid) or play.is_over)
+    if draw.random() < 0.5:  # while it trains, or at any time
+        until(lambda: checkpoints(folder) or play.is_over)
+        time.sleep(draw.uniform(0, 1))
+    else:
+        time.sleep(draw.uniform(0, 5))
+    killed = []
+    family = [w.pid for w in workers(play.pid)]
+    if draw.random() < 0.5:
+        for pid in filter(is_alive, family):
+            os.kill(pid, signal.SIGKILL)
+            killed.append("worker")
+        time.sleep(draw.uniform(0, 2))
+        family += [w.pid for w in workers(play.pid)]
+    if not play.is_over:
+        play.process.kill()
+        killed.append("driver")
+    play.code()
+    until(lambda: not any(map(is_alive, family)), 10)
+    return killed
