@@ -58,7 +58,7 @@ def test_random_kills_lose_nothing_and_repeat_nothing(
     """The driver, or its worker, is killed at random moments; the same command ends as if nothing had happened."""
     draw = random.Random(seed)
     killed: list[str] = []
-    for _ in range(3):
+    for _ in range(2):
         play = staged(*LONG, "executor=local", is_real=True)
         killed += killed_at_random(play, in_tmp, draw)
         done = results(in_tmp)
