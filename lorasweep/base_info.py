@@ -109,6 +109,8 @@ def read_config(model_id: str, revision: str | None, trust_remote_code: bool) ->
         raise ModelError(
             f"model.id: there is no folder {model_id!r}; give a folder, a hub id such as org/name, or demo"
         )
+    if any(Path(path).glob("*.bin")) and not any(Path(path).glob("*.safetensors")):
+        raise ModelError(f"model.id: {model_id!r} holds pickled weights alone, which can run code; save *.safetensors")
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep import __version__
-from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError
+from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full
 
 VERBS = {
     "run": "train and rank every candidate (the default)",
@@ -106,6 +106,7 @@ def _command(verb: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
 
     from lorasweep.catalogue import compose
+    from lorasweep.files import redact
 
     # Threads that spin for long while they wait halve the speed of a machine that does anything else; threads that
     # sleep at once take longer to wake up than a small operation lasts.
@@ -114,20 +115,37 @@ def _command(verb: str, overrides: list[str]) -> int:
     try:
         raw, text = compose(overrides, data_dir("conf"), data_dir("sweeps"))
         if raw is None:
-            print(text)
+            print(redact(text))
             return 0
         return _plan(raw) if verb == "plan" else _run(raw, text)
     except (HydraException, LoraSweepError) as error:
-        print(f"lorasweep: {error}", file=sys.stderr)
+        print(f"lorasweep: {redact(str(error))}", file=sys.stderr)
         return next((code for kind, code in EXITS.items() if isinstance(error, kind)), EXIT_CONFIG)
     except KeyboardInterrupt:
         print("lorasweep: stopped; run the same command to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:  # every kind of store has its own
+        if not is_disk_full(error):
+            raise
+        print(f"lorasweep: the disk is full ({error}); make room, and run the same command to go on", file=sys.stderr)
+        return EXIT_FAILED
+
+
+class _Discreet(logging.Formatter):
+    """A warning may quote the error of a client, and that its request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without secrets."""
+        from lorasweep.files import redact
+
+        return redact(super().format(record))
 
 
 def _quiet() -> None:
     """Keep the dependencies' start-up chatter out of the user's terminal; what matters comes as an error."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Discreet("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

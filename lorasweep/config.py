@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lorasweep.errors import ConfigError
+from lorasweep.files import secrets
 from lorasweep.limits import RANGES, contradictions
 from lorasweep.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
 
@@ -102,10 +103,21 @@ def check_config(raw: Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]
     raw = dict(raw)
     if isinstance(raw.get("sweep"), str):
         problems.append(f"sweep: {raw.pop('sweep')!r} is a name, not a sweep; write +sweep=NAME")
+    problems += _exposed(raw)
     config = _build(SweepConfig, raw, "", problems)
     if config is not None:
         problems += contradictions(config)
     return config, problems
+
+
+def _exposed(raw: Any, path: str = "") -> list[str]:
+    """Settings are written beside every result, so a secret must not be one; only the tracker's address may hold it."""
+    if isinstance(raw, Mapping):
+        return [p for key, value in raw.items() for p in _exposed(value, f"{path}.{key}".lstrip("."))]
+    if isinstance(raw, list | tuple):
+        return [p for value in raw for p in _exposed(value, path)]
+    names = [name for name, value in secrets().items() if value in str(raw)] if path != "tracking.uri" else []
+    return [f"{path}: holds the value of {name}; settings are kept with the results, secrets are not" for name in names]
 
 
 def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:

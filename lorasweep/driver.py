@@ -250,7 +250,7 @@ class Driver:
             return
         noted = self.ledger.noted("test")
         if noted.get("trial") == winner.number:
-            self.test_metrics = noted["metrics"]
+            self.test_metrics = noted.get("metrics", {})
             return
         seat = self.seats[0]
         order = Score(number=winner.number, spec=winner.spec, adapter=str(self.ledger.adapter_folder(winner.number)))

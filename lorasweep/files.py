@@ -59,7 +59,26 @@ def sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path)).render_as_string()
 
 
+NAMED_LIKE_SECRETS = r"token|secret|passw(?:or)?d|api_?key|access_?key|private_?key|credential"
+SHORTEST = 8  # what is shorter may be any word
+
+
 def redact(text: str) -> str:
-    """Hide passwords in addresses, and values of settings that are named like secrets, before text is kept or shown."""
+    """Hide secrets before text is kept or shown.
+
+    Passwords in addresses, values of settings that are named like secrets, and the values that variables of the
+    environment with such names have, wherever they stand.
+    """
+    for value in sorted(secrets().values(), key=len, reverse=True):
+        text = text.replace(value, "***")
     text = re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
-    return re.sub(r"(?im)^(\s*[\w.]*(?:token|secret|password|api_key)[\w.]*\s*[:=]\s*)\S+", r"\1***", text)
+    return re.sub(rf"(?im)^(\s*[\w.]*(?:{NAMED_LIKE_SECRETS})[\w.]*\s*[:=]\s*)\S+", r"\1***", text)
+
+
+def secrets() -> dict[str, str]:
+    """Return the environment's secrets by name. Paths are none, whatever their name."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if re.search(NAMED_LIKE_SECRETS, name, re.IGNORECASE) and len(value) >= SHORTEST and not value.startswith("/")
+    }

@@ -6,6 +6,7 @@ Study and tracker are projections that can be replayed from it.
 import json
 import logging
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,21 +20,25 @@ from lorasweep.result import CHECKPOINT, TrialResult, result_from_json
 
 log = logging.getLogger(__name__)
 
+SIGNING_S = 2.0  # for which a launch that is refused waits to learn by whom
+
 
 class Ledger:
-    """A run's folder, held by one driver at a time."""
+    """A run's folder, held by one driver at a time: `owner` says by whom, for those that come later."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: str = "") -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / ".lock")
-        self._hold()
+        self._hold(owner)
         self.results = {result.number: result for result in self._read()}
         for number in self.results:  # of a driver that died just after it wrote the result
             self.drop_checkpoint(number)
 
     def close(self) -> None:
         """Let another driver have the folder."""
+        if self.lock.is_locked:
+            (self.folder / "owner.json").unlink(missing_ok=True)
         self.lock.release()
 
     def write(self, result: TrialResult) -> None:
@@ -75,7 +80,7 @@ class Ledger:
     def is_exported(self, number: int, destination: str) -> bool:
         """Tell whether the tracker at `destination` has a trial's result."""
         mark = self.trial_folder(number) / "exported"
-        return not destination or (mark.is_file() and mark.read_text() == destination)
+        return not destination or (mark.is_file() and mark.read_bytes() == destination.encode())
 
     def mark_exported(self, number: int, destination: str) -> None:
         """Note that the tracker at `destination` has a trial's result."""
@@ -90,22 +95,32 @@ class Ledger:
         """Return a fact of the whole run, empty where there is none."""
         try:
             value = json.loads((self.folder / f"{name}.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
-    def _hold(self) -> None:
+    def _hold(self, owner: str) -> None:
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
-            owner = self.noted("owner").get("owner", "another process")
-            raise AlreadyRunning(f"{self.folder} is in use by {owner}; wait for it, or stop it first") from None
+            raise AlreadyRunning(
+                f"{self.folder} is in use by {self._holder()}; wait for it, or stop it first"
+            ) from None
+        if owner:
+            self.note("owner", {"owner": owner})
+
+    def _holder(self) -> str:
+        """Return who holds the folder; whoever took it this very moment has yet to sign."""
+        deadline = time.monotonic() + SIGNING_S
+        while not (owner := self.noted("owner").get("owner")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return str(owner or "another process")
 
     def _read(self) -> list[TrialResult]:
         results = []
         for file in sorted((self.folder / "trials").glob("*/result.json")):
             try:
                 results.append(result_from_json(json.loads(file.read_text())))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 log.warning("%s cannot be read (%s); the trial will run again", file, error)
         return results

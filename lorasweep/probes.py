@@ -56,11 +56,12 @@ class Probes:
         """Read the base's scores from the cache, or measure them. A damaged file is measured anew."""
         path = cache_dir() / "baselines" / f"{self._key()}.json"
         try:
+            kept = json.loads(path.read_text())
             return {
-                n: ProbeScore(**{**raw, "scores": tuple(raw["scores"])})
-                for n, raw in json.loads(path.read_text()).items()
+                p.name: ProbeScore(**{**kept[p.name], "scores": tuple(kept[p.name]["scores"])})
+                for p in self.spec.probes
             }
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             scores = self._score(Asked(self.base, None, (), self.spec.batch_rows))[0]
             write_json(path, {name: asdict(score) for name, score in scores.items()})
             return scores

@@ -1,6 +1,7 @@
 """What became of trials: in the ledger first, then in the study and the tracker, so that nothing is lost in between."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class Record:
     def winner(self) -> TrialResult | None:
         """Return the best complete trial, None where there is none."""
         done = [r for r in self.ledger.results.values() if r.state is TrialState.COMPLETE and r.objective is not None]
-        done = [r for r in done if r.objective == r.objective and r.same_as is None]
+        done = [r for r in done if math.isfinite(r.objective or 0.0) and r.same_as is None]
         sign = -1 if is_maximized(self.objective) else 1
         return min(
             done, key=lambda r: (sign * (r.objective or 0.0), r.cost.trainable_parameters, r.number), default=None

@@ -69,11 +69,10 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
         AlreadyRunning: another process runs this sweep.
     """
     folder = run_folder(plan.raw, plan.config)
-    ledger = Ledger(folder)
+    ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
     text = redact(text)
     try:
         _check_inputs(plan, ledger)
-        ledger.note("owner", {"owner": f"process {os.getpid()} on {socket.gethostname()}"})
         write_text(folder / "config.yaml", text)
         return _run(plan, text, ledger)
     finally:

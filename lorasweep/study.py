@@ -36,13 +36,17 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.distributions = distributions(domains)
         self.study = _opened(path, "maximize" if maximize else "minimize", make_pruner(settings, num_rungs))
-        # A sampler that begins anew must not repeat its first draws.
-        self.study.sampler = make_sampler(settings, settings.seed + len(self.study.trials))
+        self.settings = settings
+        self._seed()
         self.open: dict[int, optuna.Trial] = {}
         self.num_lost = 0  # finished trials without a result; they are not counted against the number of trials
         self._counts: tuple[int, int] | None = None  # asked for and queued; to count anew costs a look at every trial
         self._closed: set[int] = set()
         self._is_asking = False  # stays true where the store could not be written
+
+    def _seed(self) -> None:
+        """A sampler that begins anew must not repeat its first draws."""
+        self.study.sampler = make_sampler(self.settings, self.settings.seed + len(self._trials()))
 
     @property
     def num_asked(self) -> int:
@@ -88,6 +92,7 @@ class Study:
         """
         for number in range(len(self._trials()), max(results, default=-1) + 1):
             self._add(results.get(number))
+        self._seed()  # it may have been filled
         have = {_key(r.params) for r in results.values()}
         for frozen in self._trials():
             if frozen.state.is_finished() and frozen.number not in results:

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from lorasweep.errors import LoraSweepError, is_disk_full, is_out_of_memory
+from lorasweep.files import redact
 from lorasweep.live import Live
 from lorasweep.outcome import failed
 from lorasweep.result import (
@@ -125,6 +126,7 @@ class Worker:
             return self._drop(numbers, start, TrialState.FAILED, traceback.format_exc())
 
     def _drop(self, numbers: list[int], start: Start | None, state: TrialState, reason: str) -> list[Event]:
+        reason = redact(reason)  # an error may tell the request it failed with
         known: list[Event] = [self.trials.end(number, state, reason) for number in numbers if number in self.live]
         return known or ([failed(start, state, reason)] if start else [])
 

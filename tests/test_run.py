@@ -216,10 +216,10 @@ def test_two_launches_of_one_sweep_do_not_mix(in_tmp: Path, capsys: pytest.Captu
 
     assert main([*QUICK, "tracking=none"]) == 0
     (folder,) = in_tmp.glob("runs/*")
-    holder = Ledger(folder)
+    holder = Ledger(folder, owner="process 7 on box")
     assert main([*QUICK, "tracking=none"]) == 3
     holder.close()
-    assert "in use by process" in capsys.readouterr().err
+    assert "in use by process 7 on box" in capsys.readouterr().err
 
 
 def launch(folder: Path, *arguments: str) -> "subprocess.Popen[str]":

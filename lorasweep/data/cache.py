@@ -29,7 +29,7 @@ def cached_rows(
     if path.is_file():
         try:
             return _load(path.read_bytes())
-        except (ValueError, KeyError, TypeError, IndexError, zlib.error):
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError, zlib.error):
             path.unlink(missing_ok=True)
     rows = make()
     write_bytes(path, _dump(rows))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lorasweep.executors.keeper import end_marked, marked, new_mark
 from lorasweep.result import Command, Event, WorkerSettings
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class LocalExecutor:
         self.pool = ProcessPoolExecutor(
             max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,)
         )
-        self.pool.submit(int)  # starts the process, which has much to import
+        self.mark = new_mark()
+        with marked(self.mark):
+            self.pool.submit(int)  # starts the process, which has much to import
         # A broken pool forgets its own.
         self.processes: dict[int, multiprocessing.process.BaseProcess] = dict(self.pool._processes or {})
 
@@ -42,7 +45,8 @@ class LocalExecutor:
         return next(iter(self.pool._processes or {}), None)
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
-        future = self.pool.submit(_advance, list(commands))
+        with marked(self.mark):
+            future = self.pool.submit(_advance, list(commands))
         self.processes |= self.pool._processes or {}
         return future
 
@@ -53,6 +57,7 @@ class LocalExecutor:
             process.kill()
             _kill_group(pid)
             process.join()
+        end_marked(self.mark)
 
 
 def _kill_group(leader: int) -> None:

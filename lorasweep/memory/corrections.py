@@ -55,6 +55,6 @@ def _load(path: Path) -> tuple[float, int]:
     try:
         raw = json.loads(path.read_text())
         factor, count = float(raw["factor"]), int(raw["count"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 1.0, 0
     return (factor, count) if LOWEST <= factor <= HIGHEST and count > 0 else (1.0, 0)

@@ -1,0 +1,162 @@
+"""What happens to a launch: each function is called in its process before it begins."""
+
+import importlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def die() -> None:
+    """End this process as an outage of power would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_around(target: str, when: str, nth: int = 1) -> None:
+    """Be killed before or after the n-th call of a function."""
+    owner, name = owner_of(target)
+    whole, calls = getattr(owner, name), [0]
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == nth and when == "before":
+            die()
+        value = whole(*args, **kwargs)
+        if calls[0] == nth:
+            die()
+        return value
+
+    setattr(owner, name, deadly)
+
+
+def counted_statements(note: Path, last: int | None = None) -> None:
+    """Count what databases are told, in a file; be killed before the statement of a number."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    said = [0]
+
+    def count(*_: object) -> None:
+        said[0] += 1
+        if said[0] == last:
+            die()
+        note.write_text(str(said[0]))
+
+    event.listen(Engine, "before_cursor_execute", count)
+
+
+def killed_at_moment(note: Path, last: int | None = None) -> None:
+    """Count commits to databases and renames of files; be killed just before or just after one of them."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    seen = [0]
+
+    def moment() -> None:
+        seen[0] += 1
+        if seen[0] == last:
+            die()
+        if last is None:
+            note.write_text(str(seen[0]))
+
+    event.listen(Engine, "commit", lambda _: moment())
+    owner, name = owner_of("lorasweep.files.Path.replace")
+    whole = getattr(owner, name)
+
+    def renamed(*args: Any) -> Any:
+        moment()
+        value = whole(*args)
+        moment()
+        return value
+
+    setattr(owner, name, renamed)
+
+
+def meeting(folder: Path, count: int) -> None:
+    """Begin when all launches are here; the one that runs then waits until it is let go."""
+    owner, name = owner_of("lorasweep.run.run_sweep")
+    whole = getattr(owner, name)
+
+    def together(*args: Any) -> Any:
+        (folder / f"here-{os.getpid()}").touch()
+        wait_for(lambda: len(list(folder.glob("here-*"))) >= count)
+        return whole(*args)
+
+    setattr(owner, name, together)
+    held(folder / "go", 1)
+
+
+def held(gate: Path, nth: int) -> None:
+    """Have the n-th call of a worker wait until a file is there; say in another that it waits."""
+    owner, name = owner_of("benchmarks.driver.FakeExecutor.submit")
+    whole, calls = getattr(owner, name), [0]
+
+    def slow(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == nth:
+            gate.with_name(f"{gate.name}-waits").touch()
+            wait_for(gate.exists)
+        return whole(*args)
+
+    setattr(owner, name, slow)
+
+
+def jumping_clock(jumps_s: tuple[float, ...]) -> None:
+    """Have the wall clock jump at every look, as a machine's does whose time is set."""
+    real, looks = time.time, [0]
+
+    def jumped() -> float:
+        looks[0] += 1
+        return real() + jumps_s[looks[0] % len(jumps_s)]
+
+    time.time = jumped
+
+
+def wait_for(claim: Callable[[], bool]) -> None:
+    """Wait for a fact; a test that failed meanwhile must not leave us behind."""
+    deadline = time.monotonic() + 60
+    while not claim():
+        if time.monotonic() > deadline:
+            die()
+        time.sleep(0.001)
+
+
+def owner_of(target: str) -> tuple[Any, str]:
+    """Return the module or class that a dotted name's last part belongs to."""
+    path, _, name = target.rpartition(".")
+    parts = path.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            owner: Any = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for part in parts[cut:]:
+            owner = getattr(owner, part)
+        return owner, name
+    raise LookupError(target)
+
+
+def failing_with(reason: str, environment: dict[str, str]) -> None:
+    """Have an environment, and every step of training fail for a reason."""
+    os.environ.update(environment)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(reason)
+
+    if reason:
+        owner, name = owner_of("lorasweep.worker.train_step")
+        setattr(owner, name, fail)
+
+
+def odd_values(values: tuple[float, ...]) -> None:
+    """Have the first trials come to these values."""
+    import benchmarks.driver
+
+    whole = benchmarks.driver.value_of
+
+    def odd(start: Any) -> float:
+        return values[start.number] if start.number < len(values) else whole(start)
+
+    benchmarks.driver.value_of = odd

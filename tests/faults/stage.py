@@ -1,0 +1,86 @@
+"""Whole launches in processes of their own, forked from one process that has imported everything.
+
+So a launch over fake workers costs half a second, and hundreds of them can be killed.
+"""
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (for the forks)
+import optuna.storages._rdb.storage  # noqa: F401
+
+import lorasweep.display
+import lorasweep.outline
+import lorasweep.report.text
+import lorasweep.run
+from benchmarks.driver import FakeExecutor
+from lorasweep.cli import main
+
+Scene = Callable[[], object]  # what is arranged in a launch's process before it begins; it must be picklable
+FORKS = multiprocessing.get_context("forkserver")
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A launch on the stage."""
+
+    process: ForkServerProcess
+    output: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def is_over(self) -> bool:
+        return self.process.exitcode is not None
+
+    @property
+    def text(self) -> str:
+        """Return what it has said so far, on either stream."""
+        return self.output.read_text() if self.output.is_file() else ""
+
+    def code(self, timeout_s: float = 120.0) -> int:
+        """Wait for its end and return its exit code, below 0 that of a signal."""
+        self.process.join(timeout_s)
+        assert self.process.exitcode is not None, f"it never ended:\n{self.text}"
+        return self.process.exitcode
+
+
+def open_stage(repo: Path) -> None:
+    """Start the process that launches are forked from; it finds our modules in its working directory."""
+    FORKS.set_forkserver_preload(["tests.faults.stage"])
+    before = Path.cwd()
+    os.chdir(repo)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.chdir(before)
+
+
+def perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scene | None, *, is_real: bool) -> Play:
+    """Launch a sweep; a real one trains."""
+    process = FORKS.Process(target=_perform, args=(folder, output, arguments, scene, is_real))
+    process.start()
+    return Play(process, output)
+
+
+def _perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scene | None, is_real: bool) -> None:
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.setpgid(0, 0)
+    os.chdir(folder)
+    if not is_real:
+        lorasweep.run._executor = lambda plan, settings: FakeExecutor()
+    if scene is not None:
+        scene()
+    sys.exit(main(list(arguments)))

@@ -1,0 +1,123 @@
+"""Sweeps to be disturbed, and what there is to see of them."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+
+from benchmarks.driver import Clock, fake_sweep
+from lorasweep.driver import Driver
+from lorasweep.plan import Plan
+from lorasweep.result import CHECKPOINT
+from lorasweep.tracker import NullTracker
+from tests.test_run import QUICK, board
+
+REPO = Path(__file__).resolve().parent.parent.parent
+SMALL_DATA = ("data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]")
+# Real training, long enough to be hit; and trials that end at once, where only the driver counts.
+LONG = (*QUICK, "lora.r=2,4", "study.sampler=grid", "train.max_steps=40", "eval.rungs=8", "eval.rung_limit=4")
+FAKE = (*SMALL_DATA, "train.learning_rate=tag(log,interval(1e-5,1e-1))", "study.sampler=random", "study.slots=2",
+        "data.test=null", "probes=none")  # fmt: skip
+
+
+def until(claim: Callable[[], Any], timeout_s: float = 120.0) -> None:
+    """Wait for a fact."""
+    deadline = time.monotonic() + timeout_s
+    while not claim():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def number_of(name: str, default: int) -> int:
+    """Return how often a fault is injected: a few times here, more in a longer run."""
+    return int(os.environ.get(name, str(default)))
+
+
+def objectives(folder: Path) -> dict[int, Any]:
+    """Return state and objective by trial."""
+    return {t["trial"]: (t["state"], t["objective"]) for t in board(folder)["trials"]}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of trials in flight."""
+    return list(folder.glob(f"runs/*/trials/*/{CHECKPOINT}"))
+
+
+def children(pid: int, word: str = "") -> list[psutil.Process]:
+    """Return a process's children whose command line holds a word."""
+    try:
+        return [p for p in psutil.Process(pid).children() if word in " ".join(p.cmdline())]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def workers(pid: int) -> list[psutil.Process]:
+    """Return a driver's worker processes."""
+    return children(pid, "spawn_main")
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process still runs; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Said(Clock):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        super().__init__(600)
+        self.texts: list[str] = []
+
+    def say(self, *texts: object) -> None:
+        self.texts += map(str, texts)
+
+
+def driver_of(plan: Plan, folder: Path, said: Said, **settings: Any) -> Driver:
+    """Return a driver over fake workers, in this process."""
+    from dataclasses import replace
+
+    study = replace(plan.config.study, **settings)
+    return fake_sweep(replace(plan, config=replace(plan.config, study=study)), folder, said, NullTracker())
+
+
+def results(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return every result below a folder's only run."""
+    found = [json.loads(file.read_text()) for file in sorted(folder.glob("runs/*/trials/*/result.json"))]
+    return {r["number"]: r for r in found}
+
+
+def audit(folder: Path, num_trials: int, store: Path | None = None) -> None:
+    """Nothing lost, nothing doubled: every result has one complete trial and one finished run with equal values."""
+    values = {number: r["objective"] for number, r in results(folder).items()}
+    assert len(values) == num_trials and None not in values.values()
+    (study,) = folder.glob("runs/*/study.db")
+    trials = optuna.load_study(study_name="sweep", storage=f"sqlite:///{study}").get_trials(deepcopy=False)
+    assert {t.number: t.value for t in trials if t.state.name == "COMPLETE"} == values
+    assert {t.state.name for t in trials} == {"COMPLETE"}  # a draw that a kill tore is drawn to its end
+    runs = tracked(folder, store=store)
+    assert sorted(r["name"] for r in runs) == sorted(f"trial-{number:03d}" for number in values)
+    assert {r["name"]: r["objective"] for r in runs} == {f"trial-{n:03d}": v for n, v in values.items()}
+    assert {r["status"] for r in runs} == {"FINISHED"}
+
+
+def tracked(folder: Path, kind: str = "trial", store: Path | None = None) -> list[dict[str, Any]]:
+    """Return what MLflow knows of the trials, or of the sweeps, that ran below a folder."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{store or folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lorasweep")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`lorasweep.kind` = '{kind}'", max_results=1000)
+    return [
+        {"name": r.info.run_name, "status": r.info.status, "objective": r.data.metrics.get("objective"),
+         "start": r.info.start_time, "end": r.info.end_time}
+        for r in runs if r.data.tags["lorasweep.key"].startswith(f"{folder.resolve()}/")
+    ]  # fmt: skip

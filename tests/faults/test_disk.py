@@ -1,0 +1,122 @@
+"""A disk that is full, for real and by injection: the sweep waits for room, and nothing is lost."""
+
+import errno
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lorasweep.plan import Plan
+from lorasweep.room import Room
+from tests.faults.scenes import held
+from tests.faults.stage import Play
+from tests.faults.sweeps import FAKE, Said, audit, driver_of, results, until
+
+Stage = Callable[..., Play]
+TEN = (*FAKE, "study.trials=10")
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(in_tmp: Path) -> Iterator[Path]:
+    """A file system of its own with room for a sweep and little else."""
+    disk = in_tmp / "disk"
+    disk.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount command here")
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=72m", "none", str(disk)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"file systems cannot be mounted here: {made.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all the room there is."""
+    file = disk / "filler"
+    with file.open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
+        while True:
+            # The file system may take a part of a block before it refuses the next.
+            assert filler.write(b"x" * 4096)
+    return file
+
+
+def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
+    in_tmp: Path, small_disk: Path, staged: Stage
+) -> None:
+    """Results, study and tracking store all lie on it."""
+    where = (f"output_dir={small_disk}/runs", f"tracking.uri=sqlite:///{small_disk}/mlflow.db")
+    play = staged(*TEN, *where, scene=partial(held, in_tmp / "go", 6))
+    until((in_tmp / "go-waits").exists)
+    done = results(small_disk)
+    assert 0 < len(done) < 10
+    filler = fill(small_disk)
+    (in_tmp / "go").touch()
+    until(lambda: "is full" in play.text or play.is_over)
+    time.sleep(3)  # long enough to try again, and to be refused again
+    assert not play.is_over and results(small_disk) == done, play.text
+    filler.unlink()
+    assert play.code() == 0, play.text
+    assert (
+        play.text.count("paused until there is room") == 1 and play.text.count("there is room on the disk again") == 1
+    )
+    audit(small_disk, 10)
+    assert results(small_disk).items() >= done.items()
+    assert not list(small_disk.rglob("attempt.json"))
+
+
+@pytest.mark.parametrize("is_begun", [False, True], ids=["a new sweep", "a sweep that goes on"])
+def test_a_launch_on_a_full_disk_is_told_so(in_tmp: Path, small_disk: Path, staged: Stage, is_begun: bool) -> None:
+    where = (f"output_dir={small_disk}/runs", f"tracking.uri=sqlite:///{in_tmp}/mlflow.db")
+    if is_begun:
+        assert staged(*TEN[:-1], "study.trials=2", *where).code() == 0
+    filler = fill(small_disk)
+    play = staged(*TEN, *where)
+    assert play.code() == 1, play.text
+    assert "Traceback" not in play.text
+    assert "the disk is full" in play.text and "run the same command" in play.text
+    filler.unlink()
+    again = staged(*TEN, *where)
+    assert again.code() == 0, again.text
+    audit(small_disk, 10, in_tmp / "mlflow.db")
+
+
+@pytest.mark.parametrize("where", ["lorasweep.ledger.write_json", "lorasweep.driver.Study.report"])
+def test_a_full_disk_pauses_the_sweep_until_there_is_room(
+    where: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Said()
+    driver = driver_of(plan, tmp_path, said)
+    target: Any = driver.study if where.endswith("report") else __import__("lorasweep.ledger").ledger
+    name = where.rpartition(".")[2]
+    whole, calls = getattr(target, name), []
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        calls.append(time.monotonic())
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(target, name, full)
+    monkeypatch.setattr("lorasweep.room.PATIENCE_S", 0.3)
+    driver.run()
+    assert driver.study.states() == {"COMPLETE": 6} and sorted(driver.ledger.results) == list(range(6))
+    assert "is full" in said.texts[0] and "there is room" in said.texts[1] and len(said.texts) == 2
+    assert not any(driver.ledger.attempt(n) for n in range(6))
+
+
+def test_no_trial_starts_on_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    room = Room(tmp_path, said.append)
+    monkeypatch.setattr("lorasweep.room.PATIENCE_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+        assert not room.is_open() and not room.is_open()
+    assert room.is_open()
+    assert len(said) == 2 and "1 MiB are free, 64 are needed" in said[0]

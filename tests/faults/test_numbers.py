@@ -1,0 +1,68 @@
+"""Numbers that are none and rows that are broken: neither is ranked, and both are told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lorasweep.cli import main
+from lorasweep.plan import Plan
+from lorasweep.result import TrialState
+from tests.faults.scenes import odd_values
+from tests.faults.stage import Play
+from tests.faults.sweeps import FAKE, Said, driver_of, results
+from tests.settings import result
+from tests.test_run import board, states
+
+
+@pytest.mark.parametrize("objective", ["accuracy", "loss"])
+def test_what_is_no_number_is_not_ranked_and_does_not_win(
+    objective: str, in_tmp: Path, staged: Callable[..., Play]
+) -> None:
+    """An endless accuracy is as little a winner as an endlessly small loss."""
+    odd = (float("nan"), float("inf"), float("-inf"))
+    play = staged(*FAKE, "study.trials=6", f"eval.objective={objective}", scene=partial(odd_values, odd))
+    assert play.code() == 0, play.text
+    trials = {t["trial"]: t for t in board(in_tmp)["trials"]}
+    assert [trials[n]["rank"] is None for n in range(6)] == [True] * 3 + [False] * 3
+    assert sorted(states(in_tmp)) == ["COMPLETE"] * 3 + ["FAIL"] * 3
+    assert len(results(in_tmp)) == 6
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_the_winner_has_a_number(odd: float, plan: Plan, tmp_path: Path) -> None:
+    driver = driver_of(plan, tmp_path, Said())
+    for number, value in enumerate((odd, 0.5, odd)):
+        spec = replace(driver.plan.spec(driver.plan.points[0]))
+        driver.ledger.write(replace(result(number, TrialState.COMPLETE, objective=value), spec=spec))
+    winner = driver.record.winner()
+    assert winner is not None and winner.number == 1
+
+
+def rows(num_bad: int) -> str:
+    """Return two hundred rows, of which some are broken, all over the file."""
+    good = [f'{{"text": "say {i}", "label": "l{i % 2}"}}' for i in range(200)]
+    for i in range(num_bad):
+        good[i * 200 // num_bad] = '{"text": "say'
+    return "\n".join(good)
+
+
+ROWS = ("data=classification", "data.train=rows.jsonl", "train.max_steps=1", "eval.rungs=1", "probes=none",
+        "tracking=none")  # fmt: skip
+
+
+def test_a_hundredth_of_broken_rows_is_left_out_and_told(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text(rows(2))
+    assert main(list(ROWS)) == 0
+    said = capsys.readouterr()
+    assert "rows.jsonl:1: not JSON" in said.out + said.err or "2 malformed" in said.out + said.err
+
+
+def test_half_of_broken_rows_are_refused_by_their_lines(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text(rows(100))
+    assert main(list(ROWS)) == 78
+    said = capsys.readouterr().err
+    assert "rows.jsonl: 100 malformed rows" in said and "rows.jsonl:3: not JSON" in said and "and 95 more" in said
+    assert [p.name for p in in_tmp.iterdir()] == ["rows.jsonl"]

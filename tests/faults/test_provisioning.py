@@ -1,0 +1,33 @@
+"""Killed while its databases are made for the first time: the next launch makes them."""
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.faults.scenes import counted_statements
+from tests.faults.stage import Play
+from tests.faults.sweeps import FAKE, audit, number_of
+
+ONE = (*FAKE, "study.trials=1")
+KILLS = number_of("LORASWEEP_FIRST_KILLS", 4)
+
+
+def test_a_first_launch_killed_at_any_statement_leaves_nothing_that_cannot_be_opened(
+    in_tmp: Path, staged: Callable[..., Play]
+) -> None:
+    """One launch after the other in one folder: each has to open what those before left, to get to its own end."""
+    note = in_tmp / "statements"
+    whole = staged(
+        *ONE, "output_dir=whole/runs", "tracking.uri=sqlite:///whole.db", scene=partial(counted_statements, note)
+    )
+    assert whole.code() == 0, whole.text
+    num_statements = int(note.read_text())
+    assert num_statements > 100  # of both migrations, and of a trial
+    for kill in range(KILLS):
+        last = 1 + kill * (num_statements - 1) // KILLS
+        play = staged(*ONE, scene=partial(counted_statements, note, last))
+        assert play.code() == -signal.SIGKILL, f"before statement {last}:\n{play.text}"
+    play = staged(*ONE)
+    assert play.code() == 0, play.text
+    audit(in_tmp, 1)

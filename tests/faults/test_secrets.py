@@ -1,0 +1,68 @@
+"""A secret that a launch knows, or that an error tells, is written nowhere and said to nobody."""
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scenes import failing_with
+from tests.faults.stage import Play
+from tests.faults.sweeps import FAKE, LONG
+
+Stage = Callable[..., Play]
+CANARY = "hf_CanaryQ7xZ2pLw9"  # as short as a real token never is
+NAMES = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY")
+
+
+def secrets() -> dict[str, str]:
+    """A different value for each, so that one that leaks has a name."""
+    return {name: f"{CANARY}{place}" for place, name in enumerate(NAMES)}
+
+
+def leaks(folder: Path) -> list[str]:
+    """Return where the canary can be read: in files, whatever they are, and in every cell of every table."""
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    found = [str(f) for f in files if CANARY.encode() in f.read_bytes()]
+    for file in (f for f in files if f.suffix == ".db"):
+        with sqlite3.connect(file) as store:
+            tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            for table in tables:
+                rows = store.execute(f'SELECT * FROM "{table}"').fetchall()
+                found += [f"{file}:{table}: {row}" for row in rows if CANARY in str(row)]
+    assert files
+    return found
+
+
+def test_what_the_environment_holds_and_an_exception_says_is_in_no_file_table_or_line(
+    in_tmp: Path, staged: Stage
+) -> None:
+    """Every trial dies of an error whose text names all of them, as a client's does that prints its request."""
+    reason = "401 for https://me:{}@hub.example/x?token={} with Bearer {}, key={}".format(*secrets().values())
+    play = staged(*LONG, "study.halt_after=2", scene=partial(failing_with, reason, secrets()), is_real=True)
+    assert play.code() == 1, play.text
+    assert "401 for https://***@hub.example" in play.text and "given up" in play.text
+    assert CANARY not in play.text
+    assert not leaks(in_tmp)
+    told = [f for f in in_tmp.rglob("*") if f.is_file() and b"hub.example" in f.read_bytes()]
+    kinds = {"result.json", "leaderboard.html", "leaderboard.md", "leaderboard.json", "study.db", "mlflow.db"}
+    assert {f.name for f in told} >= kinds  # the reason is there, and only the secrets are not
+
+
+def test_a_setting_that_takes_a_secret_from_the_environment_is_refused_and_nothing_is_written(
+    in_tmp: Path, staged: Stage
+) -> None:
+    for setting in ("sweep.question", "model.revision", "tracking.experiment"):
+        play = staged(*FAKE, f"{setting}='key ${{oc.env:HF_TOKEN}}'", scene=partial(failing_with, "", secrets()))
+        assert play.code() == 78, play.text
+        assert f"{setting}: holds the value of HF_TOKEN" in play.text and CANARY not in play.text
+    assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["http://me:{}@127.0.0.1:9", "postgresql://me:{}@127.0.0.1:9/x", "mysql://{}@h/x"])
+def test_a_password_in_the_address_of_the_tracker_is_kept_to_ourselves(kind: str, in_tmp: Path, staged: Stage) -> None:
+    address = "tracking.uri='" + kind.replace("{}", "${oc.env:MLFLOW_TRACKING_PASSWORD}") + "'"
+    play = staged(*FAKE, "study.trials=2", address, scene=partial(failing_with, "", secrets()))
+    play.code()
+    assert CANARY not in play.text and not leaks(in_tmp)

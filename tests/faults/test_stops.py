@@ -1,0 +1,99 @@
+"""Asked to stop, once or twice, and stopped by force: what is live is saved, and what comes too late is not heard."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.driver import FakeExecutor
+from lorasweep.cli import main
+from lorasweep.plan import Plan
+from lorasweep.result import Command, Event, Finished
+from lorasweep.seat import Seat
+from tests.faults.stage import FORKS, Play
+from tests.faults.sweeps import LONG, Said, checkpoints, driver_of, is_alive, objectives, results, until, workers
+
+Stage = Callable[..., Play]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_stopped_sweep_saves_its_trials_and_goes_on(
+    number: int, code: int, in_tmp: Path, staged: Stage, undisturbed: dict[int, Any]
+) -> None:
+    play = staged(*LONG, "tracking=none", is_real=True)
+    until(lambda: checkpoints(in_tmp))
+    os.kill(play.pid, number)
+    assert play.code() == code, play.text
+    assert "run the same command to go on" in play.text and "Traceback" not in play.text
+    assert len(checkpoints(in_tmp)) + len(results(in_tmp)) == 2
+    assert main([*LONG, "tracking=none"]) == 0
+    assert objectives(in_tmp) == undisturbed and not checkpoints(in_tmp)
+
+
+def test_a_second_ctrl_c_ends_the_tree_at_once_and_the_same_command_goes_on(
+    in_tmp: Path, staged: Stage, undisturbed: dict[int, Any]
+) -> None:
+    play = staged(*LONG, "executor=local", "tracking=none", is_real=True)
+    until(lambda: checkpoints(in_tmp))
+    (worker,) = workers(play.pid)
+    worker.suspend()  # so that its time slice never ends, for which the first waits
+    os.kill(play.pid, signal.SIGINT)
+    until(lambda: "stopping at the end of this time slice" in play.text)
+    assert not play.is_over and is_alive(worker.pid)
+    os.kill(play.pid, signal.SIGINT)
+    assert play.code(20) == 130, play.text
+    assert "run the same command to go on" in play.text and "Traceback" not in play.text
+    until(lambda: not is_alive(worker.pid), 5)
+    assert main([*LONG, "tracking=none"]) == 0
+    assert objectives(in_tmp) == undisturbed
+
+
+class Far:
+    """A worker that cannot be killed from here. The second time it is asked it sleeps, until it was given up."""
+
+    pid = None
+
+    def __init__(self) -> None:
+        self.pool = ProcessPoolExecutor(1, mp_context=FORKS)
+        self.answers: list[Future[list[Event]]] = []
+
+    def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
+        if len(self.answers) == 1:
+            self._signal(signal.SIGSTOP)
+        self.answers.append(self.pool.submit(_advance_late, list(commands)))
+        return self.answers[-1]
+
+    def close(self) -> None:
+        """Wake it up: what it has to say comes now."""
+        self._signal(signal.SIGCONT)
+        self.answers[-1].result(timeout=60)
+        self.pool.shutdown()
+
+    def _signal(self, number: int) -> None:
+        for pid in self.pool._processes or {}:
+            os.kill(pid, number)
+
+
+_fake = FakeExecutor()
+
+
+def _advance_late(commands: list[Command]) -> list[Event]:
+    events = _fake.submit(commands).result()
+    return [replace(e, result=replace(e.result, reason="late")) if isinstance(e, Finished) else e for e in events]
+
+
+def test_what_a_worker_says_that_slept_past_its_deadline_is_not_heard(_stage: None, plan: Plan, tmp_path: Path) -> None:
+    said, far = Said(), Far()
+    driver = driver_of(plan, tmp_path, said, hang_min=0.02)
+    driver.seats = [Seat(executor=far, num_slots=2, device="far", reopen=FakeExecutor)]
+    driver.run()
+    late = [e.number for answer in far.answers for e in answer.result() if isinstance(e, Finished)]
+    assert late == [0, 1] and any("was silent for" in text for text in said.texts)
+    assert [r.reason for r in driver.ledger.results.values()] == [""] * 6
+    assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
+    assert driver.study.states() == {"COMPLETE": 6}

@@ -1,0 +1,156 @@
+"""Workers that are silent, lost, late or unlucky: what the driver makes of them. They are fake."""
+
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from benchmarks.driver import FakeExecutor, fake_sweep
+from lorasweep.plan import Plan
+from lorasweep.result import Command, Event, Finished, Start, TrialState
+from lorasweep.seat import Seat
+from lorasweep.tracker import NullTracker
+from tests.faults.sweeps import Said, driver_of
+
+
+class Silent(FakeExecutor):
+    """Never answers."""
+
+    is_closed = False
+
+    def submit(self, commands: Any) -> "Future[list[Event]]":
+        return Future()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Failing(FakeExecutor):
+    """Fails every trial for the same reason."""
+
+    reason = "Traceback (most recent call last):\n  here\nRuntimeError: no kernel image"
+
+    def submit(self, commands: Any) -> "Future[list[Event]]":
+        from lorasweep.outcome import failed
+
+        future: Future[list[Event]] = Future()
+        future.set_result([failed(c, TrialState.FAILED, self.reason) for c in commands if isinstance(c, Start)])
+        return future
+
+
+def test_a_silent_worker_is_ended_and_its_trials_are_done_by_another(plan: Plan, tmp_path: Path) -> None:
+    said, silent = Said(), Silent()
+    driver = driver_of(plan, tmp_path, said, hang_min=0.001)
+    driver.seats = [Seat(executor=silent, num_slots=2, device="fake", reopen=FakeExecutor)]
+    driver.run()
+    assert silent.is_closed and any("was silent for" in text for text in said.texts)
+    assert [r.state for r in driver.ledger.results.values()] == [TrialState.COMPLETE] * 6
+    assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
+    assert driver.study.states() == {"COMPLETE": 6}
+
+
+def test_a_trial_whose_workers_always_go_is_given_up_and_its_last_try_is_alone(plan: Plan, tmp_path: Path) -> None:
+    together: list[int] = []
+
+    class Deadly(FakeExecutor):
+        """Is lost whenever it is given trial 0."""
+
+        def submit(self, commands: Any) -> "Future[list[Event]]":
+            if any(isinstance(c, Start) and c.number == 0 for c in commands):
+                together.append(sum(isinstance(c, Start) for c in commands))
+                return Future()
+            return super().submit(commands)
+
+    driver = driver_of(plan, tmp_path, Said(), hang_min=0.0005)
+    driver.seats = [Seat(executor=Deadly(), num_slots=3, device="fake", reopen=Deadly)]
+    driver.run()
+    ended = {n: r.state for n, r in driver.ledger.results.items()}
+    assert ended.pop(0) is TrialState.FAILED and set(ended.values()) == {TrialState.COMPLETE}
+    assert len(together) == 3 and together[-1] == 1
+    assert "as it did 2 times before" in driver.ledger.results[0].reason
+
+
+def test_what_an_older_attempt_says_is_not_listened_to(plan: Plan, tmp_path: Path) -> None:
+    class Late(FakeExecutor):
+        """Says first what a worker before it might have said."""
+
+        def submit(self, commands: Any) -> "Future[list[Event]]":
+            future = super().submit(commands)
+            stale = [
+                Finished(number=e.number, attempt=e.attempt - 1, result=_worse(e))
+                for e in future.result()
+                if isinstance(e, Finished)
+            ]
+            answer: Future[list[Event]] = Future()
+            answer.set_result([*stale, *future.result()])
+            return answer
+
+    driver = driver_of(plan, tmp_path, Said())
+    driver.seats = [Seat(executor=Late(), num_slots=3, device="fake")]
+    driver.run()
+    assert {r.state for r in driver.ledger.results.values()} == {TrialState.COMPLETE}
+
+
+def _worse(event: Finished) -> Any:
+    from dataclasses import replace
+
+    return replace(event.result, state=TrialState.FAILED)
+
+
+def test_the_same_failure_again_and_again_halts_the_sweep_and_says_why(plan: Plan, tmp_path: Path) -> None:
+    driver = driver_of(plan, tmp_path, Said(), halt_after=4, trials=6)
+    driver.seats = [Seat(executor=Failing(), num_slots=1, device="fake")]
+    driver.run()
+    assert driver.outbox.halted == "4 trials in a row failed for the same reason: RuntimeError: no kernel image"
+    assert len(driver.ledger.results) == 4 and not driver.is_finished
+
+
+def test_trials_that_diverge_halt_nothing(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Failing, "reason", "loss is not finite at step 2")
+    driver = driver_of(plan, tmp_path, Said(), halt_after=2)
+    driver.seats = [Seat(executor=Failing(), num_slots=1, device="fake")]
+    driver.run()
+    assert len(driver.ledger.results) == 6 and driver.is_finished
+
+
+def test_a_tracker_that_is_away_for_a_while_is_told_everything_later(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away(NullTracker):
+        destination = "there"
+
+        def __init__(self) -> None:
+            self.calls, self.told = 0, [0][:0]
+
+        def export(self, result: Any) -> None:
+            self.calls += 1
+            if self.calls == 2:
+                raise ConnectionError("no route to host")
+            self.told.append(result.number)
+
+    tracker = Away()
+    monkeypatch.setattr("lorasweep.courier.AWAY_S", 0.0)
+    driver = fake_sweep(plan, tmp_path, Said(), tracker)
+    driver.run()
+    assert sorted(tracker.told) == list(range(6)) and len(tracker.told) == 6
+    assert all(driver.ledger.is_exported(n, "there") for n in range(6))
+
+
+def test_a_sweep_that_ran_on_goes_through_no_trial_twice(plan: Plan, tmp_path: Path) -> None:
+    started: list[Command] = []
+
+    class Noting(FakeExecutor):
+        def submit(self, commands: Any) -> "Future[list[Event]]":
+            started.extend(c for c in commands if isinstance(c, Start))
+            return super().submit(commands)
+
+    for _ in range(2):
+        driver = driver_of(plan, tmp_path, Said())
+        driver.seats = [Seat(executor=Noting(), num_slots=3, device="fake")]
+        driver.run()
+        driver.ledger.close()
+    assert len(started) == 6
+    stored = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert len(stored.trials) == 6
