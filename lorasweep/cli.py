@@ -148,6 +148,7 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it tells of what it meets, and raises it besides
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

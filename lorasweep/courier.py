@@ -70,6 +70,15 @@ class Courier:
         self._thread.join()
         return len(self._letters)
 
+    def abandon(self) -> None:
+        """Tell no more: what is left is told by the next launch."""
+        with self._changed:
+            self._letters.clear()
+            self._is_closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(LAST_WAIT_S)
+
     def _put(self, write: Callable[[], None], *, is_kept: bool) -> None:
         with self._changed:
             if self.tracker.destination and (is_kept or not self._is_away):

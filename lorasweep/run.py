@@ -110,9 +110,13 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
         gc.freeze()
         gc.enable()
     signals: list[int] = []
-    with _interruptible(driver, signals):
-        driver.run()
-    board = _report(driver)
+    try:
+        with _interruptible(driver, signals):
+            driver.run()
+        board = _report(driver)
+    except BaseException:
+        driver.record.courier.abandon()
+        raise
     return Outcome(
         board=board,
         folder=ledger.folder,

@@ -26,7 +26,7 @@ BOUNDARIES = (
     ("optuna.study.Study.tell", "before", 2),
     ("optuna.study.Study.tell", "after", 2),
 )
-TRIALS = (*FAKE, "study.trials=28")
+TRIALS = (*FAKE, "study.trials=120")
 
 
 def test_a_sweep_killed_at_every_commit_loses_nothing_and_repeats_nothing(in_tmp: Path, staged: Stage) -> None:
@@ -43,7 +43,7 @@ def test_a_sweep_killed_at_every_commit_loses_nothing_and_repeats_nothing(in_tmp
     last = staged(*TRIALS)
     assert last.code() == 0, last.text
     assert "cannot be read" not in last.text and "tracking failed" not in last.text
-    audit(in_tmp, 28)
+    audit(in_tmp, 120)
     assert results(in_tmp).items() >= done.items()
 
 

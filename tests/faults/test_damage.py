@@ -38,7 +38,7 @@ def finished(_stage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder.mkdir()
     output = folder.parent / "output"
     play = perform(folder, output, THREE, partial(held, folder / "go", 4), is_real=False)
-    until((folder / "go-waits").exists)
+    until(lambda: (folder / "go-waits").exists() and len(list(folder.glob("runs/*/trials/*/exported"))) == 2)
     play.process.kill()
     play.code()
     assert len(results(folder)) == 2

@@ -30,7 +30,7 @@ def small_disk(in_tmp: Path) -> Iterator[Path]:
     disk.mkdir()
     if shutil.which("mount") is None:
         pytest.skip("there is no mount command here")
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=72m", "none", str(disk)], capture_output=True, text=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "none", str(disk)], capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"file systems cannot be mounted here: {made.stderr.strip()}")
     yield disk
