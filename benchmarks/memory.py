@@ -19,8 +19,7 @@ from typing import Any
 from benchmarks.memory_cases import Case, cases, save
 from benchmarks.tables import command_line, write
 
-# One arena, and every tensor in a mapping of its own: what is freed is given back, so that a figure can be repeated.
-QUIET = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
 GOAL = {"cpu": 0.15, "cuda": 0.05}
@@ -44,7 +43,7 @@ class Point:
 def measure(case: Case, folder: Path) -> Point:
     """Measure a case in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.memory_point", json.dumps(asdict(case)), str(folder)]
-    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{case.name}: {done.stderr}")

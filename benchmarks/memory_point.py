@@ -21,7 +21,7 @@ from lorasweep.score import Asked, score_suite
 from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.train import train_step
 
-STEPS = 2
+STEPS = 6
 
 
 def trial(case: Case, folder: Path) -> TrialSpec:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers.optimization import get_scheduler  # brings PEFT and bitsandbytes: 65 MiB, before memory is metered
 
 from lorasweep.data.feed import Feed
 from lorasweep.data.render import TokenRow
@@ -64,8 +65,6 @@ def make_learner(
     slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rungs: int, dtype: str, rung_factor: float = 1.0
 ) -> Learner:
     """Return a learner at step 0."""
-    from transformers import get_scheduler
-
     num_steps = spec.num_steps(len(rows))
     optimizer = slot.optimizer = OPTIMIZERS[spec.optim](slot, spec)
     return Learner(

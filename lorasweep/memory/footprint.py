@@ -13,12 +13,14 @@ from lorasweep.spec import TrialSpec
 Loads = Sequence[tuple[TrialSpec, Lengths]]
 
 MIB = 1 << 20
-# What a device takes besides tensors. CPU: libraries and their buffers, measured by benchmarks/memory.py. CUDA: its
-# context, an assumption that has not been measured; PyTorch's own figures do not hold it.
-OVERHEAD = {"cpu": 85 * MIB, "cuda": 512 * MIB}
-# What a caching allocator loses to gaps between tensors, as a share of those that come and go; assumed, not measured.
-# A CPU gives large tensors back at once.
-SLACK = {"cpu": 0.0, "cuda": 0.05}
+# What a device takes besides tensors. CPU: buffers of libraries, measured by benchmarks/memory.py. CUDA: its context,
+# an assumption that has not been measured; PyTorch's own figures do not hold it.
+OVERHEAD = {"cpu": 25 * MIB, "cuda": 512 * MIB}
+# What an allocator loses to gaps between tensors, as a share of those that come and go. CUDA: assumed, not measured.
+CUDA_SLACK = 0.05
+# CPU: measured. glibc's heap keeps gaps between what a pass keeps and what it borrows; with an mmap of its own for
+# every large tensor they are gone, and a step takes a tenth to a fifth longer.
+HEAP_SLACK = {"training": 0.7, "evaluation": 0.35, "checkpointing": 2.5, "int8": 1.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +68,20 @@ def footprint(shape: Shape, loads: Loads, *, kind: str = "cpu", is_evaluated: bo
         activations=activations,
         evaluation=evaluation,
         overhead=OVERHEAD.get(kind, OVERHEAD["cuda"]),
-        slack=round(SLACK.get(kind, SLACK["cuda"]) * max(activations, evaluation)),
+        slack=_slack(specs, activations, evaluation, kind),
     )
+
+
+def _slack(specs: Sequence[TrialSpec], activations: int, evaluation: int, kind: str) -> int:
+    """Return what gaps add to the larger of the two peaks."""
+    peak = max(activations, evaluation)
+    if kind != "cpu":
+        return round(CUDA_SLACK * peak)
+    shares = [HEAP_SLACK["training"]]
+    shares += [HEAP_SLACK["checkpointing"]] if any(s.train.activation_checkpointing for s in specs) else []
+    shares += [HEAP_SLACK["int8"]] if specs[0].model.precision == "int8" else []
+    heaps = activations * (1 + max(shares)), evaluation * (1 + HEAP_SLACK["evaluation"])
+    return round(max(heaps)) - peak
 
 
 def own_bytes(shape: Shape, loads: Loads, *, kind: str = "cpu") -> list[int]:
