@@ -3,16 +3,15 @@
 Nothing heavy is imported before it is needed, so that help and mistakes are answered at once.
 """
 
-import logging
 import os
 import select
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lorasweep import __version__
+from lorasweep.chatter import quiet
 from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full
 
 VERBS = {
@@ -131,31 +130,8 @@ def _command(verb: str, overrides: list[str]) -> int:
         return EXIT_FAILED
 
 
-class _Discreet(logging.Formatter):
-    """A warning may quote the error of a client, and that its request."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line without secrets."""
-        from lorasweep.files import redact
-
-        return redact(super().format(record))
-
-
-def _quiet() -> None:
-    """Keep the dependencies' start-up chatter out of the user's terminal; what matters comes as an error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Discreet("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it tells of what it meets, and raises it besides
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
 def _plan(raw: dict[str, Any]) -> int:
-    _quiet()
+    quiet()
     from lorasweep.outline import plan_text
     from lorasweep.plan import make_plan
 
@@ -164,7 +140,7 @@ def _plan(raw: dict[str, Any]) -> int:
 
 
 def _run(raw: dict[str, Any], text: str) -> int:
-    _quiet()
+    quiet()
     from lorasweep.outline import headline
     from lorasweep.plan import make_plan
 

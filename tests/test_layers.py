@@ -12,7 +12,7 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
     ("errors", "spec", "result", "rules"),
-    ("config", "limits", "grammar", "space", "provenance", "files", "targets", "cores"),
+    ("config", "limits", "grammar", "space", "provenance", "files", "chatter", "targets", "cores"),
     ("catalogue",),
     ("data",),
     ("memory", "varlen", "norms", "base_info", "tokenizer", "base", "model", "nats", "slot", "groups", "pace"),
@@ -59,6 +59,7 @@ LAZY = (
     "spec",
     "errors",
     "files",
+    "chatter",
     "targets",
     "memory",
     "cores",

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lorasweep.chatter import quiet
 from lorasweep.executors.keeper import end_marked, marked, new_mark
 from lorasweep.result import Command, Event, WorkerSettings
 
@@ -77,6 +78,7 @@ def _begin(settings: WorkerSettings) -> None:
     if settings.device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.visible
         settings = replace(settings, device="cuda:0")
+    quiet()
     from lorasweep.worker import Worker
 
     _worker = Worker(settings)
