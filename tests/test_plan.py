@@ -39,7 +39,8 @@ def test_without_a_space_a_single_trial_is_planned() -> None:
     assert plan("probes=none").num_trials == 1
 
 
-def test_slots_follow_the_memory_that_may_be_used() -> None:
+def test_slots_follow_the_memory_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path))  # other tests may have taught that the demo needs less
     roomy, tight = (plan("+sweep=rank_alpha", f"study.memory_gib={gib}") for gib in (4, 0.2))
     assert roomy.num_slots == 18
     assert 1 <= tight.num_slots < 18
