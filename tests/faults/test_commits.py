@@ -10,21 +10,22 @@ from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, audit, number_of, results
 
 Stage = Callable[..., Play]
-# In the order in which a launch comes by; each is killed at the second trial that it takes up, or ends.
+# First the driver's own, then those of the tracking thread, which the driver may be far ahead of: what it has not told
+# is told by the next launch, so each is come by though no trial were left.
 BOUNDARIES = (
     ("optuna.storages._CachedStorage.create_new_trial", "after", 2),
     ("optuna.storages._CachedStorage.set_trial_param", "after", 2),
-    ("mlflow.MlflowClient.create_run", "after", 2),  # the sweep's own run was found again
     ("lorasweep.ledger.Ledger.write", "before", 2),
     ("lorasweep.ledger.Ledger.write", "after", 2),
+    ("optuna.trial.Trial.set_constraint", "before", 2),
+    ("optuna.study.Study.tell", "before", 2),
+    ("optuna.study.Study.tell", "after", 2),
+    ("mlflow.MlflowClient.create_run", "after", 2),  # the sweep's own run was found again
     ("mlflow.MlflowClient.log_batch", "before", 4),
     ("lorasweep.tracking.MlflowTracker._log_files", "before", 2),
     ("mlflow.MlflowClient.set_terminated", "before", 2),
     ("lorasweep.ledger.Ledger.mark_exported", "before", 2),
     ("lorasweep.ledger.Ledger.mark_exported", "after", 2),
-    ("optuna.trial.Trial.set_constraint", "before", 2),
-    ("optuna.study.Study.tell", "before", 2),
-    ("optuna.study.Study.tell", "after", 2),
 )
 TRIALS = (*FAKE, "study.trials=120")
 
