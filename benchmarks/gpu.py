@@ -21,7 +21,7 @@ from benchmarks.machine import gemm_rate, seconds
 from benchmarks.packed import alike, fill, rows_of
 from benchmarks.shapes import SHAPES, random_bases
 from benchmarks.stock import stock_trial
-from benchmarks.tables import command_line, markdown, write
+from benchmarks.tables import AGREEMENT, command_line, markdown, write
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.data.batches import micro_batches
@@ -125,10 +125,9 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
     "K": lambda r: r["slots"],
     "tokens/s": lambda r: f"{r['tokens_per_s']:.0f}",
     "× stock PEFT": lambda r: f"{r['stock_over_packed']:.2f}",
-    "of GEMM rate": lambda r: f"{r['share_of_gemm_rate']:.0%}",
     "peak GiB": lambda r: f"{r['peak_bytes'] / 2**30:.1f}",
     "predicted": lambda r: f"{r['predicted_bytes'] / 2**30:.1f}",
-    "max Δloss": lambda r: f"{r['loss_gap']:.1g}",
+    **AGREEMENT,
 }
 
 

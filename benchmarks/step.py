@@ -19,7 +19,7 @@ import torch
 from benchmarks.machine import gemm_rate, seconds
 from benchmarks.packed import RANK, Trial, fill, rows_of
 from benchmarks.stock import StockTrial, stock_trial
-from benchmarks.tables import command_line, markdown, write
+from benchmarks.tables import AGREEMENT, command_line, markdown, write
 from lorasweep.bank import Bank
 from lorasweep.base import DTYPES, Base
 from lorasweep.base_info import resolve_targets
@@ -204,8 +204,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
     "packed ms": lambda r: f"{1e3 * r['packed_s']:.1f}",
     "stock/packed": lambda r: f"**{r['stock_over_packed']:.2f}×**",
     "looped/packed": lambda r: f"{r['looped_over_packed']:.2f}×",
-    "of GEMM rate": lambda r: f"{r['share_of_gemm_rate']:.0%}",
-    "max Δloss": lambda r: f"{r['loss_gap']:.1g}",
+    **AGREEMENT,
 }
 
 

@@ -103,20 +103,20 @@ def check_config(raw: Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]
     raw = dict(raw)
     if isinstance(raw.get("sweep"), str):
         problems.append(f"sweep: {raw.pop('sweep')!r} is a name, not a sweep; write +sweep=NAME")
-    problems += _exposed(raw)
+    problems += _exposed(raw, secrets())
     config = _build(SweepConfig, raw, "", problems)
     if config is not None:
         problems += contradictions(config)
     return config, problems
 
 
-def _exposed(raw: Any, path: str = "") -> list[str]:
+def _exposed(raw: Any, hidden: Mapping[str, str], path: str = "") -> list[str]:
     """Settings are written beside every result, so a secret must not be one; only the tracker's address may hold it."""
     if isinstance(raw, Mapping):
-        return [p for key, value in raw.items() for p in _exposed(value, f"{path}.{key}".lstrip("."))]
+        return [p for key, value in raw.items() for p in _exposed(value, hidden, f"{path}.{key}".lstrip("."))]
     if isinstance(raw, list | tuple):
-        return [p for value in raw for p in _exposed(value, path)]
-    names = [name for name, value in secrets().items() if value in str(raw)] if path != "tracking.uri" else []
+        return [p for value in raw for p in _exposed(value, hidden, path)]
+    names = [name for name, value in hidden.items() if value in str(raw)] if path != "tracking.uri" else []
     return [f"{path}: holds the value of {name}; settings are kept with the results, secrets are not" for name in names]
 
 

@@ -91,11 +91,10 @@ class Courier:
 
     def _deliver_all(self) -> None:
         while letter := self._next():
-            began_s = time.monotonic()
             try:
                 self._deliver(letter)
             except Exception as error:  # whatever a tracking server's client raises
-                self._failed(letter, error, time.monotonic() - began_s)
+                self._failed(letter, error)
             else:
                 if self._failures:
                     log.warning("tracking goes on")
@@ -117,13 +116,12 @@ class Courier:
             is_given_up = self._is_closing and self._failures >= MOST_FAILURES
             return self._letters.popleft() if self._letters and not is_given_up else None
 
-    def _failed(self, letter: Letter, error: Exception, took_s: float) -> None:
+    def _failed(self, letter: Letter, error: Exception) -> None:
         with self._changed:
             if not self._failures:
                 why = shorten(redact(str(error)), 200)
                 log.warning("tracking failed (%s); training goes on, and it is told later", why)
-            # No longer than a tenth of the time may go into waiting for somebody who does not answer.
-            self._away_until_s = time.monotonic() + max(min(AWAY_S, 2.0**self._failures), 10 * took_s)
+            self._away_until_s = time.monotonic() + min(AWAY_S, 2.0**self._failures)
             self._failures += 1
             # To the end: one result that cannot be told must not keep the others back.
             self._letters = deque([*(x for x in self._letters if x.is_kept), *([letter] if letter.is_kept else [])])
