@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import groupby
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from evaluation.scoring import RowsHook
 
@@ -25,28 +26,68 @@ def greedy(
     batch_rows: int,
     copies: int = 1,
     rows: RowsHook = nullcontext,
+    one_length: bool = False,
+    use_cache: bool = True,
 ) -> list[list[list[int]]]:
     """New tokens by copy and prompt, without the end token that stopped them; at most `max_new_tokens` each.
 
     `batch_rows` bounds the rows of one forward pass over all slots (each slot gets at least one); rows lie slot after
-    slot, in equal blocks, longest prompts first. With no `eos_ids` every answer has full length.
+    slot, in equal blocks, longest prompts first. With no `eos_ids` every answer has full length. With `one_length` no
+    prompt is padded, and without `use_cache` each token reads the whole row again: for models whose answers would
+    otherwise change.
     Raises ValueError on an empty prompt: a causal model needs a token to start from.
     """
     if empty := [index for index, prompt in enumerate(prompts) if not prompt]:
         raise ValueError(f"prompts {empty} hold no tokens; start them with the tokenizer's bos token")
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=list(eos_ids), use_cache=True
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad_id,
+        eos_token_id=list(eos_ids),
+        use_cache=use_cache,
     )
     answers: list[list[list[int]]] = [[[] for _ in prompts] for _ in range(copies)]
     size = max(1, batch_rows // copies)
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
+    for batch in _batches(order, size, [len(prompt) for prompt in prompts] if one_length else None):
         with rows(len(batch)), without_generation_defaults(model):
             new_BS = _continue(model, [prompts[index] for index in batch], copies, settings)
         for row, tokens in enumerate(new_BS.tolist()):
             answers[row // len(batch)][batch[row % len(batch)]] = until_any(tokens, eos_ids)
     return answers
+
+
+def _batches(order: Sequence[int], size: int, lengths: Sequence[int] | None) -> Iterator[Sequence[int]]:
+    """Cut an order into batches; with lengths, none holds two different ones."""
+    groups = [list(group) for _, group in groupby(order, lengths.__getitem__)] if lengths else [order]
+    for group in groups:
+        yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def first_logits(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, token: int, pad_id: int, copies: int = 1
+) -> Tensor:
+    """(B, 2, V) logits of the first two new tokens, by slot and prompt; those of the second come from the cache.
+
+    The first new token is always `token`, so that the second's logits can be compared between batches.
+    """
+    ids_nS, mask_nS = pad_left(prompts, pad_id)
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False, max_new_tokens=2, min_new_tokens=2, pad_token_id=pad_id, return_dict_in_generate=True,
+        output_logits=True, use_cache=True,
+    )  # fmt: skip
+
+    def force(_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_fill(1, torch.tensor([token], device=scores.device), torch.finfo(scores.dtype).max)
+
+    with without_generation_defaults(model):
+        found = model.generate(  # type: ignore[operator]
+            ids_nS.repeat(copies, 1).to(model.device),
+            attention_mask=mask_nS.repeat(copies, 1).to(model.device),
+            generation_config=settings,
+            logits_processor=LogitsProcessorList([force]),
+        )
+    return torch.stack(found.logits, dim=1)
 
 
 @contextmanager

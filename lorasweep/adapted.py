@@ -1,5 +1,7 @@
 """A frozen linear that carries the LoRA adapters of all slots."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from lorasweep.layout import Layout
@@ -18,12 +20,24 @@ class AdaptedLinear(nn.Module):
         self.index = index
         self.layout = layout
 
-    def forward(self, x_BSD: Tensor) -> Tensor:
+    @property
+    def weight(self) -> Tensor:
+        """The base's weight: some layers ask for its dtype or device."""
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's bias."""
+        bias: Tensor | None = self.base.bias  # type: ignore[assignment]
+        return bias
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         runs = [run for run in self.layout.runs if self.path in run.group.weights]
         if not runs:
-            y_BSO: Tensor = self.base(x_BSD)
-            return y_BSO
-        x_BSD = x_BSD.contiguous()
+            y: Tensor = self.base(x, *args, **kwargs)
+            return y
+        x_BSD = self.layout.batched(x, self.path)
         inputs, mask_ND = self.layout.inputs(x_BSD, self.index, runs)
         adapters = Adapters(self.path, runs, self.layout.unit(x_BSD))
         weight_OD = _plain_weight(self.base)
@@ -35,7 +49,7 @@ class AdaptedLinear(nn.Module):
             result = AdaptedProduct.apply(  # type: ignore[no-untyped-call]
                 x_BSD, weight_OD, self.base.bias, self.layout.anchor, adapters, mask_ND, *inputs
             )
-        return result
+        return result.view(*x.shape[:-1], result.shape[-1])
 
 
 def _plain_weight(base: nn.Module) -> Tensor | None:

@@ -53,7 +53,7 @@ def peft_config(model: ModelSpec, info: BaseInfo, lora: LoraSpec) -> bytes:
         lora_dropout=lora.lora_dropout,
         use_rslora=lora.use_rslora,
         target_modules=list(lora.target_modules),
-        fan_in_fan_out=info.model_type == "gpt2",  # its Conv1D keeps weights transposed
+        fan_in_fan_out=info.is_transposed,
         inference_mode=True,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -33,11 +33,12 @@ class Bank:
         self.base = base
         self.num_slots = num_slots
         self.pace = Pace(is_learning=base.device.type == "cpu")
-        self.most_tokens = WHOLE  # of a pass; less once the device was too small for one
+        self.most_tokens = WHOLE if base.paths.can_pad else 1  # of a pass; less once the device was too small for one
         self.is_frugal = False  # keeps activations of one layer only, because nothing else fits
         self.layout = Layout()
         self.live: list[Slot] = []
         self._groups: list[Group] | None = []
+        base.note_tokens = self.layout.note_tokens
         self._dims = cache(lambda target_modules: base.info.adapted(target_modules))  # equal shapes are one object
         _unwrap(base)
 
@@ -110,6 +111,7 @@ class Bank:
         """Say, for the passes inside, which slot owns how many rows (of a flat batch: tokens), in their order."""
         self.layout.is_flat, self.layout.noise = is_flat, noise
         self.layout.runs = runs_of(blocks, self.groups)
+        self.layout.num_rows = sum(size for _, size in blocks)
         try:
             yield
         finally:
@@ -132,7 +134,8 @@ class Bank:
         """
         sizes = [batch.num_tokens if packed.is_flat else len(batch.rows) for batch in batches]
         blocks = list(zip(slots, sizes, strict=True))
-        with self.rows(blocks, noise_of(blocks, batches, steps, is_flat=self.base.is_flat), is_flat=packed.is_flat):
+        noise = noise_of(blocks, batches, steps, is_flat=self.base.paths.is_flat)
+        with self.base.flat(packed), self.rows(blocks, noise, is_flat=packed.is_flat):
             nats_T = label_nats(self.base, packed)
             weighted_T = nats_T * packed.weight_T.to(nats_T.device)
             loss_K = nats_T.new_zeros(len(slots)).index_add(0, packed.slot_T.to(nats_T.device), weighted_T)

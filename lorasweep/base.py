@@ -1,6 +1,8 @@
 """A frozen base in memory, and its logits at the positions that are asked for."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,11 +11,16 @@ from torch import Tensor, nn
 from lorasweep import varlen
 from lorasweep.base_info import BaseInfo
 from lorasweep.data.batches import PackedBatch
+from lorasweep.paths import Paths
 from lorasweep.spec import ModelSpec
 
 # B rows, S tokens, T label positions, D width, V vocabulary
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _ignore(_num_tokens: int) -> None:
+    """No bank is on this base yet."""
 
 
 @dataclass(slots=True)
@@ -25,8 +32,9 @@ class Base:
     info: BaseInfo
     spec: ModelSpec
     device: torch.device
-    is_flat: bool = False  # whether rows of a training batch can lie end to end
+    paths: Paths = field(default_factory=Paths)  # the shortcuts that give the numbers of plain passes
     has_plain_head: bool = False  # whether logits are the head's product and nothing more
+    note_tokens: Callable[[int], None] = _ignore  # told, before each pass, how many tokens it has
     _gather: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -49,8 +57,17 @@ class Base:
     def tree_logits(
         self, ids_BS: Tensor, positions_BS: Tensor, mask_B1SS: Tensor, row_T: Tensor, column_T: Tensor
     ) -> Tensor:
-        """Return logits_TV of rows whose tokens see what the mask says."""
-        return self._logits((row_T, column_T), input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask_B1SS)
+        """Return logits_TV of rows whose tokens see what the mask says, in the way that `paths.tree_form` names."""
+        assert self.paths.tree_form != "none", "this base scores each option in a row of its own"
+        mask: Tensor = mask_B1SS
+        if self.paths.tree_form == "layout":
+            mask = torch.ones_like(ids_BS, dtype=torch.bool)
+        elif self.paths.tree_form == "bias":
+            dtype = DTYPES[self.spec.dtype]
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        tree = varlen.Tree(positions_BS, mask_B1SS[:, 0]) if self.paths.tree_form == "layout" else None
+        with varlen.laid_out(tree):
+            return self._logits((row_T, column_T), input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask)
 
     def _logits(self, gather: tuple[Tensor, Tensor], **inputs: Any) -> Tensor:
         self._gather = gather
@@ -61,28 +78,27 @@ class Base:
         return logits
 
     def _inputs(self, packed: PackedBatch) -> dict[str, Any]:
-        """Return the model's arguments; rows of a flat batch do not see each other.
-
-        A mask of four dimensions is passed on as it is; it keeps transformers from building one of T x T.
-        """
+        """Return the model's arguments. The mask says that all tokens are real; rows are kept apart by `flat`."""
         if not packed.is_flat:
             return {"input_ids": packed.ids_BS}
-        return {
-            "input_ids": packed.ids_BS,
-            "position_ids": packed.position_BS,
-            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device),
-            "lorasweep_rows": varlen.Rows.of(list(packed.lengths)).to(self.device),
-        }
+        all_real = torch.ones_like(packed.ids_BS, dtype=torch.bool)
+        return {"input_ids": packed.ids_BS, "position_ids": packed.position_BS, "attention_mask": all_real}
 
-    @property
-    def can_mask_freely(self) -> bool:
-        """Tell whether attention takes an arbitrary mask; fused kernels know causal ones only."""
-        return bool(getattr(self.model.config, "_attn_implementation", "") in ("sdpa", varlen.NAME))
+    @contextmanager
+    def flat(self, packed: PackedBatch) -> Iterator[None]:
+        """Keep the rows of a flat batch apart in the passes inside, forward and backward."""
+        rows = varlen.Rows.of(list(packed.lengths)).to(self.device) if packed.is_flat else None
+        with varlen.laid_out(rows):
+            yield
 
     def empty_cache(self) -> None:
         """Give the device back what no tensor holds any more."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def count_tokens(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Note, before the embeddings look them up, how many tokens a pass has."""
+        self.note_tokens(args[0].numel())
 
     def gather_hidden(self, _module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Hand only the wanted positions to the head, before it and whatever the model does to its logits run."""

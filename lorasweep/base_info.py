@@ -1,18 +1,21 @@
 """What a base is, told from its configuration alone: no weights are read."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from lorasweep import targets
+from lorasweep import targets, twin, usage
+from lorasweep.data.cache import cache_dir
 from lorasweep.errors import ModelError
+from lorasweep.files import write_json
 from lorasweep.provenance import folder_fingerprint
-from lorasweep.spec import ModelSpec
+from lorasweep.spec import ModelSpec, digest
 
 DEMO = Path(__file__).resolve().parent / "demo" / "base"
 
@@ -34,6 +37,9 @@ class BaseInfo:
     head_size: int
     activation: str
     vocab_size: int
+    is_transposed: bool = False  # linears keep their weights as (inputs, outputs), as GPT-2's `Conv1D` does
+    fused: tuple[str, ...] = ()  # weights of experts that lie in one tensor, by pattern; no adapter covers them
+    unusable: Mapping[str, str] = field(default_factory=dict)  # linears that carry no adapter, by pattern: why
 
     @property
     def num_linear_parameters(self) -> int:
@@ -69,31 +75,80 @@ def describe(model_id: str, revision: str | None = None, trust_remote_code: bool
             config, trust_remote_code=trust_remote_code
         )
         model.tie_weights()  # so that shared embeddings are counted once
-    text = config.get_text_config()
     path = Path(model_path(model_id))
     commit = getattr(config, "_commit_hash", None) or revision or "main"
+    fingerprint = folder_fingerprint(path) if path.is_dir() else f"{model_id}@{commit}"
+    return info_of(model, config, name=model_id, fingerprint=fingerprint)
+
+
+def info_of(model: Any, config: Any, *, name: str, fingerprint: str) -> BaseInfo:
+    """Return the shape of a model, on whatever device."""
+    every = usage.linears(model)
+    unusable = unusable_linears(config) | usage.refused_by_peft(config.model_type, every)
+    text = config.get_text_config()
+    heads = _first(text, "num_attention_heads", "n_head") or 1  # a state-space model has none
+    width = _first(text, "hidden_size", "n_embd", "d_model")
     return BaseInfo(
-        name=model_id,
-        fingerprint=folder_fingerprint(path) if path.is_dir() else f"{model_id}@{commit}",
+        name=name,
+        fingerprint=fingerprint,
         model_type=config.model_type,
         num_parameters=sum(p.numel() for p in model.parameters()),
-        linears=_linears(model),
-        num_layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        intermediate_size=_first(text, "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
-        or 4 * text.hidden_size,
-        num_heads=text.num_attention_heads,
-        num_kv_heads=_first(text, "num_key_value_heads") or text.num_attention_heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        linears=usage.usable(every, unusable),
+        unusable=unusable,
+        fused=tuple(
+            dict.fromkeys(usage.pattern(n) for n, p in model.named_parameters() if p.dim() == 3 and "conv" not in n)
+        ),
+        is_transposed=any(type(module).__name__ == "Conv1D" for module in model.modules()),
+        num_layers=_first(text, "num_hidden_layers", "n_layer", "num_layers"),
+        hidden_size=width,
+        intermediate_size=_widest(_first(text, "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"))
+        or 4 * width,
+        num_heads=heads,
+        num_kv_heads=_first(text, "num_key_value_heads") or heads,
+        head_size=_first(text, "head_dim") or width // heads,
         activation=str(_first(text, "hidden_act", "activation_function", "activation") or ""),
         vocab_size=text.vocab_size,
     )
 
 
+def unusable_linears(config: Any) -> dict[str, str]:
+    """Return the linears that carry no adapter, tried out once on a tiny model of the same architecture."""
+    path = cache_dir() / "linears" / f"{config_key(config)}.json"
+    try:
+        return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        found = _tried(config)
+    write_json(path, found)
+    return found
+
+
+def _tried(config: Any) -> dict[str, str]:
+    model = twin.tiny_model(config)
+    try:
+        return usage.unusable(model) if model is not None else {}
+    except Exception:  # a model that a tiny size breaks tells nothing; the base itself is tested when it is loaded
+        return {}
+
+
+def config_key(config: Any) -> str:
+    """Name an architecture and its shape, as this version of the libraries computes it."""
+    named = ("_name_or_path", "_commit_hash", "transformers_version", "dtype", "architectures")
+    shape = {k: v for k, v in config.to_dict().items() if k not in named}
+    return digest([shape, torch.__version__, metadata.version("transformers"), FORMAT])
+
+
+FORMAT = 1  # raise it when what is tried out changes
+
+
+def _widest(sizes: Any) -> Any:
+    """Return one width where an architecture has one per layer."""
+    return max(sizes, default=None) if isinstance(sizes, list | tuple) else sizes
+
+
 def resolve_targets(spec: ModelSpec, names: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the module suffixes that a preset or list means for this base."""
     info = describe(spec.id, spec.revision, spec.trust_remote_code)
-    return targets.resolve(names, info.linears, spec.id)
+    return targets.resolve(names, info.linears, spec.id, info.unusable)
 
 
 def read_config(model_id: str, revision: str | None, trust_remote_code: bool) -> Any:
@@ -137,16 +192,14 @@ def _without_dropout(config: Any) -> Any:
 
 def _first(config: Any, *names: str) -> Any:
     """Return the first of these settings that a configuration has: architectures call the same thing differently."""
-    return next((value for name in names if (value := getattr(config, name, None))), None)
+    return next((value for name in names if (value := _setting(config, name))), None)
 
 
-def _linears(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return (inputs, outputs) of all that LoRA can adapt: linears, and GPT-2's transposed `Conv1D`."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    found: dict[str, tuple[int, int]] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            found[path] = module.in_features, module.out_features
-        elif type(module).__name__ == "Conv1D":
-            found[path] = module.nx, module.nf
-    return found
+def _setting(config: Any, name: str) -> Any:
+    """Return a setting; of one that varies by layer, the first layer's."""
+    try:
+        return getattr(config, name, None)
+    except AttributeError:
+        return None
+    except RuntimeError:  # transformers refuses a setting that has a value per layer
+        return getattr(config.per_layer_config[0], name, None)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lorasweep.dropout import Noise, dropout_mask
+from lorasweep.errors import ModelError
 from lorasweep.groups import Group
 from lorasweep.slot import Slot
 
@@ -88,6 +89,8 @@ class Layout:
     """Which rows of the batch belong to which slot; of a flat batch, which tokens. All linears of a bank share one."""
 
     is_flat: bool = False
+    num_rows: int = 0  # of the batch; of a flat batch, tokens
+    num_tokens: int = 0  # of the batch, padding included; 0 before the embeddings have seen it
     runs: list[Run] = field(default_factory=list)
     noise: tuple[Noise, ...] = ()
     # Makes autograd call backward where neither x nor y needs a gradient, as in the first layer.
@@ -95,7 +98,30 @@ class Layout:
     _last: tuple[Tensor, dict[int, Tensor]] | None = None
 
     def clear(self) -> None:
-        self.runs, self.noise, self._last = [], (), None
+        self.runs, self.noise, self._last, self.num_tokens = [], (), None, 0
+
+    def batched(self, x: Tensor, path: str) -> Tensor:
+        """View a linear's input as x_BSD, in the batch's own rows. Some layers hand over all tokens end to end.
+
+        Raises:
+            ModelError: the layer gives this linear other tokens than those of the batch, so none has a known slot.
+        """
+        num_tokens = x.numel() // x.shape[-1]
+        first = 1 if self.is_flat else self.num_rows
+        # A row's own tokens may be fewer, or more, than the batch's: the last one, or those of a cache.
+        has_rows = len(x) == first and not self.is_flat and x.dim() > 2
+        if not has_rows and num_tokens != self.num_tokens:
+            raise ModelError(
+                f"lora.target_modules: {path} is given {num_tokens} of {self.num_tokens} tokens, so lorasweep cannot "
+                "tell the trials of a batch apart there; leave this module out"
+            )
+        if x.dim() == 3 and len(x) == first:
+            return x.contiguous()
+        return x.reshape(first, num_tokens // first, x.shape[-1])
+
+    def note_tokens(self, num_tokens: int) -> None:
+        """Say how many tokens the pass at hand has."""
+        self.num_tokens = num_tokens
 
     def unit(self, x_BSD: Tensor) -> int:
         """Return tokens per row."""

@@ -29,9 +29,15 @@ class Loaded:
     def prepare(self, spec: TrialSpec) -> tuple[str, ...]:
         """Have a trial's probes measured on the base and its data in memory; return notes on data that is new."""
         self.probes(spec)
+        notes = () if self._tasks else self._plain_passes()
         is_known = spec.data_key in self._tasks
         task = self.task(spec)
-        return () if is_known else task.notes
+        return notes if is_known else (*notes, *task.notes)
+
+    def _plain_passes(self) -> tuple[str, ...]:
+        """Say which shortcuts this base does not allow."""
+        plain = "; ".join(self.base.paths.plain)
+        return (f"{self.base.info.name}: {plain}, because packed passes give other numbers on it",) if plain else ()
 
     def task(self, spec: TrialSpec) -> Task:
         """Return a trial's rows."""

@@ -1,36 +1,97 @@
 """Load a frozen base at a precision."""
 
+import json
 import logging
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
-from lorasweep import norms, varlen
+from lorasweep import norms, twin, varlen
 from lorasweep.base import DTYPES, Base
-from lorasweep.base_info import describe, model_path, read_config
+from lorasweep.base_info import BaseInfo, config_key, describe, info_of, model_path, read_config
+from lorasweep.data.cache import cache_dir
 from lorasweep.errors import ModelError
-from lorasweep.spec import ModelSpec
+from lorasweep.files import write_json
+from lorasweep.paths import Paths
+from lorasweep.self_test import examine
+from lorasweep.spec import ModelSpec, digest
 from lorasweep.tokenizer import load_tokenizer
 
 
 def load_base(spec: ModelSpec, device: str) -> Base:
-    """Load a frozen base.
+    """Load a frozen base, and test which shortcuts it allows.
 
     Raises:
         ModelError: it cannot be found, has no safetensors weights, or the precision does not work here.
     """
     info = describe(spec.id, spec.revision, spec.trust_remote_code)
-    model = _read_weights(spec, device)
+    base = make_base(_read_weights(spec, device), load_tokenizer(spec), info, spec, device)
+    base.paths = tested_paths(base)
+    return base
+
+
+def make_base(model: Any, tokenizer: Any, info: BaseInfo, spec: ModelSpec, device: str) -> Base:
+    """Freeze a model and give it lorasweep's norms and hooks."""
     _keep_trainable_path(model)
     model.requires_grad_(False)
     if device == "cpu":
         norms.exchange(model)
-    base = Base(model, load_tokenizer(spec), info, spec, torch.device(device), is_flat=varlen.install(model))
+    base = Base(model, tokenizer, info, spec, torch.device(device))
     head = model.get_output_embeddings()
     head.register_forward_pre_hook(base.gather_hidden)
+    model.get_input_embeddings().register_forward_pre_hook(base.count_tokens)
     base.has_plain_head = _has_plain_head(base, head)
     return base
+
+
+def tested_paths(base: Base) -> Paths:
+    """Return the shortcuts that both the base itself and a tiny base of its architecture allow, tested once each.
+
+    The tiny one shows in fp32, beyond a short window, what 16 bits or a long window hide.
+    """
+    config: Any = base.model.config
+    where = [base.device.type, base.spec.dtype, base.spec.precision]
+    own = _remembered([config_key(config), where], lambda: examine(base))
+    expected = twin_paths(config)
+    paths = own if expected is None else own.both(expected)
+    if paths.own_attention and not varlen.is_installed(base.model):
+        varlen.install(base.model)
+    if not paths.own_attention and varlen.is_installed(base.model):
+        varlen.uninstall(base.model)
+    return paths
+
+
+def twin_paths(config: Any) -> Paths | None:
+    """Return the shortcuts that a tiny base of this architecture allows on the CPU; None where none can be made."""
+    try:
+        return _remembered([config_key(config), "twin"], lambda: _examine_twin(config))
+    except ModelError:
+        return None
+
+
+def _examine_twin(config: Any) -> Paths:
+    model: Any = twin.tiny_model(config)
+    if model is None:
+        raise ModelError("no tiny base of this architecture can be made")
+    spec = ModelSpec(id="twin")
+    info = info_of(model, model.config, name="twin", fingerprint="")
+    return examine(make_base(model, SimpleNamespace(pad_token_id=0), info, spec, "cpu"))
+
+
+def _remembered(key: object, test: Callable[[], Paths]) -> Paths:
+    """Return what a test found before, or test. A damaged file is made anew."""
+    path = cache_dir() / "paths" / f"{digest(key)}.json"
+    try:
+        kept = json.loads(path.read_text())
+        return Paths(**{field.name: kept[field.name] for field in fields(Paths)})
+    except (OSError, ValueError, TypeError, KeyError):
+        found = test()
+    write_json(path, asdict(found))
+    return found
 
 
 def _read_weights(spec: ModelSpec, device: str) -> Any:
@@ -83,7 +144,7 @@ def _keep_trainable_path(model: nn.Module) -> None:
 @torch.no_grad()
 def _has_plain_head(base: Base, head: Any) -> bool:
     """Try out whether the model does anything to its logits after the head, such as scaling or capping them."""
-    if type(head) is not nn.Linear:
+    if type(head) is not nn.Linear or base.model.base_model is base.model:
         return False
     ids = torch.arange(min(4, base.info.vocab_size), device=base.device)[None]
     hidden = base.model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]

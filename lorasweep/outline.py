@@ -8,7 +8,7 @@ from lorasweep.grammar import Choice
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan
-from lorasweep.spec import TrialSpec
+from lorasweep.spec import ModelSpec, TrialSpec
 
 SHOWN = 24  # configurations listed one by one
 
@@ -31,7 +31,19 @@ def _together(plan: Plan) -> str:
 def plan_text(plan: Plan) -> str:
     """Return the whole plan."""
     return "\n".join(
-        [headline(plan), "", *_space(plan), "", *_data(plan), "", *_configurations(plan), "", *_memory(plan)]
+        [
+            headline(plan),
+            "",
+            *_space(plan),
+            "",
+            *_data(plan),
+            "",
+            *_bases(plan),
+            "",
+            *_configurations(plan),
+            "",
+            *_memory(plan),
+        ]
     )
 
 
@@ -65,6 +77,32 @@ def _flaws(facts: DataFacts) -> str:
         f"{facts.num_empty} empty answers, {facts.num_duplicates} duplicated training prompts, "
         f"{facts.num_leaked} validation or test prompts that stand in the training data"
     )
+
+
+def _bases(plan: Plan) -> Iterator[str]:
+    """Say of each base which modules the target modules are, what no adapter covers, and which passes are plain."""
+    specs = [plan.spec(point) for point in plan.points]
+    for model in dict.fromkeys(spec.model for spec in specs):
+        info = plan.info(model)
+        yield f"base: {info.name} ({info.model_type}), {info.num_parameters:,} parameters"
+        targets = dict.fromkeys(spec.lora.target_modules for spec in specs if spec.model == model)
+        yield from (f"  target modules: {', '.join(names)}" for names in targets)
+        if info.fused:
+            yield f"  experts in fused weights stay frozen: {', '.join(info.fused)}"
+        yield from (f"  {path} carries no adapter: {reason}" for path, reason in info.unusable.items())
+        yield f"  {_passes(model)}"
+
+
+def _passes(model: ModelSpec) -> str:
+    from lorasweep.base_info import read_config
+    from lorasweep.model import twin_paths
+
+    paths = twin_paths(read_config(model.id, model.revision, model.trust_remote_code))
+    if paths is None:
+        return "which passes may be packed is tested when the base is loaded"
+    if not paths.plain:
+        return "rows lie end to end, options share a row: tested on a tiny base of this architecture, same numbers"
+    return f"{'; '.join(paths.plain)}: packed passes gave other numbers on a tiny base of this architecture"
 
 
 def _configurations(plan: Plan) -> Iterator[str]:

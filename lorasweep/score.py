@@ -97,6 +97,8 @@ def write(asked: Asked, rows: Sequence[TokenRow], max_new_tokens: int) -> list[l
             [row.ids[: row.prompt_length] for row in rows],
             eos_ids=sorted(stops | ({eos} if eos is not None else set())),
             max_new_tokens=max(max_new_tokens, longest_option),  # a label that is cut short could never be right
+            one_length=asked.base.paths.generation != "padded",
+            use_cache=asked.base.paths.generation != "no_cache",
         ),
     )
     return [tokenizer.batch_decode(copy, skip_special_tokens=True) for copy in answers]
@@ -115,7 +117,7 @@ def _sequence(row: TokenRow, completion: tuple[int, ...] | None = None) -> Token
 
 def _choose(asked: Asked, rows: Sequence[TokenRow]) -> OptionChoices:
     questions = [[_sequence(row, option) for option in row.options] for row in rows]
-    trees = asked.base.tree_logits if asked.base.can_mask_freely else None
+    trees = asked.base.tree_logits if asked.base.paths.tree_form != "none" else None
     return _ask(
         asked, partial(option_choices, asked.base.label_logits, questions, tree_logits=trees, device=asked.base.device)
     )
@@ -128,7 +130,7 @@ def _likelihoods(asked: Asked, rows: Sequence[TokenRow]) -> Likelihoods:
 
 def _ask(asked: Asked, score: Callable[..., T]) -> T:
     """Call a scorer; where the device is too small for a batch, with half of it."""
-    batch_rows = asked.batch_rows
+    batch_rows = asked.batch_rows if asked.base.paths.can_pad else asked.copies
     while True:
         try:
             return score(batch_rows=batch_rows, pad_id=asked.base.pad_id, copies=asked.copies, rows=asked.rows)

@@ -34,17 +34,23 @@ PRESETS: dict[str, tuple[str, ...]] = {
 }
 
 
-def resolve(targets: str | tuple[str, ...], linears: Iterable[str], model: str) -> tuple[str, ...]:
+def resolve(
+    targets: str | tuple[str, ...], linears: Iterable[str], model: str, unusable: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """Return the sorted module suffixes that a preset or an explicit list means in a model with these linears.
 
+    `unusable` maps linears that carry no adapter to the reason; a preset passes them over.
+
     Raises:
-        ModelError: a name is neither a preset nor a module that the model has; lists both.
+        ModelError: a name is neither a preset nor a module that the model has; lists both. Or it can carry no adapter.
     """
-    suffixes = _suffixes(linears)
+    suffixes = _suffixes(linears, unusable or ())
     if isinstance(targets, str) and targets in PRESETS:
         return _preset(targets, suffixes, model)
     names = (targets,) if isinstance(targets, str) else targets
     unknown = [n for n in names if not any(matches(path, n) for path in suffixes)]
+    for name, reason in ((n, r) for n in unknown for path, r in (unusable or {}).items() if matches(path, n)):
+        raise ModelError(f"lora.target_modules: {name} of {model} carries no adapter: {reason}; leave it out")
     if unknown:
         raise ModelError(_complaint(unknown, sorted(set(suffixes.values())), model))
     return _shortest(names, suffixes)
@@ -87,13 +93,26 @@ def _preset(name: str, suffixes: Mapping[str, str], model: str) -> tuple[str, ..
     return tuple(sorted(set().union(*parts.values())))
 
 
-def _suffixes(linears: Iterable[str]) -> dict[str, str]:
-    """Name each linear by its last word, or by its last two where that word alone plays several parts."""
+def _suffixes(linears: Iterable[str], unusable: Iterable[str] = ()) -> dict[str, str]:
+    """Name each linear by its last words: one where that is enough.
+
+    A name must be no number, play one part, and match no linear that cannot carry an adapter.
+    """
     paths = list(linears)
     parts: dict[str, set[str | None]] = {}
     for path in paths:
         parts.setdefault(path.split(".")[-1], set()).add(part_of(path))
-    return {p: ".".join(p.split(".")[-(2 if len(parts[p.split(".")[-1]]) > 1 else 1) :]) for p in paths}
+
+    def is_enough(words: list[str]) -> bool:
+        if len(words) == 1 and (words[0].isdigit() or len(parts[words[0]]) > 1):
+            return False
+        return not any(matches(other, ".".join(words)) for other in unusable)
+
+    def name(path: str) -> str:
+        words = path.split(".")
+        return next((".".join(words[-n:]) for n in range(1, len(words)) if is_enough(words[-n:])), path)
+
+    return {path: name(path) for path in paths}
 
 
 def _complaint(unknown: list[str], known: list[str], model: str) -> str:

@@ -1,9 +1,16 @@
-"""Train on rows of any length without padding: all tokens lie end to end, and only attention sees rows.
+"""Train on rows of any length without padding, and score all options of a question in one row.
 
-Linears, norms and activations work token by token, so padding is wasted on them. Attention is handed back padded rows,
-for the length of one call. Registered with transformers as an attention implementation of its own.
+Linears, norms and activations work token by token, so the rows of a batch can lie end to end; only attention must keep
+them apart. Attention and masks are registered with transformers as an implementation of its own. Both look up the
+layout of the current pass here rather than in keyword arguments, which some layers drop.
+
+A model's own mask function (causal, sliding window, chunks) is evaluated on positions within a row. So a window counts
+the tokens of its own row or option, as it would in a row alone.
 """
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +20,10 @@ from torch import Tensor, nn
 # B rows, S longest row, T tokens of all rows, H heads, E width of a head
 
 NAME = "lorasweep"
+EAGER_NAME = "lorasweep_eager"  # for models whose attention has caps or sinks, which SDPA does not know
+
+
+Attended = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,28 @@ class Rows:
         return Rows(self.place_BS.to(device), self.filled_BS.to(device), self.token_T.to(device))
 
 
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Each token's position in its option, and which tokens it may see at most (itself included)."""
+
+    position_BS: Tensor
+    mask_BSS: Tensor
+
+
+_current: Rows | Tree | None = None  # a global, not a context variable: CUDA's backward recomputes in other threads
+
+
+@contextmanager
+def laid_out(layout: Rows | Tree | None) -> Iterator[None]:
+    """Let attention know the layout of the passes inside. Backward belongs inside where activations are recomputed."""
+    global _current
+    before, _current = _current, layout
+    try:
+        yield
+    finally:
+        _current = before
+
+
 class _Pad(torch.autograd.Function):
     """Tokens to padded rows. Each token has one place, so backward gathers; nothing is summed."""
 
@@ -71,58 +104,107 @@ class _Unpad(torch.autograd.Function):
         return padded[ctx.rows.place_BS], None
 
 
-def attention(
+def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Attended:
+    """Be transformers' SDPA attention, within the rows of a flat batch where there is one."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return _within_rows(sdpa_attention_forward, module, query, key, value, *args, **kwargs)
+
+
+def eager_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> Attended:
+    """Be the model's own attention written in PyTorch, within the rows of a flat batch where there is one."""
+    own = sys.modules[type(module).__module__].eager_attention_forward
+    return _within_rows(own, module, query, key, value, *args, **kwargs)
+
+
+def _within_rows(
+    attend: Callable[..., Attended],
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    lorasweep_rows: Rows | None = None,
+    *args: Any,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attend within rows where they are given; otherwise be transformers' own SDPA attention."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    if lorasweep_rows is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    rows = lorasweep_rows
+) -> Attended:
+    rows = _current
+    if not isinstance(rows, Rows):
+        return attend(module, query, key, value, *args, **kwargs)
     tokens = (x[0].transpose(0, 1) for x in (query, key, value))
     # A CPU's fused attention is several times slower backward in 16 bits than in 32.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
     q, k, v = (_Pad.apply(x_THE.to(dtype), rows).transpose(1, 2) for x_THE in tokens)  # type: ignore[no-untyped-call]
-    mask = _window(rows.place_BS.shape[1], kwargs.get("sliding_window"), query.device)
-    out_BSHE, _ = sdpa_attention_forward(module, q, k, v, mask, **kwargs)
+    out_BSHE, *_ = attend(module, q, k, v, *args, **kwargs)
     return _Unpad.apply(out_BSHE, rows)[None].to(query.dtype), None  # type: ignore[no-untyped-call]
 
 
-def _window(length: int, size: int | None, device: torch.device) -> Tensor | None:
-    """Return the mask of a sliding window, None where rows are too short for it to matter."""
-    if not size or length <= size:
-        return None
-    column_S = torch.arange(length, device=device)
-    distance_SS = column_S[:, None] - column_S
-    return ((distance_SS >= 0) & (distance_SS < size))[None, None]
+def mask(**kwargs: Any) -> Tensor | None:
+    """Return the boolean mask that SDPA needs for the current layout; None where attention is plainly causal."""
+    from transformers.masking_utils import sdpa_mask
+
+    return _mask(sdpa_mask, **kwargs)
 
 
-KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+def eager_mask(**kwargs: Any) -> Tensor | None:
+    """Return the mask that is added to attention scores for the current layout."""
+    from transformers.masking_utils import eager_mask as own
+
+    found = _mask(own, **kwargs)
+    if found is None or found.dtype != torch.bool:
+        return found
+    least = torch.finfo(kwargs["dtype"]).min
+    return torch.zeros(found.shape, dtype=kwargs["dtype"], device=found.device).masked_fill(~found, least)
+
+
+def _mask(make: Callable[..., Tensor | None], **kwargs: Any) -> Tensor | None:
+    if _current is None:
+        return make(**kwargs)
+    if isinstance(_current, Tree):
+        return _tree_mask(_current, kwargs["mask_function"], use_vmap=kwargs.get("use_vmap", False))
+    longest = _current.place_BS.shape[1]
+    assert kwargs["q_length"] == len(_current.token_T), (kwargs["q_length"], len(_current.token_T))
+    inside = {"batch_size": 1, "q_length": longest, "kv_length": longest, "attention_mask": None}
+    return make(**{**kwargs, **inside, "q_offset": 0, "kv_offset": 0})
+
+
+def _tree_mask(tree: Tree, mask_function: Callable[..., Tensor], *, use_vmap: bool) -> Tensor:
+    """(B, 1, S, S): what the model's own mask allows at these positions, and the tree too."""
+    if use_vmap:
+        raise NotImplementedError("a mask function that is not elementwise")
+    position_BS = tree.position_BS
+    row_B111 = torch.arange(len(position_BS), device=position_BS.device).view(-1, 1, 1, 1)
+    head = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=position_BS.device)
+    allowed_B1SS = mask_function(row_B111, head, position_BS[:, None, :, None], position_BS[:, None, None, :])
+    return allowed_B1SS & tree.mask_BSS[:, None]
+
+
+OWN = {"sdpa": NAME, "eager": EAGER_NAME}
 
 
 def install(model: nn.Module) -> bool:
-    """Give the model this attention; return whether it can have it.
-
-    A layer that carries a state from token to token, such as Mamba's, would carry it from row to row, so such models
-    keep padded rows; so do models whose attention cannot be exchanged.
-    """
+    """Give the model this attention; return whether it can have it. What it can do then is tested, not assumed."""
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.masking_utils import AttentionMaskInterface
 
-    config: Any = model.config
-    layers = set(getattr(config.get_text_config(), "layer_types", None) or KNOWN_LAYERS)
-    is_plain = getattr(config, "_attn_implementation", "") == "sdpa" and not getattr(model, "_is_stateful", False)
-    if not is_plain or not layers <= KNOWN_LAYERS or not getattr(model, "_supports_attention_backend", False):
+    name = OWN.get(getattr(model.config, "_attn_implementation", ""))
+    if name is None or not getattr(model, "_supports_attention_backend", False):
         return False
     AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    AttentionInterface.register(EAGER_NAME, eager_attention)
+    AttentionMaskInterface.register(NAME, mask)
+    AttentionMaskInterface.register(EAGER_NAME, eager_mask)
+    model.set_attn_implementation(name)  # type: ignore[operator]
     return True
+
+
+def is_installed(model: nn.Module) -> bool:
+    """Tell whether the model has this attention."""
+    return getattr(model.config, "_attn_implementation", "") in OWN.values()
+
+
+def uninstall(model: nn.Module) -> None:
+    """Give the model back the attention that it came with."""
+    config: Any = model.config
+    stock = next(name for name, own in OWN.items() if own == config._attn_implementation)
+    model.set_attn_implementation(stock)  # type: ignore[operator]

@@ -11,13 +11,13 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
-    ("errors", "spec", "result", "rules"),
+    ("errors", "spec", "result", "rules", "paths"),
     ("config", "limits", "grammar", "space", "provenance", "files", "chatter", "targets", "cores"),
     ("catalogue",),
     ("data",),
-    ("memory", "varlen", "norms", "base_info", "tokenizer", "base", "model", "nats", "slot", "groups", "pace"),
+    ("memory", "varlen", "norms", "twin", "usage", "base_info", "tokenizer", "base", "nats", "slot", "groups", "pace"),
     ("dropout", "layout", "products", "adapted"),
-    ("bank", "learner", "train", "adapters", "live", "checkpoint", "meter"),
+    ("bank", "self_test", "model", "learner", "train", "adapters", "live", "checkpoint", "meter"),
     ("score", "probes", "outcome"),
     ("loaded",),
     ("trials",),

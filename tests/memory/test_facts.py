@@ -146,7 +146,7 @@ def _kept_in_one_pass(spec: TrialSpec) -> tuple[int, int]:
     batches = [next(micro_batches(rows, batch_size=4, accumulation=1, seed=i)) for i in range(3)]
     saved = Saved(base.model)
     with torch.autograd.graph.saved_tensors_hooks(saved, lambda x: x):
-        bank.backward(slots, batches, pack(batches, 0, flat=base.is_flat), steps=[0] * 3, scale_K=torch.ones(3))
+        bank.backward(slots, batches, pack(batches, 0, flat=base.paths.is_flat), steps=[0] * 3, scale_K=torch.ones(3))
     load = load_of(spec, lengths_of(rows, rows))
     each = kept_bytes(base.info, spec, load, kind="cpu", rank=8, dropout=spec.lora.lora_dropout > 0)
     return saved.num_bytes, 3 * each

@@ -1,0 +1,48 @@
+"""Which shortcuts a base allows, in values and in words."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+# How a row's tokens are kept from seeing other options: by lorasweep's own masks, or by one that the model is given,
+# boolean or added to the attention scores; or not at all, and every option has a row of its own.
+TreeForm = Literal["layout", "mask", "bias", "none"]
+# How answers are written: prompts padded on the left; prompts of one length at a time; the same without a cache.
+Generation = Literal["padded", "one_length", "no_cache"]
+GENERATIONS: tuple[Generation, ...] = ("padded", "one_length", "no_cache")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """What gives the same numbers as rows one at a time."""
+
+    own_attention: bool = False  # lorasweep's attention gives what the base's own gives
+    is_flat: bool = False  # rows of a training batch can lie end to end
+    tree_form: TreeForm = "none"  # how all options of a question can share one row
+    can_pad: bool = True  # rows of different lengths can share a batch
+    generation: Generation = "no_cache"  # how prompts are continued together
+
+    def both(self, other: "Paths") -> "Paths":
+        """Return the shortcuts that both allow."""
+        return Paths(
+            own_attention=self.own_attention and other.own_attention,
+            is_flat=self.is_flat and other.is_flat,
+            tree_form=self.tree_form if self.tree_form == other.tree_form else "none",
+            can_pad=self.can_pad and other.can_pad,
+            generation=max(self.generation, other.generation, key=GENERATIONS.index),
+        )
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """Say what is done the slow way; nothing where no shortcut is missing."""
+        said = []
+        if not self.can_pad:
+            said.append("training and evaluation take one row at a time")
+        elif not self.is_flat:
+            said.append("training rows are padded")
+        if self.tree_form == "none":
+            said.append("each option is scored in a row of its own")
+        if self.generation != "padded":
+            said.append("answers are written for prompts of one length at a time")
+        if self.generation == "no_cache":
+            said.append("answers are written without a cache")
+        return tuple(said)

@@ -1,0 +1,226 @@
+"""Try out on a base which shortcuts give the numbers of plain passes, one row at a time.
+
+Rows of a batch may lie end to end, the options of a question may share one row, prompts may be padded on the left. Each
+shortcut is compared with rows alone, forward and backward, through a bank of two different adapters of which one may
+have diverged. What differs is not used.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evaluation.choices import option_choices
+from evaluation.generate import first_logits
+from evaluation.scoring import TokenSequence
+from lorasweep import varlen
+from lorasweep.bank import Bank
+from lorasweep.base import DTYPES, Base
+from lorasweep.data.batches import MicroBatch, pack
+from lorasweep.data.render import TokenRow
+from lorasweep.paths import Generation, Paths, TreeForm
+from lorasweep.slot import Slot
+from lorasweep.spec import LoraSpec
+
+# Relative differences that rounding makes. In 16 bits only coarse mistakes show; a twin in fp32 shows the others.
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}
+QUANTISED = 0.1  # 8-bit layers round rows by what else is in the batch
+LONGEST = {"cpu": 256, "cuda": 4200}  # tokens of a test row at most; longer windows are left to the twin
+SHORT_ROWS = (3, 11, 6)
+OPTIONS = (1, 3, 2)
+TREE_FORMS: tuple[TreeForm, ...] = ("layout", "mask", "bias")
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a pass gives each slot: its loss and its gradient."""
+
+    loss: Tensor
+    gradients: tuple[Tensor, ...]
+
+
+def examine(base: Base) -> Paths:
+    """Return the shortcuts that this base allows, which has its stock attention. Whatever bank it has is taken off."""
+    bank = _bank(base)
+    length = min(max(windows(base.model.config), default=SHORT_ROWS[1]) + 6, LONGEST[base.device.type])
+    rows = _rows((*SHORT_ROWS[:1], length, *SHORT_ROWS[1:]))
+    alone = _alone(bank, rows)
+    has_own = varlen.install(base.model) and _is_same(base, lambda: _alone(bank, rows), alone)
+    if has_own:
+        return _examine(bank, rows, alone, length, has_own=True)
+    if varlen.is_installed(base.model):
+        varlen.uninstall(base.model)
+    return _examine(bank, rows, alone, length, has_own=False)
+
+
+def _examine(bank: Bank, rows: Sequence[TokenRow], alone: Trained, length: int, *, has_own: bool) -> Paths:
+    base = bank.base
+    return Paths(
+        own_attention=has_own,
+        can_pad=_is_same(base, lambda: _together(bank, rows, flat=False), alone),
+        is_flat=has_own and carries_no_state(base) and _is_same(base, lambda: _together(bank, rows, flat=True), alone),
+        tree_form=_tree_form(bank, length, TREE_FORMS if has_own else TREE_FORMS[1:]),
+        generation=_generation(bank, rows),
+    )
+
+
+def windows(config: Any) -> list[int]:
+    """Return how far layers look back, where that is not to the start."""
+    text = config.get_text_config()
+    names = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_attention")
+    return [size for name in names if isinstance(size := getattr(text, name, None), int) and size > 0]
+
+
+def carries_no_state(base: Base) -> bool:
+    """Tell whether all layers are known to be attention; others may carry a state from token to token, row to row."""
+    text = base.model.config.get_text_config()  # type: ignore[union-attr,operator]
+    layers = set(getattr(text, "layer_types", None) or ATTENTION_LAYERS)
+    return layers <= ATTENTION_LAYERS and not getattr(base.model, "_is_stateful", False)
+
+
+def _bank(base: Base) -> Bank:
+    """Return a bank of two small random adapters on all linears that can carry one."""
+    bank = Bank(base, 2)
+    lora = LoraSpec(r=1, lora_alpha=1, target_modules=tuple(base.info.linears))
+    for number in range(2):
+        slot = bank.add(number, lora, number)
+        generator = torch.Generator().manual_seed(number)
+        for matrix in (x for pair in slot.matrices.values() for x in pair):
+            matrix.copy_(torch.randn(matrix.shape, generator=generator) * 0.05)
+        bank.group_of(slot).publish(slot)
+    return bank
+
+
+def _rows(lengths: Sequence[int], seed: int = 0) -> list[TokenRow]:
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for length in lengths:
+        ids = tuple(torch.randint(3, 90, (length,), generator=generator).tolist())
+        rows.append(TokenRow(ids=ids, is_label=(False, *[True] * (length - 1)), prompt_length=1))
+    return rows
+
+
+def _alone(bank: Bank, rows: Sequence[TokenRow]) -> Trained:
+    """Pass each row through the base by itself; the first half of the rows is slot 0's."""
+    losses, gradients = [], []
+    for slot, own in zip(bank.live, _halves(rows), strict=True):
+        slot.gradient.zero_()
+        num_labels = sum(row.num_labels for row in own)
+        batches = [MicroBatch(rows=(row,), num_labels=num_labels, is_last=True) for row in own]
+        losses.append(torch.stack([_backward(bank, [slot], [batch], flat=False) for batch in batches]).sum(dim=0))
+        gradients.append(slot.gradient.clone())
+    return Trained(torch.cat(losses), tuple(gradients))
+
+
+def _together(bank: Bank, rows: Sequence[TokenRow], *, flat: bool) -> Trained:
+    """Pass all rows at once; then once more beside a neighbour that has diverged."""
+    batches = [
+        MicroBatch(rows=tuple(own), num_labels=sum(row.num_labels for row in own), is_last=True)
+        for own in _halves(rows)
+    ]
+    first, second = bank.live
+    found = _pass(bank, batches, flat=flat)
+    with_nan = [_beside_nan(bank, slot, batches, flat=flat) for slot in (second, first)]
+    loss = torch.cat([found.loss, with_nan[0].loss[:1], with_nan[1].loss[1:]])
+    return Trained(loss, (*found.gradients, with_nan[0].gradients[0], with_nan[1].gradients[1]))
+
+
+def _beside_nan(bank: Bank, diverged: Slot, batches: Sequence[MicroBatch], *, flat: bool) -> Trained:
+    kept = diverged.vector.data.clone()
+    diverged.vector.data.fill_(torch.nan)
+    bank.group_of(diverged).publish(diverged)
+    try:
+        return _pass(bank, batches, flat=flat)
+    finally:
+        diverged.vector.data.copy_(kept)
+        bank.group_of(diverged).publish(diverged)
+
+
+def _pass(bank: Bank, batches: Sequence[MicroBatch], *, flat: bool) -> Trained:
+    for slot in bank.live:
+        slot.gradient.zero_()
+    loss = _backward(bank, bank.live, batches, flat=flat)
+    return Trained(loss, tuple(slot.gradient.clone() for slot in bank.live))
+
+
+def _backward(bank: Bank, slots: Sequence[Slot], batches: Sequence[MicroBatch], *, flat: bool) -> Tensor:
+    scale = torch.ones(len(slots), device=bank.base.device)
+    packed = pack(batches, bank.base.pad_id, flat=flat)
+    return bank.backward(slots, batches, packed, steps=[0] * len(slots), scale_K=scale)
+
+
+def _halves(rows: Sequence[TokenRow]) -> tuple[Sequence[TokenRow], Sequence[TokenRow]]:
+    return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+
+
+def _is_same(base: Base, attempt: Callable[[], Trained], alone: Trained) -> bool:
+    try:
+        found = attempt()
+    except Exception:  # an architecture may refuse in any way; then the plain path is what is left
+        return False
+    times = len(found.gradients) // len(alone.gradients)  # once more beside a neighbour that has diverged
+    expected = alone.gradients * times
+    pairs = [(found.loss, alone.loss.repeat(times)), *zip(found.gradients, expected, strict=True)]
+    return all(_agree(base, x, y) for x, y in pairs)
+
+
+def _agree(base: Base, found: Tensor, expected: Tensor) -> bool:
+    """Tell whether a difference can be rounding; NaN never is."""
+    tolerance = TOLERANCES[DTYPES[base.spec.dtype]]
+    tolerance = tolerance if base.spec.precision == "none" else max(tolerance, QUANTISED)
+    distance, size = (found - expected).norm(), expected.norm()
+    return bool(distance <= tolerance * size + 1e-12)
+
+
+@torch.no_grad()
+def _tree_form(bank: Bank, length: int, forms: Sequence[TreeForm]) -> TreeForm:
+    base = bank.base
+    if not carries_no_state(base):
+        return "none"
+    prompts = [row.ids for row in _rows((length, SHORT_ROWS[0]), seed=1)]
+    endings = [row.ids for row in _rows(OPTIONS, seed=2)]
+    questions = [[TokenSequence(ids=p + e, prompt_length=len(p)) for e in endings] for p in prompts]
+    base.model.eval()
+
+    def ask(**how: Any) -> Tensor:
+        return option_choices(
+            base.label_logits, how.pop("questions", questions), pad_id=base.pad_id, copies=2, device=base.device,
+            rows=lambda count: bank.rows([(slot, count) for slot in bank.live]), **how,
+        ).likelihoods.logprobs  # fmt: skip
+
+    alone = torch.cat([ask(questions=[[o]], batch_rows=2) for question in questions for o in question], dim=1)
+    for form in forms:
+        base.paths = Paths(tree_form=form)
+        try:
+            if _agree(base, ask(tree_logits=base.tree_logits, batch_rows=64), alone):
+                return form
+        except Exception:  # as above: then the next form is tried
+            continue
+        finally:
+            base.paths = Paths()
+    return "none"
+
+
+@torch.no_grad()
+def _generation(bank: Bank, rows: Sequence[TokenRow]) -> Generation:
+    """Compare the logits of the first two new tokens with those of each slot and prompt alone."""
+    base, prompts = bank.base, [row.ids for row in rows]
+    base.model.eval()
+
+    def ask(slots: Sequence[Slot], some: Sequence[tuple[int, ...]]) -> Tensor:
+        with bank.rows([(slot, len(some)) for slot in slots]):
+            logits = first_logits(base.model, some, token=4, pad_id=base.pad_id, copies=len(slots))  # type: ignore[arg-type]
+        return logits.view(len(slots), len(some), *logits.shape[1:])
+
+    try:
+        alone = torch.cat([torch.cat([ask([slot], [p]) for p in prompts], dim=1) for slot in bank.live])
+        if _agree(base, ask(bank.live, prompts), alone):
+            return "padded"
+        if _agree(base, torch.cat([ask(bank.live, [p]) for p in prompts], dim=1), alone):
+            return "one_length"
+    except Exception:  # as above: then the plainest way is left
+        return "no_cache"
+    return "no_cache"

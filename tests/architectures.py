@@ -1,0 +1,140 @@
+"""Tiny bases of many architectures of transformers, with layers of every kind that each has."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorasweep import twin
+from tests.tiny import tokenizer
+
+MIXED = ["linear_attention", "full_attention"]
+
+# What a tiny base needs besides the sizes that `twin.SIZES` names.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "afmoe": {},
+    "apertus": {},
+    "arcee": {},
+    "aria_text": {},
+    "bamba": {"attn_layer_indices": [1]},
+    "beam": {},
+    "biogpt": {},
+    "bitnet": {},
+    "bloom": {},
+    "codegen": {"rotary_dim": 8},
+    "cohere": {},
+    "cohere2": {},
+    "cohere2_moe": {},
+    "ctrl": {},
+    "cwm": {},
+    "deepseek_v2": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v3": {},
+    "deepseek_v32": {"index_topk": 64},  # fewer would be chosen among equal scores, in any order
+    "deepseek_v4": {},
+    "diffllama": {},
+    "doge": {},
+    "ernie4_5": {},
+    "ernie4_5_moe": {},
+    "exaone4": {"layer_types": ["sliding_attention", "full_attention"]},
+    "exaone_moe": {},
+    "falcon": {},
+    "falcon_mamba": {},
+    "flex_olmo": {},
+    "flint": {},
+    "gemma": {},
+    "gemma2": {},
+    "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"]},
+    "gemma4_text": {},
+    "glm": {},
+    "glm4": {},
+    "glm4_moe": {},
+    "glm4_moe_lite": {},
+    "gpt2": {},
+    "gpt_bigcode": {},
+    "gpt_neo": {},
+    "gpt_neox": {},
+    "gpt_neox_japanese": {},
+    "gpt_oss": {},
+    "gptj": {"rotary_dim": 8},
+    "granite": {},
+    "granite_swa": {},
+    "granitemoe": {},
+    "granitemoehybrid": {"layer_types": MIXED},
+    "granitemoeshared": {},
+    "helium": {},
+    "hy_v3": {},
+    "hyperclovax": {},
+    "inkling_text": {},
+    "jais2": {},
+    "jamba": {},
+    "jetmoe": {},
+    "kolibri1": {},
+    "laguna": {},
+    "lfm2": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+    "lfm3": {},
+    "llama": {},
+    "llama4_text": {},
+    "mamba": {},
+    "mellum": {},
+    "mimo_v2_flash": {},
+    "minicpm3": {},
+    "minimax": {},
+    "minimax_m2": {},
+    "ministral3": {},
+    "mistral": {},
+    "mixtral": {},
+    "modernbert-decoder": {},
+    "moshi": {},
+    "mpt": {},
+    "nanochat": {},
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 16},
+    "nemotron_h": {},
+    "olmo": {},
+    "olmo2": {},
+    "olmo3": {},
+    "olmo_hybrid": {},
+    "olmoe": {},
+    "openai-gpt": {},
+    "opt": {},
+    "persimmon": {},
+    "phi": {},
+    "phi3": {},
+    "phimoe": {},
+    "qwen2": {},
+    "qwen2_moe": {},
+    "qwen3": {},
+    "qwen3_5_moe_text": {},
+    "qwen3_5_text": {},
+    "qwen3_moe": {},
+    "qwen3_next": {},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
+    "rwkv": {},
+    "seed_oss": {},
+    "smollm3": {},
+    "solar_open": {},
+    "stablelm": {},
+    "starcoder2": {},
+    "vaultgemma": {},
+    "xglm": {},
+    "youtu": {},
+}
+
+
+def model_of(kind: str, **settings: Any) -> Any:
+    """Return a tiny random model of an architecture."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    own = {**SETTINGS[kind], **settings}
+    default = CONFIG_MAPPING[kind]()
+    small = {**twin.small(default.to_dict()), **own}
+    model = twin.random_model(CONFIG_MAPPING[kind](**small)) if own else twin.tiny_model(default)
+    assert model is not None, kind
+    return model
+
+
+def save_architecture(kind: str, folder: Path, **settings: Any) -> Path:
+    """Write a tiny base with a tokenizer of single characters."""
+    torch.manual_seed(0)
+    model_of(kind, **settings).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
