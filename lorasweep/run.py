@@ -167,7 +167,6 @@ def _report(driver: Driver) -> Leaderboard:
         name=config.sweep.name,
         question=config.sweep.question,
         objective=config.eval.objective,
-        num_repeats=sum(r.same_as is not None for r in results) + driver.plan.num_same,
         test_metrics=driver.test_metrics or None,
     )
     files = write_reports(board, ledger.folder)

@@ -14,13 +14,14 @@ from lorasweep.result import TrialState
 if TYPE_CHECKING:
     from lorasweep.report.leaderboard import Row
 
+ONE_SEED = "Each trial was trained once, with one seed: another seed may change the order."
+
 
 def advise(
     ranked: Sequence[Row],
     rows: Sequence[Row],
     swept: Sequence[str],
     objective: str,
-    num_repeats: int,
     test_metrics: Mapping[str, float],
 ) -> tuple[str, ...]:
     """Return the sentences, the most important first."""
@@ -32,7 +33,7 @@ def advise(
         _certainty(winner, others),
         *_alternatives(winner, [row for row in others if row.is_tied_with_best], swept),
         *_stopped(rows),
-        _seeds(num_repeats),
+        ONE_SEED,
         _test(objective, test_metrics),
     )
 
@@ -100,12 +101,6 @@ def _stopped(rows: Sequence[Row]) -> Iterator[str]:
     trained = sum(row.result.cost.num_steps for row in rows)
     saved = f", which saved {1 - trained / planned:.0%} of the planned steps".replace("%", " %") if planned else ""
     yield f"{rules.total()} of {len(rows)} trials were stopped early ({by}){saved}."
-
-
-def _seeds(num_repeats: int) -> str:
-    if num_repeats:
-        return f"Finalists were trained again with {num_repeats} more seed{'s' * (num_repeats > 1)}."
-    return "Each trial was trained once, with one seed: another seed may change the order."
 
 
 def _test(objective: str, test_metrics: Mapping[str, float]) -> str:

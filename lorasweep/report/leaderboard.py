@@ -62,7 +62,6 @@ class Leaderboard:
     swept: tuple[str, ...]  # dotted names of the settings that vary, in the order of the space
     fixed: dict[str, str]
     advice: tuple[str, ...]
-    num_repeats: int = 0
     test_metrics: dict[str, float] = field(default_factory=dict)  # the winner's
     notes: tuple[str, ...] = ()
 
@@ -104,7 +103,6 @@ def build_leaderboard(
     name: str,
     question: str,
     objective: str,
-    num_repeats: int = 0,
     test_metrics: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
 ) -> Leaderboard:
@@ -120,8 +118,7 @@ def build_leaderboard(
         rows=rows,
         swept=swept,
         fixed=fixed(results),
-        advice=advise([row for row in rows if row.rank], rows, swept, objective, num_repeats, test),
-        num_repeats=num_repeats,
+        advice=advise([row for row in rows if row.rank], rows, swept, objective, test),
         test_metrics=test,
         notes=(*notes, *_own_notes(rows, objective)),
     )

@@ -44,7 +44,6 @@ def to_json(board: Leaderboard) -> dict[str, Any]:
         "recommendation": board.recommendation,
         "winner": winner and winner.number,
         "winner_overrides": winner and overrides(winner.result),
-        "num_repeats": board.num_repeats,
         "test_metrics": board.test_metrics,
         "swept": board.swept,
         "fixed": board.fixed,

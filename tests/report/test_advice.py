@@ -56,8 +56,9 @@ def test_it_admits_a_single_seed(trial: Make) -> None:
     assert "trained once, with one seed" in advice(trial(0))
 
 
-def test_it_tells_how_often_finalists_were_repeated(trial: Make) -> None:
-    assert "trained again with 3 more seeds" in advice(trial(0), num_repeats=3)
+def test_it_does_not_take_a_repeated_suggestion_for_a_replicate(trial: Make) -> None:
+    text = advice(trial(0), trial(1, same_as=0))
+    assert "more seed" not in text and "trained again" not in text
 
 
 def test_it_claims_no_certainty_without_scores_per_example(trial: Make) -> None:
