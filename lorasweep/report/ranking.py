@@ -4,7 +4,8 @@ import math
 from collections.abc import Container, Sequence
 
 from evaluation.metrics import METRICS
-from evaluation.statistics import Interval, mean_interval, tied_with_best, wilson_interval
+from evaluation.statistics import Interval, mean_interval, wilson_interval
+from evaluation.ties import tied_with_best
 from lorasweep.result import TrialResult, TrialState
 
 STATES = tuple(TrialState)  # ranked trials come first, then pruned, infeasible and failed ones
