@@ -23,9 +23,15 @@ RESOLUTION = 1e-12  # of a sum of squares: below it a difference is a rounding e
 
 
 def tied_with_best(
-    scores: Mapping[Key, Scores], *, maximize: bool, level: float = 0.95, flips: int = 2000, seed: int = 0
+    scores: Mapping[Key, Scores],
+    *,
+    maximize: bool,
+    best: Key | None = None,
+    level: float = 0.95,
+    flips: int = 2000,
+    seed: int = 0,
 ) -> set[Key]:
-    """Return the trials that are not significantly worse than the one with the best mean, which is among them.
+    """Return the trials that do not differ significantly from the one with the best mean, or from `best`; itself too.
 
     A trial has one list of scores, one score per example, or one such list per training seed.
 
@@ -49,8 +55,8 @@ def tied_with_best(
     means_NK = example_means(tables) * (1 if maximize else -1)
     noise = seed_noise(tables)
     different_KK = _different(means_NK, noise, alpha=1 - level, flips=flips, seed=seed)
-    best = int(means_NK.sum(axis=0).argmax())
-    return {key for place, key in enumerate(scores) if not different_KK[best, place]}
+    place = int(means_NK.sum(axis=0).argmax()) if best is None else list(scores).index(best)
+    return {key for key, is_different in zip(scores, different_KK[place], strict=True) if not is_different}
 
 
 def _different(means_NK: Floats, noise: SeedNoise | None, *, alpha: float, flips: int, seed: int) -> Booleans:

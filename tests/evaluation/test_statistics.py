@@ -109,7 +109,7 @@ def test_a_ratio_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         losses = rng.gamma(2.0, 0.5, size=120) + 0.02 * tokens  # longer examples are harder: sum of t*l over sum of t
         truth = 1.0 + 0.02 * np.mean(np.arange(1, 20) ** 2) / np.mean(np.arange(1, 20))
         interval = ratio_interval(losses.tolist(), tokens.tolist(), resamples=400)
-        covered += interval.low <= truth <= interval.high
+        covered += int(interval.low <= truth <= interval.high)
     assert 0.90 < covered / 200 < 0.98
 
 
