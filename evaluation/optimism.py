@@ -28,7 +28,7 @@ def expected_optimism(scores: Sequence[Scores], *, maximize: bool, resamples: in
     if len(tables) < 2:
         return 0.0
     means_NK = example_means(tables) * (1 if maximize else -1)
-    noise = seed_noise(tables)
+    noise = seed_noise(tables, keeps_larger=False)
     worth_K = _shrunk(means_NK, noise)
     luck_BK = resampled_means(means_NK, resamples=resamples, seed=seed) - means_NK.mean(axis=0)
     if noise is not None:

@@ -47,8 +47,8 @@ class SeedNoise:
     degrees: int
 
 
-def seed_noise(tables: Sequence[Floats]) -> SeedNoise | None:
-    """Pool the variance between seeds over all trials; a trial whose own is larger keeps its own.
+def seed_noise(tables: Sequence[Floats], *, keeps_larger: bool = True) -> SeedNoise | None:
+    """Pool the variance between seeds over all trials; with `keeps_larger` a trial whose own is larger keeps its own.
 
     Trials with one seed get the pooled variance too. None where no trial has two seeds, and nothing can be known.
     """
@@ -57,7 +57,8 @@ def seed_noise(tables: Sequence[Floats]) -> SeedNoise | None:
         return None
     degrees = sum(len(means) - 1 for means in repeated)
     pooled = sum(float(((means - means.mean()) ** 2).sum()) for means in repeated) / degrees
-    own = [float(table.mean(axis=1).var(ddof=1)) if len(table) > 1 else 0.0 for table in tables]
+    has_own = [keeps_larger and len(table) > 1 for table in tables]
+    own = [float(table.mean(axis=1).var(ddof=1)) if has else 0.0 for table, has in zip(tables, has_own, strict=True)]
     variances = [max(pooled, mine) / len(table) for mine, table in zip(own, tables, strict=True)]
     return SeedNoise(variance_K=np.array(variances), degrees=degrees)
 

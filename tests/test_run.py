@@ -60,6 +60,14 @@ def test_the_winner_is_one_trial_in_leaderboard_adapter_and_test_scores(in_tmp: 
     assert found["test_metrics"] == tested["metrics"]
 
 
+@pytest.mark.parametrize("objective", ["loss", "perplexity"])
+def test_an_objective_over_tokens_has_an_interval(in_tmp: Path, objective: str) -> None:
+    assert main([*QUICK, *SMALL_GRID, f"eval.objective={objective}", "tracking=none"]) == 0
+    found = board(in_tmp)
+    assert all(row["interval"][0] < row["objective"] < row["interval"][1] for row in found["rows"])
+    assert found["optimism"] is not None and found["notes"] == []
+
+
 def test_the_same_command_again_trains_nothing_and_reports_the_same(in_tmp: Path) -> None:
     command = [*QUICK, *SMALL_GRID, "tracking=none"]
     assert main(command) == 0

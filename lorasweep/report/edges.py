@@ -92,7 +92,7 @@ def _beyond(key: str, last: float, before: float) -> Iterator[float]:
 
 
 def _log_factor(last: float, before: float) -> float:
-    """Return the logarithm of the factor between two values, at most of MOST_FACTOR: far jumps miss what lies between."""
+    """Return the logarithm of the factor between two values, which is at most MOST_FACTOR in either direction."""
     return max(-math.log(MOST_FACTOR), min(math.log(MOST_FACTOR), math.log(last / before)))
 
 

@@ -45,8 +45,8 @@ def tied(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
     """Return the numbers of the trials whose settings are not significantly worse than the best, and the best's."""
     if not ranked:
         return frozenset()
-    scores = _comparable(ranked, objective)
     best = ranked[0].result.number
+    scores = {n: [_compared(r, objective) for r in found.ranked] for n, found in _comparable(ranked).items()}
     found = tied_with_best(scores, maximize=is_maximized(objective), best=best) if best in scores else set()
     return frozenset(found | {best})
 
@@ -55,10 +55,10 @@ def optimism(ranked: Sequence[Configuration], objective: str) -> float | None:
     """Return by how much picking the best of the ranked flatters its objective, in its units; None where unknown."""
     if len(ranked) < 2 or not all(_is_mean(result, objective) for found in ranked for result in found.ranked):
         return None
-    scores = _comparable(ranked, objective)
-    if len(scores) < len(ranked):
+    if len(_comparable(ranked)) < len(ranked):
         return None
-    return expected_optimism(list(scores.values()), maximize=is_maximized(objective))
+    scores = [[contributions(r, objective) for r in found.ranked] for found in ranked]
+    return expected_optimism(scores, maximize=is_maximized(objective))
 
 
 def is_comparable(result: TrialResult, best: TrialResult) -> bool:
@@ -78,10 +78,16 @@ def pareto(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
     return frozenset(n for n, mine in costs.items() if not any(_dominates(other, mine) for other in costs.values()))
 
 
-def _comparable(ranked: Sequence[Configuration], objective: str) -> dict[int, list[tuple[float, ...]]]:
-    """Return the scores per seed of all settings that answered the best one's examples."""
-    same = [found for found in ranked if are_comparable(found, ranked[0])]
-    return {found.result.number: [contributions(r, objective) for r in found.ranked] for found in same}
+def _comparable(ranked: Sequence[Configuration]) -> dict[int, Configuration]:
+    """Return all settings that answered the best one's examples, by the numbers of their trials."""
+    return {found.result.number: found for found in ranked if are_comparable(found, ranked[0])}
+
+
+def _compared(result: TrialResult, objective: str) -> tuple[float, ...]:
+    """Return one number per example to pair with another trial's: nats where the objective is a mean over tokens."""
+    if objective not in OVER_TOKENS or not result.num_tokens:
+        return result.scores
+    return tuple(loss * weight for loss, weight in zip(_losses(result, objective), _weights(result), strict=True))
 
 
 def _over_examples(result: TrialResult, objective: str) -> Interval:
