@@ -35,9 +35,9 @@ HEADING = f"""# Ties, intervals and optimism in simulated sweeps
 
 {NUM_EXAMPLES} validation examples, accuracy {ACCURACY}. First: sweeps of equal trials in which at least one is called
 different from the winner. Equal adapters answer alike on average; equal settings are trained with seeds that differ by
-0.037 of accuracy. Second: how often the 95 % interval of one configuration holds its accuracy over all examples and seeds.
-Third: what the winner loses on fresh examples and seeds, and what the report expects. One seed cannot foretell what other
-seeds do: no promise is made there."""
+0.04 of accuracy. Second: how often the 95 % interval of one configuration holds its accuracy over all examples and
+seeds. Third: what the winner loses on fresh examples and seeds, and what the report expects. One seed cannot foretell
+what other seeds do: no promise is made there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

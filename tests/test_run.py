@@ -60,6 +60,19 @@ def test_the_winner_is_one_trial_in_leaderboard_adapter_and_test_scores(in_tmp: 
     assert found["test_metrics"] == tested["metrics"]
 
 
+def test_a_sweep_of_seeds_that_was_interrupted_still_has_its_winners_adapter(in_tmp: Path) -> None:
+    """The mean over seeds changes as they come in, and with it whose adapter is kept."""
+    space = ("train.learning_rate=1e-3,2e-2", "train.seed=0,1,2", "study.sampler=grid", "study.slots=1")
+    command = [*QUICK, *space, "train.max_steps=20", "tracking=none"]
+    process = launch(in_tmp, *command)
+    wait_for(in_tmp, 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert main(command) == 0
+    (kept,) = in_tmp.glob("runs/*/trials/*/adapter")
+    assert int(kept.parent.name) == board(in_tmp)["winner"]
+
+
 @pytest.mark.parametrize("objective", ["loss", "perplexity"])
 def test_an_objective_over_tokens_has_an_interval(in_tmp: Path, objective: str) -> None:
     assert main([*QUICK, *SMALL_GRID, f"eval.objective={objective}", "tracking=none"]) == 0

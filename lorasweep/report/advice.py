@@ -40,7 +40,7 @@ def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Fin
         _certainty(winner, others),
         *_alternatives(winner, [row for row in others if row.is_tied_with_best], swept),
         *_stopped(rows),
-        _seeds(ranked),
+        *_seeds(ranked),
         _test(winner, objective, found.test_metrics),
         *_edges(found.edges),
         *through_rate([result for row in rows for result in row.trials], swept),
@@ -95,7 +95,8 @@ def _certainty(winner: Row, others: Sequence[Row]) -> str:
         return "No other has scores on the same examples, so its lead was not tested."
     asked = f"on the same {len(winner.result.scores)} validation examples"
     seeds = " and over seeds" if any(row.num_seeds > 1 for row in (winner, *compared)) else ""
-    test = f"{asked}{seeds} (all pairs tested together, at the 5 % level)"
+    by = " by the scores of single examples" if winner.interval is None else ""
+    test = f"{asked}{seeds}{by} (all pairs tested together, at the 5 % level)"
     ties = sum(row.is_tied_with_best for row in compared)
     rest = f"the other {len(compared)}" if len(compared) > 1 else "the only other one"
     left_out = len(others) - len(compared)
@@ -150,19 +151,18 @@ def _stopped(rows: Sequence[Row]) -> Iterator[str]:
     )
 
 
-def _seeds(ranked: Sequence[Row]) -> str:
-    """Say what the seeds cover, and what one seed cannot say."""
+def _seeds(ranked: Sequence[Row]) -> Iterator[str]:
+    """Say what one seed cannot say, and where seeds are missing."""
     winner, most = ranked[0], max(row.num_seeds for row in ranked)
     if most == 1:
-        return (
+        yield (
             "Each was trained with one seed: the comparison covers which examples were asked, not how another seed "
             "would have trained them, which can change the order."
         )
-    lost = sum(len(row.trials) - row.num_seeds for row in ranked)
-    gaps = f"; {lost} trials of the ranked were not completed, and means over the rest may flatter" if lost else ""
-    if winner.num_seeds == 1:
-        return f"The winner was trained with one seed, others with up to {most}{gaps}."
-    return f"The winner was trained with {winner.num_seeds} seeds{gaps}."
+    elif winner.num_seeds < most:
+        yield f"The winner completed {winner.num_seeds} seed{'s' * (winner.num_seeds > 1)}, others up to {most}."
+    if lost := sum(len(row.trials) - row.num_seeds for row in ranked):
+        yield f"{lost} trial{'s' * (lost > 1)} of ranked rows did not complete: means over the other seeds may flatter."
 
 
 def _test(winner: Row, objective: str, test_metrics: Mapping[str, float]) -> str:
@@ -178,7 +178,11 @@ def _edges(edges: Sequence[Edge]) -> Iterator[str]:
     names = labels(edge.key for edge in edges)
     places = ", ".join(f"{names[edge.key]}={setting(edge.value)} ({edge.place})" for edge in edges)
     overrides = " ".join(edge.override for edge in edges)
-    yield f"It lies at the end of what was swept in {places}; values beyond were not tried. To sweep on: {overrides}"
+    which = "The override" if len(edges) == 1 else "The overrides"
+    yield (
+        f"The winner lies at the end of what was swept: {places}; values beyond were not tried. "
+        f"{which} {overrides} would sweep on from there."
+    )
 
 
 def _nothing(rows: Sequence[Row]) -> str:

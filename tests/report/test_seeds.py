@@ -82,7 +82,7 @@ def test_seeds_that_were_stopped_are_counted_and_named(trial: Make) -> None:
     board = ranked([seeded(trial, 0, 8, 0), stopped, seeded(trial, 2, 8, 2)])
     assert [(row.numbers, row.num_seeds) for row in board.rows] == [((0, 2), 2)]
     assert "1 of 3 trials were stopped early" in board.recommendation
-    assert "1 trials of the ranked were not completed, and means over the rest may flatter" in board.recommendation
+    assert "1 trial of ranked rows did not complete: means over the other seeds may flatter." in board.recommendation
     assert "losers pruner" in FILES["leaderboard.html"](board)
 
 
