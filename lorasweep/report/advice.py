@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lorasweep.report.certainty import adapter, certainty, flattery, seeds
 from lorasweep.report.edges import Edge
 from lorasweep.report.figures import count, percent, score, setting
-from lorasweep.report.ranking import are_comparable
 from lorasweep.report.rate import through_rate
 from lorasweep.report.settings import labels
 from lorasweep.result import TrialState
@@ -35,12 +35,12 @@ def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Fin
     winner, *others = ranked
     return (
         f"Use {describe(winner, swept)}: {objective} {_with_interval(winner)} on validation.",
-        *_optimism(ranked, found.optimism),
-        *_adapter(winner, objective),
-        _certainty(winner, others),
+        *flattery(ranked, found.optimism),
+        *adapter(winner, objective),
+        certainty(winner, others),
         *_alternatives(winner, [row for row in others if row.is_tied_with_best], swept),
         *_stopped(rows),
-        *_seeds(ranked),
+        *seeds(ranked),
         _test(winner, objective, found.test_metrics),
         *_edges(found.edges),
         *through_rate([result for row in rows for result in row.trials], swept),
@@ -67,47 +67,6 @@ def _with_interval(row: Row) -> str:
     return (
         f"{score(row.objective)} (95% interval{covers} {score(row.interval.low)} to {score(row.interval.high)}{over})"
     )
-
-
-def _optimism(ranked: Sequence[Row], optimism: float | None) -> Iterator[str]:
-    if optimism is None:
-        return
-    by = "less than 0.001" if optimism < 0.0005 else f"about {score(optimism)}"
-    over = "examples and seeds" if any(row.num_seeds > 1 for row in ranked) else "examples"
-    yield f"Picking the best of {len(ranked)} flatters its score by {by} (bootstrap over {over})."
-
-
-def _adapter(winner: Row, objective: str) -> Iterator[str]:
-    """Say which of the seeds' adapters it is."""
-    if winner.num_seeds > 1:
-        result = winner.result
-        yield (
-            f"The adapter is the one of trial {result.number} (seed={result.spec.train.seed}, {objective} "
-            f"{score(result.objective)}), the first of the seeds: picking the best of them would flatter."
-        )
-
-
-def _certainty(winner: Row, others: Sequence[Row]) -> str:
-    if not others:
-        return "It is the only one that was completed, so there is nothing to compare it with."
-    compared = [row for row in others if are_comparable(row.configuration, winner.configuration)]
-    if not compared:
-        return "No other has scores on the same examples, so its lead was not tested."
-    asked = f"on the same {len(winner.result.scores)} validation examples"
-    seeds = " and over seeds" if any(row.num_seeds > 1 for row in (winner, *compared)) else ""
-    by = " by the scores of single examples" if winner.interval is None else ""
-    test = f"{asked}{seeds}{by} (all pairs tested together, at the 5 % level)"
-    ties = sum(row.is_tied_with_best for row in compared)
-    rest = f"the other {len(compared)}" if len(compared) > 1 else "the only other one"
-    left_out = len(others) - len(compared)
-    more = f"; {left_out} more could not be compared" if left_out else ""
-    if not ties:
-        return f"It differs significantly from {rest} {test}{more}."
-    if ties == len(compared):
-        which = "The only other one does not differ" if ties == 1 else f"None of {rest} differs"
-    else:
-        which = f"{ties} of {rest} {'do' if ties > 1 else 'does'} not differ"
-    return f"{which} significantly from it {test}{more}."
 
 
 def _alternatives(winner: Row, ties: Sequence[Row], swept: Sequence[str]) -> Iterator[str]:
@@ -149,20 +108,6 @@ def _stopped(rows: Sequence[Row]) -> Iterator[str]:
     yield (
         f"{len(stopped)} of {len(results)} trials were stopped early ({by}){saved}; {many} not among those compared."
     )
-
-
-def _seeds(ranked: Sequence[Row]) -> Iterator[str]:
-    """Say what one seed cannot say, and where seeds are missing."""
-    winner, most = ranked[0], max(row.num_seeds for row in ranked)
-    if most == 1:
-        yield (
-            "Each was trained with one seed: the comparison covers which examples were asked, not how another seed "
-            "would have trained them, which can change the order."
-        )
-    elif winner.num_seeds < most:
-        yield f"The winner completed {winner.num_seeds} seed{'s' * (winner.num_seeds > 1)}, others up to {most}."
-    if lost := sum(len(row.trials) - row.num_seeds for row in ranked):
-        yield f"{lost} trial{'s' * (lost > 1)} of ranked rows did not complete: means over the other seeds may flatter."
 
 
 def _test(winner: Row, objective: str, test_metrics: Mapping[str, float]) -> str:

@@ -86,6 +86,12 @@ def test_seeds_that_were_stopped_are_counted_and_named(trial: Make) -> None:
     assert "losers pruner" in FILES["leaderboard.html"](board)
 
 
+def test_a_winner_with_fewer_seeds_than_others_says_so(trial: Make) -> None:
+    board = ranked([seeded(trial, 0, 4, 0), seeded(trial, 1, 8, 0, scores=HALF), seeded(trial, 2, 8, 1, scores=HALF)])
+    assert "The winner completed 1 seed, others up to 2." in board.recommendation
+    assert "bootstrap over" not in board.recommendation  # its examples are others
+
+
 def test_two_trials_with_one_seed_are_two_rows(trial: Make) -> None:
     assert len(ranked([trial(0), trial(1)]).rows) == 2
 
