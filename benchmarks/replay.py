@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import optuna
 
 from benchmarks.curves import DENSE, Sweep
-from evaluation.statistics import tied_with_best
+from evaluation.ties import tied_with_best
 from lorasweep.config import Pruner, StudySettings
 from lorasweep.learner import rung_steps
 from lorasweep.pruning import report, verdicts

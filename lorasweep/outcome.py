@@ -57,6 +57,7 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
             replace(
                 result,
                 scores=score.scores[spec.objective],
+                num_tokens=score.num_tokens if spec.objective in ("loss", "perplexity") else (),
                 probes=drops,
                 samples=samples,
                 cost=replace(result.cost, adapter_bytes=size),

@@ -1,16 +1,15 @@
 """What became of trials: in the ledger first, then in the study and the tracker, so that nothing is lost in between."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lorasweep.courier import Courier
 from lorasweep.ledger import Ledger
-from lorasweep.result import TrialResult, TrialState
-from lorasweep.score import is_maximized
+from lorasweep.result import TrialResult
 from lorasweep.seat import Display
+from lorasweep.selection import winner
 from lorasweep.space import Params
 from lorasweep.study import Study
 
@@ -43,13 +42,9 @@ class Record:
                 self._export(result)
 
     def winner(self) -> TrialResult | None:
-        """Return the best complete trial, None where there is none."""
-        done = [r for r in self.ledger.results.values() if r.state is TrialState.COMPLETE and r.objective is not None]
-        done = [r for r in done if math.isfinite(r.objective or 0.0) and r.same_as is None]
-        sign = -1 if is_maximized(self.objective) else 1
-        return min(
-            done, key=lambda r: (sign * (r.objective or 0.0), r.cost.trainable_parameters, r.number), default=None
-        )
+        """Return the trial that stands for the best settings, as in the leaderboard; None where none was completed."""
+        best = winner(self.ledger.results.values(), self.objective)
+        return best.result if best else None
 
     def finish(self, result: TrialResult, params: Params) -> None:
         """Ledger first, then tracker and study: whatever dies in between, the result is not lost."""
@@ -76,11 +71,11 @@ class Record:
 
     def close(self, note: str, files: Sequence[Path], test_metrics: Mapping[str, float], *, is_finished: bool) -> None:
         """Put the leaderboard where the sweep is tracked, with the winner's scores and adapter."""
-        winner = self.winner()
+        best = winner(self.ledger.results.values(), self.objective)
         metrics = {f"test/{k}": v for k, v in test_metrics.items()}
-        if winner is not None and winner.objective is not None:
-            metrics["objective"] = winner.objective
-        adapter = self.ledger.adapter_folder(winner.number) if winner else None
+        if best and (objective := best.objective(self.objective)) is not None:
+            metrics["objective"] = objective
+        adapter = self.ledger.adapter_folder(best.result.number) if best else None
         tracker = self.courier.tracker
         if self.courier.close(lambda: tracker.end(note, files, metrics, adapter, finished=is_finished)):
             left = [r for r in self.ledger.results.values() if r.same_as is None]

@@ -140,6 +140,7 @@ class TrialResult:
     metrics: dict[str, float] = field(default_factory=dict)
     history: tuple[Point, ...] = ()
     scores: tuple[float, ...] = ()
+    num_tokens: tuple[int, ...] = ()  # per example, where the objective is a mean over tokens
     probes: tuple[Probe, ...] = ()
     samples: tuple[Sample, ...] = ()
     cost: Cost = Cost()
@@ -234,6 +235,7 @@ def result_from_json(raw: dict[str, Any]) -> TrialResult:
     raw["probes"] = tuple(Probe(**p) for p in raw["probes"])
     raw["samples"] = tuple(Sample(**s) for s in raw["samples"])
     raw["scores"] = tuple(raw["scores"])
+    raw["num_tokens"] = tuple(raw.get("num_tokens", ()))
     raw["cost"] = Cost(**raw["cost"])
     return TrialResult(**raw)
 

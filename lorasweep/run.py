@@ -28,6 +28,7 @@ from lorasweep.provenance import provenance
 from lorasweep.record import Record
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.report.settings import SEED
 from lorasweep.result import WorkerSettings
 from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
@@ -167,11 +168,13 @@ def _report(driver: Driver) -> Leaderboard:
         name=config.sweep.name,
         question=config.sweep.question,
         objective=config.eval.objective,
-        num_repeats=sum(r.same_as is not None for r in results) + driver.plan.num_same,
+        domains=driver.plan.domains,
         test_metrics=driver.test_metrics or None,
     )
     files = write_reports(board, ledger.folder)
-    _drop_adapters(board, ledger, config.study.keep_adapters)
+    # While seeds are missing, a mean over them may still change, and with it the winner.
+    if driver.is_finished or SEED not in driver.plan.domains:
+        _drop_adapters(board, ledger, config.study.keep_adapters)
     note = (ledger.folder / "leaderboard.md").read_text()
     driver.record.close(note, files, driver.test_metrics, is_finished=driver.is_finished)
     return board

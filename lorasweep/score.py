@@ -36,6 +36,7 @@ class SuiteScore:
     metrics: dict[str, float] = field(default_factory=dict)
     scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    num_tokens: tuple[int, ...] = ()  # per example, where a loss was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ def _likelihoods_of_targets(chosen: OptionChoices, rows: Sequence[TokenRow]) -> 
 
 def _add_loss(results: list[SuiteScore], likelihoods: Likelihoods) -> None:
     for i, result in enumerate(results):
+        result.num_tokens = tuple(likelihoods.num_tokens.tolist())
         result.metrics["loss"] = float(likelihoods.corpus_loss[i])
         result.metrics["perplexity"] = float(likelihoods.perplexity[i])
         result.scores["loss"] = tuple(likelihoods.losses[i].tolist())

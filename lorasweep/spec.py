@@ -166,6 +166,11 @@ class TrialSpec:
         evaluation = {k: v for k, v in asdict(spec.eval).items() if k not in EXACT}
         return digest([asdict(spec.model), lora, targets, train, asdict(spec.data), evaluation])
 
+    @property
+    def key_without_seed(self) -> str:
+        """Name the settings of the trial, its training seed aside."""
+        return replace(self, train=replace(self.train, seed=0)).fingerprint
+
 
 # Settings that change how a trial is computed, or what it reports on its way, but not what comes out.
 EXACT = ("activation_checkpointing", "rungs", "rung_factor", "rung_limit")

@@ -23,7 +23,7 @@ LAYERS = (
     ("trials",),
     ("worker",),
     ("nvml", "visible", "devices", "executors", "seat"),
-    ("pruning",),
+    ("pruning", "selection"),
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
     ("facts", "plan"),

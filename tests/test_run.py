@@ -47,6 +47,40 @@ def test_a_sweep_leaves_a_leaderboard_a_study_and_the_best_adapter(in_tmp: Path)
     assert len(list(in_tmp.glob("runs/*/trials/*/adapter/adapter_model.safetensors"))) == 1
 
 
+def test_the_winner_is_one_trial_in_leaderboard_adapter_and_test_scores(in_tmp: Path) -> None:
+    """Two learning rates with three seeds each: six trials, two rows, one adapter, and its test scores."""
+    space = ("train.learning_rate=1e-3,2e-2", "train.seed=0,1,2", "study.sampler=grid")
+    assert main([*QUICK, *space, "tracking=none"]) == 0
+    found = board(in_tmp)
+    (kept,) = in_tmp.glob("runs/*/trials/*/adapter")
+    (noted,) = in_tmp.glob("runs/*/test.json")
+    tested = json.loads(noted.read_text())
+    assert [len(row["trials"]) for row in found["rows"]] == [3, 3] and len(found["trials"]) == 6
+    assert found["winner"] == int(kept.parent.name) == tested["trial"] == min(found["rows"][0]["trials"])
+    assert found["test_metrics"] == tested["metrics"]
+
+
+def test_a_sweep_of_seeds_that_was_interrupted_still_has_its_winners_adapter(in_tmp: Path) -> None:
+    """The mean over seeds changes as they come in, and with it whose adapter is kept."""
+    space = ("train.learning_rate=1e-3,2e-2", "train.seed=0,1,2", "study.sampler=grid", "study.slots=1")
+    command = [*QUICK, *space, "train.max_steps=20", "tracking=none"]
+    process = launch(in_tmp, *command)
+    wait_for(in_tmp, 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert main(command) == 0
+    (kept,) = in_tmp.glob("runs/*/trials/*/adapter")
+    assert int(kept.parent.name) == board(in_tmp)["winner"]
+
+
+@pytest.mark.parametrize("objective", ["loss", "perplexity"])
+def test_an_objective_over_tokens_has_an_interval(in_tmp: Path, objective: str) -> None:
+    assert main([*QUICK, *SMALL_GRID, f"eval.objective={objective}", "tracking=none"]) == 0
+    found = board(in_tmp)
+    assert all(row["interval"][0] < row["objective"] < row["interval"][1] for row in found["rows"])
+    assert found["optimism"] is not None and found["notes"] == []
+
+
 def test_the_same_command_again_trains_nothing_and_reports_the_same(in_tmp: Path) -> None:
     command = [*QUICK, *SMALL_GRID, "tracking=none"]
     assert main(command) == 0

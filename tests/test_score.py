@@ -44,6 +44,14 @@ def test_slots_scored_together_score_as_alone(base: Base) -> None:
     assert len({r.metrics["loss"] for r in together}) == 3
 
 
+def test_the_loss_is_the_mean_of_its_examples_weighted_by_their_tokens(base: Base) -> None:
+    rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
+    (found,) = score_suite(Asked(base, None, (), 16), rows, ("loss",), trial().eval)
+    weighted = sum(loss * num for loss, num in zip(found.scores["loss"], found.num_tokens, strict=True))
+    assert len(set(found.num_tokens)) > 1
+    assert found.metrics["loss"] == pytest.approx(weighted / sum(found.num_tokens))
+
+
 def test_a_label_longer_than_the_limit_is_still_written_out(base: Base) -> None:
     rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
     longest = max(len(option) for option in rows[0].options)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lorasweep.report.certainty import adapter, certainty, flattery, seeds
+from lorasweep.report.edges import Edge
 from lorasweep.report.figures import count, percent, score, setting
-from lorasweep.report.ranking import is_comparable
+from lorasweep.report.rate import through_rate
 from lorasweep.report.settings import labels
 from lorasweep.result import TrialState
 
@@ -15,65 +18,65 @@ if TYPE_CHECKING:
     from lorasweep.report.leaderboard import Row
 
 
-def advise(
-    ranked: Sequence[Row],
-    rows: Sequence[Row],
-    swept: Sequence[str],
-    objective: str,
-    num_repeats: int,
-    test_metrics: Mapping[str, float],
-) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was computed about the winner: see `Leaderboard`."""
+
+    optimism: float | None = None
+    edges: tuple[Edge, ...] = ()
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> tuple[str, ...]:
     """Return the sentences, the most important first."""
+    ranked = [row for row in rows if row.rank]
     if not ranked:
         return (_nothing(rows),)
     winner, *others = ranked
     return (
         f"Use {describe(winner, swept)}: {objective} {_with_interval(winner)} on validation.",
-        _certainty(winner, others),
+        *flattery(ranked, found.optimism),
+        *adapter(winner, objective),
+        certainty(winner, others),
         *_alternatives(winner, [row for row in others if row.is_tied_with_best], swept),
         *_stopped(rows),
-        _seeds(num_repeats),
-        _test(objective, test_metrics),
+        *seeds(ranked),
+        _test(winner, objective, found.test_metrics),
+        *_edges(found.edges),
+        *through_rate([result for row in rows for result in row.trials], swept),
     )
 
 
 def describe(row: Row, swept: Sequence[str]) -> str:
-    """Name a trial by its number and the settings that make it different."""
+    """Name a row by its trials and the settings that make it different."""
     names = labels(swept or row.settings)
     values = [f"{name}={setting(row.settings[key])}" for key, name in names.items() if key in row.settings]
-    return f"trial {row.number} ({', '.join(values)})" if values else f"trial {row.number}"
+    return f"{_trials(row.numbers)} ({', '.join(values)})" if values else _trials(row.numbers)
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def _with_interval(row: Row) -> str:
+    """Write the objective with what its interval covers, and its spread where there are seeds."""
+    over = f", mean of {row.num_seeds} seeds with standard deviation {score(row.spread)}" if row.num_seeds > 1 else ""
     if row.interval is None:
-        return score(row.objective)
-    return f"{score(row.objective)} (95% interval {score(row.interval.low)} to {score(row.interval.high)})"
-
-
-def _certainty(winner: Row, others: Sequence[Row]) -> str:
-    asked = len(winner.result.scores)
-    compared = [row for row in others if is_comparable(row.result, winner.result)]
-    if not others:
-        return "It is the only trial that was completed, so there is nothing to compare it with."
-    if not compared:
-        return "There are no scores per example, so nobody can say how sure the order is."
-    ties = sum(row.is_tied_with_best for row in compared)
-    rest = f"the other {len(compared)} complete trials" if len(compared) > 1 else "the only other complete trial"
-    if not ties:
-        return f"It is better than {rest} on the same {asked} validation examples, beyond chance."
-    if ties == len(compared) == 1:
-        return f"The only other complete trial cannot be told from it on {asked} validation examples."
-    return f"{ties} of {rest} cannot be told from it on {asked} validation examples."
+        return f"{score(row.objective)}{over}"
+    covers = " over examples and seeds" if over else ""
+    return (
+        f"{score(row.objective)} (95% interval{covers} {score(row.interval.low)} to {score(row.interval.high)}{over})"
+    )
 
 
 def _alternatives(winner: Row, ties: Sequence[Row], swept: Sequence[str]) -> Iterator[str]:
-    """Yield the tied trial with the fewest parameters and the one that forgets least, where they beat the winner."""
+    """Yield the tied row with the fewest parameters and the one that forgets least, where they beat the winner."""
     size = winner.result.cost.trainable_parameters
     smaller = [row for row in ties if 0 < row.result.cost.trainable_parameters < size]
     cheapest = min(smaller, key=lambda row: (row.result.cost.trainable_parameters, row.rank), default=None)
     if cheapest:
         saved = f"{count(cheapest.result.cost.trainable_parameters)} trainable parameters instead of {count(size)}"
-        yield f"The cheapest of these is {describe(cheapest, swept)}: {saved}, {_forgets(cheapest, winner)}."
+        yield f"The smallest of these is {describe(cheapest, swept)}: {saved}, {_forgets(cheapest, winner)}."
     gentle = min(ties, key=lambda row: (_lost(row), row.rank), default=winner)
     if gentle is not cheapest and _lost(gentle) < _lost(winner):
         yield f"The one of these that forgets least is {describe(gentle, swept)}: {_forgets(gentle, winner)}."
@@ -92,31 +95,44 @@ def _lost(row: Row) -> float:
 
 def _stopped(rows: Sequence[Row]) -> Iterator[str]:
     """Say how many trials were stopped early, by which rules, and what that saved."""
-    rules = Counter(row.result.stopped_by or "pruner" for row in rows if row.result.state is TrialState.PRUNED)
-    if not rules:
+    results = [result for row in rows for result in row.trials]
+    stopped = [result for result in results if result.state is TrialState.PRUNED]
+    if not stopped:
         return
+    rules = Counter(result.stopped_by or "pruner" for result in stopped)
     by = ", ".join(f"{number} by {rule}" for rule, number in rules.most_common())
-    planned = sum(row.result.cost.num_planned_steps for row in rows)
-    trained = sum(row.result.cost.num_steps for row in rows)
-    saved = f", which saved {1 - trained / planned:.0%} of the planned steps".replace("%", " %") if planned else ""
-    yield f"{rules.total()} of {len(rows)} trials were stopped early ({by}){saved}."
+    planned = sum(result.cost.num_planned_steps for result in results)
+    left = sum(result.cost.num_planned_steps - result.cost.num_steps for result in stopped)
+    saved = f", which saved {left / planned:.0%} of the planned steps".replace("%", " %") if planned else ""
+    many = "they are" if len(stopped) > 1 else "it is"
+    yield (
+        f"{len(stopped)} of {len(results)} trials were stopped early ({by}){saved}; {many} not among those compared."
+    )
 
 
-def _seeds(num_repeats: int) -> str:
-    if num_repeats:
-        return f"Finalists were trained again with {num_repeats} more seed{'s' * (num_repeats > 1)}."
-    return "Each trial was trained once, with one seed: another seed may change the order."
+def _test(winner: Row, objective: str, test_metrics: Mapping[str, float]) -> str:
+    if objective not in test_metrics:
+        return "No test split was scored."
+    which = f"the adapter of trial {winner.number}" if winner.num_seeds > 1 else "it"
+    return f"On the test split, which chose nothing, {which} scores {score(test_metrics[objective])}."
 
 
-def _test(objective: str, test_metrics: Mapping[str, float]) -> str:
-    if objective in test_metrics:
-        return f"On the test split, which chose nothing, it scores {score(test_metrics[objective])}."
-    return "No test split was scored, and the best of many validation scores flatters itself."
+def _edges(edges: Sequence[Edge]) -> Iterator[str]:
+    if not edges:
+        return
+    names = labels(edge.key for edge in edges)
+    places = ", ".join(f"{names[edge.key]}={setting(edge.value)} ({edge.place})" for edge in edges)
+    overrides = " ".join(edge.override for edge in edges)
+    which = "The override" if len(edges) == 1 else "The overrides"
+    yield (
+        f"The winner lies at the end of what was swept: {places}; values beyond were not tried. "
+        f"{which} {overrides} would sweep on from there."
+    )
 
 
 def _nothing(rows: Sequence[Row]) -> str:
     if not rows:
         return "There are no trials yet."
-    states = Counter(row.result.state.value for row in rows)
+    states = Counter(result.state.value for row in rows for result in row.trials)
     ended = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     return f"No trial can be recommended ({ended}); the reasons stand in the table."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lorasweep.report import figures
 from lorasweep.report.figures import MISSING, one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
-from lorasweep.report.settings import labels
+from lorasweep.report.settings import SCALE_PARTS, labels
 
 Sortable = float | str | None
 
@@ -29,16 +29,20 @@ class Column:
 def columns(board: Leaderboard) -> list[Column]:
     """Return the columns that have something to say, in reading order."""
     found = [
-        Column("rank", "#", 0, "rank; ≈1: the data cannot tell it from the best", rank, lambda r: r.rank),
-        Column("trial", "trial", 1, "number of the trial", lambda r: str(r.number), lambda r: r.number),
+        Column("rank", "#", 0, "rank; ≈1: does not differ significantly from the best", rank, lambda r: r.rank),
+        Column("trial", "trial", 1, "number of the trial; of several, the first is shown", trial, lambda r: r.number),
         *_settings(board.swept),
-        Column("objective", one_line(board.objective), 2, "objective on validation", _objective, lambda r: r.objective),
-        Column("interval", "95% interval", 4, "had other examples been drawn", interval, _low),
+        *_scale(board.swept),
+        Column("objective", one_line(board.objective), 2, "objective on validation, mean over seeds", _objective,
+               lambda r: r.objective),
+        Column("interval", "95% interval", 4, "had other examples been drawn, and other seeds where there are several",
+               interval, _low),
+        *_seeds(board),
         *_outcomes(),
         *(_metric(name) for name in board.metrics),
         *_costs(),
         Column("state", "state", 6, "how it ended", state, state),
-    ]
+    ]  # fmt: skip
     return [column for column in found if _says_something(column, board)]
 
 
@@ -46,6 +50,10 @@ def rank(row: Row) -> str:
     if row.rank is None:
         return MISSING
     return f"{row.rank} ≈1" if row.is_tied_with_best and row.rank > 1 else str(row.rank)
+
+
+def trial(row: Row) -> str:
+    return ", ".join(map(str, row.numbers))
 
 
 def interval(row: Row) -> str:
@@ -78,6 +86,32 @@ def _settings(swept: Sequence[str]) -> list[Column]:
     return [one(key, title) for key, title in labels(swept).items()]
 
 
+def _scale(swept: Sequence[str]) -> list[Column]:
+    """Return the factor of the adapter's output where a part of it was swept."""
+    if not SCALE_PARTS & set(swept):
+        return []
+    hint = "scale of the adapter's output: lora_alpha / r, with rsLoRA lora_alpha / sqrt(r)"
+    return [Column("scale", "alpha/r", 3, hint, lambda row: figures.setting(scale(row)), scale)]
+
+
+def scale(row: Row) -> float:
+    return row.result.spec.lora.scale
+
+
+def _seeds(board: Leaderboard) -> list[Column]:
+    """Return how many seeds there are and how far they lie apart, where a row has several."""
+    if all(len(row.trials) == 1 for row in board.rows):
+        return []
+    return [
+        Column("seeds", "seeds", 4, "seeds completed, of those trained", seeds, lambda row: row.num_seeds),
+        Column("spread", "sd", 4, "standard deviation over seeds", lambda row: score(row.spread), lambda r: r.spread),
+    ]
+
+
+def seeds(row: Row) -> str:
+    return str(row.num_seeds) if row.num_seeds == len(row.trials) else f"{row.num_seeds} of {len(row.trials)}"
+
+
 def _outcomes() -> list[Column]:
     drop = "mean relative drop over the probes; positive is worse"
     front = "◆: no trial is better in objective, forgetting and size together"
@@ -89,7 +123,7 @@ def _outcomes() -> list[Column]:
 
 def _metric(name: str) -> Column:
     def value(row: Row) -> float | None:
-        return row.result.metrics.get(name)
+        return row.configuration.metric(name)
 
     return Column(name, one_line(name), 11, f"{one_line(name)} on validation", lambda row: score(value(row)), value)
 

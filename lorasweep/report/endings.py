@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorasweep.report.figures import one_line
-from lorasweep.report.leaderboard import Row
-from lorasweep.result import TrialState
+from lorasweep.report.leaderboard import Row, reason_of
+from lorasweep.result import TrialResult, TrialState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,21 +23,23 @@ class Ending:
 
 
 def endings(rows: Sequence[Row]) -> list[Ending]:
-    """Return the endings of all trials without rank."""
-    alike: dict[tuple[TrialState, str], list[Row]] = {}
+    """Return the endings of all trials that count in no rank, seeds of ranked rows included."""
+    alike: dict[tuple[TrialState, str], list[TrialResult]] = {}
     for row in rows:
-        if row.rank is None:
-            alike.setdefault((row.result.state, row.result.stopped_by or headline(row.reason)), []).append(row)
-    return [_ending(state, sorted(found, key=lambda row: row.number)) for (state, _), found in alike.items()]
+        for result in row.trials:
+            if result not in row.configuration.ranked:
+                key = (result.state, result.stopped_by or headline(reason_of(result)))
+                alike.setdefault(key, []).append(result)
+    return [_ending(state, sorted(found, key=lambda r: r.number)) for (state, _), found in alike.items()]
 
 
-def _ending(state: TrialState, found: Sequence[Row]) -> Ending:
-    first, numbers = found[0].reason, tuple(row.number for row in found)
-    rule = found[0].result.stopped_by
+def _ending(state: TrialState, found: Sequence[TrialResult]) -> Ending:
+    first, numbers = reason_of(found[0]), tuple(result.number for result in found)
+    rule = found[0].stopped_by
     if not rule or len(found) == 1:
         return Ending(state=state, numbers=numbers, headline=headline(first), whole=first)
     # A pruner has other figures for every trial.
-    every = "\n".join(f"trial {row.number}: {row.reason}" for row in found)
+    every = "\n".join(f"trial {result.number}: {reason_of(result)}" for result in found)
     return Ending(state=state, numbers=numbers, headline=f"by {rule}, the first: {headline(first)}", whole=every)
 
 

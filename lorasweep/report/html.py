@@ -109,8 +109,8 @@ def _bar(board: Leaderboard, row: Row) -> Markup | str:
 
 
 def curve_of(row: Row, objective: str) -> list[tuple[float, float]]:
-    """Return what the trial reported of its objective at each rung."""
-    points = ((point.step, point.metrics.get(objective)) for point in row.result.history)
+    """Return what the row's first trial reported of its objective at each rung."""
+    points = ((point.step, point.metrics.get(f"eval/{objective}")) for point in row.result.history)
     return [(step, value) for step, value in points if value is not None and math.isfinite(value)]
 
 
@@ -136,6 +136,8 @@ def _tiles(board: Leaderboard) -> Iterator[Tile]:
     bounds = winner.interval
     detail = f"95% {figures.score(bounds.low)} to {figures.score(bounds.high)}" if bounds else ""
     yield Tile(f"{board.objective}, validation", figures.score(winner.objective), detail)
+    if board.optimism is not None:
+        yield Tile("expected optimism", figures.score(board.optimism), f"from picking the best of {len(board.ranked)}")
     for name, value in board.test_metrics.items():
         yield Tile(f"{name}, test", figures.score(value), "chose nothing" if name == board.objective else "")
     cost = winner.result.cost

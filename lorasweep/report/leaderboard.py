@@ -5,21 +5,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluation.statistics import Interval
-from lorasweep.report.advice import advise
-from lorasweep.report.ranking import finite, in_order, interval_of, is_maximized, measured, pareto, tied
-from lorasweep.report.settings import effective, fixed, varying
+from lorasweep.grammar import Domain
+from lorasweep.report.advice import Findings, advise
+from lorasweep.report.edges import Edge, edges
+from lorasweep.report.ranking import interval_of, optimism, pareto, tied
+from lorasweep.report.settings import SEED, effective, fixed, varying
 from lorasweep.result import TrialResult, TrialState
+from lorasweep.selection import Configuration, in_order, is_maximized
 
 NO_INTERVAL = (
-    "{objective} is not a mean over examples, so it has no interval here; ties compare the scores of single examples."
+    "{objective} cannot be computed from the scores of single examples, so it has no interval here; ties compare these "
+    "scores, not {objective}."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One trial. `objective` is the last one reported where the trial was pruned; only complete trials have a rank."""
+    """One configuration: the trials that differ in `train.seed` alone, most often one; only complete ones have a rank.
 
-    result: TrialResult
+    `objective` is the mean over the seeds that were completed, or the last one reported where the trial was pruned.
+    """
+
+    configuration: Configuration
     rank: int | None
     objective: float | None
     interval: Interval | None
@@ -27,28 +34,47 @@ class Row:
     is_pareto: bool
 
     @property
+    def result(self) -> TrialResult:
+        """The trial whose adapter, costs, probes and samples are shown: the first of the seeds that were completed."""
+        return self.configuration.result
+
+    @property
     def number(self) -> int:
         return self.result.number
 
     @property
+    def trials(self) -> tuple[TrialResult, ...]:
+        """All trials of the configuration, in the order of their numbers."""
+        return self.configuration.trials
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The trials that the objective is the mean of, or that the row is about where it has none."""
+        return tuple(result.number for result in self.configuration.ranked or self.trials)
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds were completed."""
+        return len(self.configuration.ranked)
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the objective over seeds."""
+        return self.configuration.spread
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """The swept settings that had an effect on this trial, by dotted name."""
-        return effective(self.result)
+        """The swept settings that had an effect on this trial, by dotted name, the seed aside."""
+        return {key: value for key, value in effective(self.result).items() if key != SEED}
 
     @property
     def forgetting(self) -> float | None:
-        return finite(self.result.metrics.get("forgetting"))
+        return self.configuration.metric("forgetting")
 
     @property
     def reason(self) -> str:
-        """Why the trial has no rank."""
-        if self.result.reason or self.rank is not None:
-            return self.result.reason
-        if self.result.same_as is not None:
-            return f"the same trial as {self.result.same_as}"
-        if self.result.state is TrialState.COMPLETE:
-            return f"the objective is no finite number: {self.result.objective}"
-        return "no reason was recorded"
+        """Why the configuration has no rank."""
+        return self.result.reason if self.rank is not None else reason_of(self.result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +88,8 @@ class Leaderboard:
     swept: tuple[str, ...]  # dotted names of the settings that vary, in the order of the space
     fixed: dict[str, str]
     advice: tuple[str, ...]
-    num_repeats: int = 0
+    optimism: float | None = None  # by how much picking the best flatters its objective
+    edges: tuple[Edge, ...] = ()  # of the winner
     test_metrics: dict[str, float] = field(default_factory=dict)  # the winner's
     notes: tuple[str, ...] = ()
 
@@ -79,21 +106,26 @@ class Leaderboard:
         return next(iter(self.ranked), None)
 
     @property
+    def results(self) -> tuple[TrialResult, ...]:
+        """All trials, row by row."""
+        return tuple(result for row in self.rows for result in row.trials)
+
+    @property
     def recommendation(self) -> str:
         return " ".join(self.advice)
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The other metrics of the trials themselves; `probe/...` and the like are details."""
-        names = dict.fromkeys(name for row in self.rows for name in row.result.metrics)
+        names = dict.fromkeys(name for result in self.results for name in result.metrics)
         return tuple(n for n in names if n not in (self.objective, "forgetting") and "/" not in n)
 
     @property
     def provenance(self) -> dict[str, str]:
         """Where the numbers came from; trials that differ are all named."""
         found: dict[str, dict[str, None]] = {}
-        for row in self.rows:
-            for key, value in row.result.provenance.items():
+        for result in self.results:
+            for key, value in result.provenance.items():
                 found.setdefault(key, {})[value] = None
         return {key: ", ".join(values) for key, values in found.items()}
 
@@ -104,15 +136,23 @@ def build_leaderboard(
     name: str,
     question: str,
     objective: str,
-    num_repeats: int = 0,
+    domains: Mapping[str, Domain] | None = None,
     test_metrics: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
 ) -> Leaderboard:
-    """Rank the results by their validation objective; `test_metrics` are the winner's and rank nothing."""
+    """Rank the results by their validation objective; `test_metrics` are the winner's and rank nothing.
+
+    `domains` is what the sweep may choose from: without it, no edges are found.
+    """
     results = sorted(results, key=lambda result: result.number)
-    rows = _rows(results, objective)
+    ranked, others = in_order(results, objective)
+    rows = _rows(ranked, others, objective)
+    found = Findings(
+        optimism=optimism(ranked, objective),
+        edges=edges(rows[0].settings, domains or {}) if ranked else (),
+        test_metrics=dict(test_metrics or {}),
+    )
     swept = varying(results)
-    test = dict(test_metrics or {})
     return Leaderboard(
         name=name,
         question=question,
@@ -120,28 +160,39 @@ def build_leaderboard(
         rows=rows,
         swept=swept,
         fixed=fixed(results),
-        advice=advise([row for row in rows if row.rank], rows, swept, objective, num_repeats, test),
-        num_repeats=num_repeats,
-        test_metrics=test,
+        advice=advise(rows, swept, objective, found),
+        optimism=found.optimism,
+        edges=found.edges,
+        test_metrics=dict(found.test_metrics),
         notes=(*notes, *_own_notes(rows, objective)),
     )
 
 
-def _rows(results: Sequence[TrialResult], objective: str) -> tuple[Row, ...]:
-    ranked, others = in_order(results, objective)
+def reason_of(result: TrialResult) -> str:
+    """Say why a trial has no rank."""
+    if result.reason:
+        return result.reason
+    if result.same_as is not None:
+        return f"the same trial as {result.same_as}"
+    if result.state is TrialState.COMPLETE:
+        return f"the objective is no finite number: {result.objective}"
+    return "no reason was recorded"
+
+
+def _rows(ranked: Sequence[Configuration], others: Sequence[Configuration], objective: str) -> tuple[Row, ...]:
     ties, front = tied(ranked, objective), pareto(ranked, objective)
 
-    def row(result: TrialResult, rank: int | None) -> Row:
+    def row(found: Configuration, rank: int | None) -> Row:
         return Row(
-            result=result,
+            configuration=found,
             rank=rank,
-            objective=measured(result, objective),
-            interval=interval_of(result) if rank else None,
-            is_tied_with_best=result.number in ties,
-            is_pareto=result.number in front,
+            objective=found.objective(objective),
+            interval=interval_of(found, objective) if rank else None,
+            is_tied_with_best=found.result.number in ties,
+            is_pareto=found.result.number in front,
         )
 
-    return (*(row(r, rank) for rank, r in enumerate(ranked, 1)), *(row(r, None) for r in others))
+    return (*(row(found, rank) for rank, found in enumerate(ranked, 1)), *(row(found, None) for found in others))
 
 
 def _own_notes(rows: Iterable[Row], objective: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The leaderboard for programs: CSV with one row per trial, JSON with everything.
+"""The leaderboard for programs: CSV with one line per row of the leaderboard, JSON with everything, trial by trial.
 
 Numbers are plain and names are dotted.
 """
@@ -12,8 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 from lorasweep.report.figures import printable
-from lorasweep.report.leaderboard import Leaderboard, Row
-from lorasweep.report.settings import overrides
+from lorasweep.report.leaderboard import Leaderboard, Row, reason_of
+from lorasweep.report.settings import SEED, effective, overrides
+from lorasweep.result import TrialResult
+from lorasweep.selection import measured
 
 COSTS = (
     "num_steps", "num_planned_steps", "wall_s", "train_s", "its_per_s", "tokens_per_s", "predicted_bytes",
@@ -23,7 +25,7 @@ COSTS = (
 
 
 def to_csv(board: Leaderboard) -> str:
-    """Return one line per trial; a cell is empty where a setting had no effect or nothing was measured."""
+    """Return one line per row; a cell is empty where a setting had no effect or nothing was measured."""
     lines = [_flat(row, board.objective) for row in board.rows]
     names = _header(board, lines)
     file = io.StringIO()
@@ -44,13 +46,15 @@ def to_json(board: Leaderboard) -> dict[str, Any]:
         "recommendation": board.recommendation,
         "winner": winner and winner.number,
         "winner_overrides": winner and overrides(winner.result),
-        "num_repeats": board.num_repeats,
+        "optimism": board.optimism,
+        "edges": [{**asdict(edge), "place": edge.place} for edge in board.edges],
         "test_metrics": board.test_metrics,
         "swept": board.swept,
         "fixed": board.fixed,
         "notes": board.notes,
         "provenance": board.provenance,
-        "trials": [_trial(row) for row in board.rows],
+        "rows": [_row(row) for row in board.rows],
+        "trials": [_trial(row, result, board.objective) for row in board.rows for result in row.trials],
     }
     cleaned: dict[str, Any] = _jsonable(whole)
     return cleaned
@@ -65,7 +69,8 @@ def _flat(row: Row, objective: str) -> dict[str, Any]:
     cost = _cost(row)
     bounds = {f"{objective}_low": row.interval.low, f"{objective}_high": row.interval.high} if row.interval else {}
     values = {
-        **_standing(row), **row.settings, **result.metrics, objective: row.objective, **bounds,
+        **_standing(row), **row.settings, "scale": result.spec.lora.scale, **_metrics(row), objective: row.objective,
+        **bounds, "num_seeds": row.num_seeds, "spread": row.spread, "trials": " ".join(map(str, row.numbers)),
         **{name: cost[name] for name in COSTS}, "same_as": result.same_as, "fingerprint": result.fingerprint,
         "stopped_by": result.stopped_by, "reason": row.reason,
     }  # fmt: skip
@@ -75,8 +80,9 @@ def _flat(row: Row, objective: str) -> dict[str, Any]:
 def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the same order whichever trial came first."""
     standing = ["rank", "trial", "state", "is_tied_with_best", "is_pareto"]
-    swept = list(dict.fromkeys(key for row in board.rows for key in row.result.params))
-    scores = [board.objective, f"{board.objective}_low", f"{board.objective}_high", "forgetting"]
+    swept = list(dict.fromkeys(key for row in board.rows for key in row.result.params if key != SEED))
+    scores = ["scale", board.objective, f"{board.objective}_low", f"{board.objective}_high", "num_seeds", "spread",
+              "trials", "forgetting"]  # fmt: skip
     known = [*standing, *swept, *scores]
     end = [*COSTS, "same_as", "fingerprint", "stopped_by", "reason"]
     others = sorted({key for line in lines for key in line} - {*known, *end})
@@ -84,7 +90,30 @@ def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]
 
 
 def _cost(row: Row) -> dict[str, Any]:
-    return {**asdict(row.result.cost), "memory_error": row.result.cost.memory_error}
+    return _cost_of(row.result)
+
+
+def _cost_of(result: TrialResult) -> dict[str, Any]:
+    return {**asdict(result.cost), "memory_error": result.cost.memory_error}
+
+
+def _metrics(row: Row) -> dict[str, float | None]:
+    """Return the means over seeds."""
+    return {name: row.configuration.metric(name) for name in row.result.metrics}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        **_standing(row),
+        "trials": row.numbers,
+        "num_seeds": row.num_seeds,
+        "objective": row.objective,
+        "interval": row.interval and [row.interval.low, row.interval.high],
+        "spread": row.spread,
+        "settings": row.settings,
+        "scale": row.result.spec.lora.scale,
+        "metrics": _metrics(row),
+    }
 
 
 def _standing(row: Row) -> dict[str, Any]:
@@ -101,25 +130,29 @@ def _plain(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def _trial(row: Row) -> dict[str, Any]:
-    result = row.result
+def _trial(row: Row, result: TrialResult, objective: str) -> dict[str, Any]:
+    """Return a trial with the rank of its row."""
+    is_alone = len(row.trials) == 1
     return {
         **_standing(row),
-        "objective": row.objective,
-        "interval": row.interval and [row.interval.low, row.interval.high],
+        "trial": result.number,
+        "state": result.state.value,
+        "objective": measured(result, objective),
+        "interval": [row.interval.low, row.interval.high] if row.interval and is_alone else None,
         "params": result.params,
-        "params_without_effect": sorted(set(result.params) - set(row.settings)),
+        "params_without_effect": sorted(set(result.params) - set(effective(result))),
         "metrics": result.metrics,
         "probes": [asdict(probe) for probe in result.probes],
         "history": [asdict(point) for point in result.history],
         "samples": [asdict(sample) for sample in result.samples],
         "num_examples": len(result.scores),
-        "cost": _cost(row),
+        "cost": _cost_of(result),
+        "scale": result.spec.lora.scale,
         "spec": asdict(result.spec),
         "same_as": result.same_as,
         "fingerprint": result.fingerprint,
         "stopped_by": result.stopped_by,
-        "reason": row.reason,
+        "reason": result.reason if row.rank is not None else reason_of(result),
     }
 
 

@@ -12,9 +12,11 @@ from lorasweep.report.leaderboard import Leaderboard, Row
 SPECIAL = re.compile(r"[\\`*|<>~]|\[(?=.*\]\()|(?<!\w)_|_(?!\w)")
 MAX_REASON = 160
 LEGEND = (
-    "≈1: the validation examples cannot tell it from the best. Intervals cover which examples were asked, not the "
-    "training seed. Forgetting: mean relative drop over the probes, positive is worse. (by K): peak of a process "
-    "in which K trials trained together. ◆: no trial is better in objective, forgetting and size together."
+    "≈1: does not differ significantly from the best; all pairs are tested together, so that at most 5 % of sweeps "
+    "call any two equal trials different. Intervals and tests cover which examples were asked, and training seeds "
+    "where a row has several. alpha/r: scale of the adapter's output. Forgetting: mean relative drop over the probes, "
+    "positive is worse. (by K): peak of a process in which K trials trained together. ◆: no trial is better in "
+    "objective, forgetting and size together."
 )
 
 

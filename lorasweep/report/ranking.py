@@ -1,76 +1,64 @@
-"""Put results in order, and say which of them the data cannot tell apart."""
+"""Say how sure the order of settings is, which of them are tied, and how much picking the best flatters."""
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
-from evaluation.metrics import METRICS
-from evaluation.statistics import Interval, mean_interval, tied_with_best, wilson_interval
-from lorasweep.result import TrialResult, TrialState
+from evaluation.optimism import expected_optimism
+from evaluation.seeds import crossed_interval
+from evaluation.statistics import Interval, mean_interval, ratio_interval, wilson_interval
+from evaluation.ties import tied_with_best
+from lorasweep.result import TrialResult
+from lorasweep.selection import Configuration, finite, is_maximized
 
-STATES = tuple(TrialState)  # ranked trials come first, then pruned, infeasible and failed ones
-
-
-def is_maximized(metric: str) -> bool:
-    return METRICS[metric].direction == "maximize"
-
-
-def finite(value: float | None) -> float | None:
-    """Return the value, or None where there is no number to speak of."""
-    return value if value is not None and math.isfinite(value) else None
+OVER_TOKENS = ("loss", "perplexity")
 
 
-def measured(result: TrialResult, objective: str) -> float | None:
-    """Return the trial's objective, or the last one it reported before it ended; a diverged trial has none."""
-    reported = [point.metrics[objective] for point in result.history if objective in point.metrics]
-    if result.objective is None and result.state is TrialState.PRUNED:
-        return finite(reported[-1]) if reported else None
-    return finite(result.objective)
+def interval_of(found: Configuration, objective: str) -> Interval | None:
+    """Return the objective's 95% interval over examples, and over seeds where there are two or more.
 
-
-def can_be_ranked(result: TrialResult, numbers: Container[int | None]) -> bool:
-    """Tell whether the trial ran to its end, has a score, and is not another one's double."""
-    return (
-        result.state is TrialState.COMPLETE and finite(result.objective) is not None and result.same_as not in numbers
-    )
-
-
-def in_order(results: Sequence[TrialResult], objective: str) -> tuple[list[TrialResult], list[TrialResult]]:
-    """Return the ranked, best first, and all others."""
-    sign = -1 if is_maximized(objective) else 1
-    numbers = {result.number for result in results}
-
-    def place(result: TrialResult) -> tuple[int, float, int, int]:
-        value = measured(result, objective)
-        worth = math.inf if value is None else sign * value
-        return STATES.index(result.state), worth, result.cost.trainable_parameters, result.number
-
-    ordered = sorted(results, key=place)
-    ranked = [result for result in ordered if can_be_ranked(result, numbers)]
-    return ranked, [result for result in ordered if not can_be_ranked(result, numbers)]
-
-
-def interval_of(result: TrialResult) -> Interval | None:
-    """Return the objective's 95% interval, or None where it is not the mean of scores per example.
-
-    A loss per token and a macro F1 are no such means, and an interval around another number would mislead.
+    None where the objective cannot be had from scores per example, such as a macro F1: an interval around another
+    number would mislead.
     """
-    scores = result.scores
-    if len(scores) < 2 or not all(map(math.isfinite, scores)) or finite(result.objective) is None:
+    if not all(_is_mean(result, objective) and len(result.scores) > 1 for result in found.ranked):
         return None
-    if not math.isclose(sum(scores) / len(scores), result.objective or 0.0, rel_tol=1e-5, abs_tol=1e-9):
-        return None
-    if set(scores) <= {0.0, 1.0}:
-        return wilson_interval(round(sum(scores)), len(scores))
-    return mean_interval(scores)
+    if len(found.ranked) > 1:
+        return crossed_interval([contributions(result, objective) for result in found.ranked])
+    return _over_examples(found.result, objective)
 
 
-def tied(ranked: Sequence[TrialResult], objective: str) -> frozenset[int]:
-    """Return the numbers of the trials that the validation examples cannot tell from the best, and the best itself."""
+def contributions(result: TrialResult, objective: str) -> tuple[float, ...]:
+    """Return one number per example, with the objective as their mean where it can be had from examples at all.
+
+    A loss over all tokens is a ratio of sums: here stands its linear part, in which long examples count for more.
+    """
+    if objective not in OVER_TOKENS or not result.num_tokens or not all(map(math.isfinite, result.scores)):
+        return result.scores
+    losses, weights = _losses(result, objective), _weights(result)
+    total = sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / len(losses)
+    parts = [(loss - total) * weight for loss, weight in zip(losses, weights, strict=True)]
+    if objective == "loss":
+        return tuple(total + part for part in parts)
+    return tuple(math.exp(total) * (1 + part) for part in parts)
+
+
+def tied(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
+    """Return the numbers of the trials whose settings are not significantly worse than the best, and the best's."""
     if not ranked:
         return frozenset()
-    comparable = {r.number: r.scores for r in ranked if is_comparable(r, ranked[0])}
-    found = tied_with_best(comparable, maximize=is_maximized(objective))
-    return frozenset(found | {ranked[0].number})
+    best = ranked[0].result.number
+    scores = {n: [_compared(r, objective) for r in found.ranked] for n, found in _comparable(ranked).items()}
+    found = tied_with_best(scores, maximize=is_maximized(objective), best=best) if best in scores else set()
+    return frozenset(found | {best})
+
+
+def optimism(ranked: Sequence[Configuration], objective: str) -> float | None:
+    """Return by how much picking the best of the ranked flatters its objective, in its units; None where unknown."""
+    if len(ranked) < 2 or not all(_is_mean(result, objective) for found in ranked for result in found.ranked):
+        return None
+    if len(_comparable(ranked)) < len(ranked):
+        return None
+    scores = [[contributions(r, objective) for r in found.ranked] for found in ranked]
+    return expected_optimism(scores, maximize=is_maximized(objective))
 
 
 def is_comparable(result: TrialResult, best: TrialResult) -> bool:
@@ -78,19 +66,65 @@ def is_comparable(result: TrialResult, best: TrialResult) -> bool:
     return 0 < len(result.scores) == len(best.scores) and all(map(math.isfinite, result.scores))
 
 
-def pareto(ranked: Sequence[TrialResult], objective: str) -> frozenset[int]:
+def are_comparable(found: Configuration, best: Configuration) -> bool:
+    """Tell whether all seeds of both answered the same examples."""
+    return all(is_comparable(result, best.result) for result in (*found.ranked, *best.ranked))
+
+
+def pareto(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
     """Return the trials that no other beats in objective, forgetting and trainable parameters together."""
     sign = -1 if is_maximized(objective) else 1
-    costs = {r.number: _costs(r, sign) for r in ranked}
+    costs = {found.result.number: _costs(found, objective, sign) for found in ranked}
     return frozenset(n for n, mine in costs.items() if not any(_dominates(other, mine) for other in costs.values()))
 
 
-def _costs(result: TrialResult, sign: int) -> tuple[float, float, float]:
-    forgetting = finite(result.metrics.get("forgetting"))
+def _comparable(ranked: Sequence[Configuration]) -> dict[int, Configuration]:
+    """Return all settings that answered the best one's examples, by the numbers of their trials."""
+    return {found.result.number: found for found in ranked if are_comparable(found, ranked[0])}
+
+
+def _compared(result: TrialResult, objective: str) -> tuple[float, ...]:
+    """Return one number per example to pair with another trial's: nats where the objective is a mean over tokens."""
+    if objective not in OVER_TOKENS or not result.num_tokens:
+        return result.scores
+    return tuple(loss * weight for loss, weight in zip(_losses(result, objective), _weights(result), strict=True))
+
+
+def _over_examples(result: TrialResult, objective: str) -> Interval:
+    if objective in OVER_TOKENS and result.num_tokens:
+        found = ratio_interval(_losses(result, objective), result.num_tokens)
+        if objective == "loss":
+            return found
+        return Interval(value=math.exp(found.value), low=math.exp(found.low), high=math.exp(found.high))
+    scores = result.scores
+    if set(scores) <= {0.0, 1.0}:
+        return wilson_interval(round(sum(scores)), len(scores))
+    return mean_interval(scores)
+
+
+def _is_mean(result: TrialResult, objective: str) -> bool:
+    """Tell whether the objective is the mean of the contributions, which a macro F1 is not."""
+    if not result.scores or not all(map(math.isfinite, result.scores)) or finite(result.objective) is None:
+        return False
+    values = contributions(result, objective)
+    return math.isclose(sum(values) / len(values), result.objective or 0.0, rel_tol=1e-5, abs_tol=1e-9)
+
+
+def _losses(result: TrialResult, objective: str) -> list[float]:
+    """Return nats per token of each example."""
+    return [math.log(score) for score in result.scores] if objective == "perplexity" else list(result.scores)
+
+
+def _weights(result: TrialResult) -> list[float]:
+    return [len(result.num_tokens) * number / sum(result.num_tokens) for number in result.num_tokens]
+
+
+def _costs(found: Configuration, objective: str, sign: int) -> tuple[float, float, float]:
+    forgetting = found.metric("forgetting")
     return (
-        sign * (finite(result.objective) or 0.0),
+        sign * (found.objective(objective) or 0.0),
         math.inf if forgetting is None else forgetting,
-        result.cost.trainable_parameters,
+        found.result.cost.trainable_parameters,
     )
 
 

@@ -19,6 +19,8 @@ ESSENTIAL = (
     "train.num_train_epochs", "train.max_steps", "train.lr_scheduler_type", "train.warmup_steps", "train.seed",
     "data.train", "data.limit", "data.max_length", "eval.limit",
 )  # fmt: skip
+SEED = "train.seed"  # a row is the mean over its seeds, so the seed is none of its settings
+SCALE_PARTS = {"lora.r", "lora.lora_alpha", "lora.use_rslora"}  # of the factor alpha/r, alpha/sqrt(r) with rsLoRA
 # Words, paths and lists that Hydra's override grammar reads without quotes.
 PLAIN_OVERRIDE = re.compile(r"[\w./:+-]+|\[[\w., -]*\]")
 
@@ -35,14 +37,16 @@ def varying(results: Sequence[TrialResult]) -> tuple[str, ...]:
     for result in results:
         for key, value in effective(result).items():
             values[key].add(repr(value))
-    return tuple(key for key, seen in values.items() if len(seen) > 1)
+    return tuple(key for key, seen in values.items() if len(seen) > 1 and key != SEED)
 
 
 def fixed(results: Sequence[TrialResult]) -> dict[str, str]:
     """Return what all trials share: swept settings that never varied, then the essential ones of the specs."""
     moving = varying(results)
-    shared = {k: setting(v) for result in reversed(results) for k, v in effective(result).items() if k not in moving}
     specs = [_leaves(result.spec) for result in results]
+    if specs and not _is_shared(SEED, specs):
+        moving = (*moving, SEED)
+    shared = {k: setting(v) for result in reversed(results) for k, v in effective(result).items() if k not in moving}
     for key in ESSENTIAL:
         if (
             specs
@@ -52,6 +56,8 @@ def fixed(results: Sequence[TrialResult]) -> dict[str, str]:
             and not _is_unset(specs[0][key])
         ):
             shared[key] = setting(specs[0][key])
+    if not SCALE_PARTS & set(moving) and len({result.spec.lora.scale for result in results}) == 1:
+        shared["alpha/r"] = setting(results[0].spec.lora.scale)
     idle = set.intersection(*(set(idle_knobs(result.spec)) for result in results)) if results else set()
     return {key: value for key, value in shared.items() if key not in idle}
 

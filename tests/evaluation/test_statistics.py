@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats  # type: ignore[import-untyped,unused-ignore]
 
-from evaluation.statistics import mean_interval, paired_difference, resampled_means, tied_with_best, wilson_interval
+from evaluation.statistics import mean_interval, paired_difference, ratio_interval, resampled_means, wilson_interval
 
 
 def skewed_scores(num: int, seed: int = 0) -> list[float]:
@@ -94,38 +94,26 @@ def test_resampling_keeps_pairs_together_and_blocks_change_no_mean(monkeypatch: 
     assert in_blocks.mean() == pytest.approx(scores.mean(), abs=0.1)
 
 
-def test_a_clearly_worse_trial_is_not_tied_and_a_slightly_worse_one_is() -> None:
-    hardness, noise = np.random.default_rng(0).normal(size=(2, 200))
-    trials = {
-        "best": hardness,
-        "near": hardness + 0.3 * (noise - noise.mean()) - 0.01,
-        "far": hardness - 0.2 + 0.3 * noise,
-    }
-    scores = {key: [float(score) for score in values] for key, values in trials.items()}
-    assert tied_with_best(scores, maximize=True) == {"best", "near"}
-    losses = {key: [-score for score in values] for key, values in scores.items()}
-    assert tied_with_best(losses, maximize=False) == {"best", "near"}
+def test_a_ratio_interval_weighs_long_examples_as_the_corpus_does() -> None:
+    losses, tokens = [2.0, 1.0, 3.0, 1.5], [10, 1, 5, 4]
+    interval = ratio_interval(losses, tokens)
+    assert interval.value == pytest.approx((20 + 1 + 15 + 6) / 20)
+    assert interval.low < interval.value < interval.high
 
 
-def test_trials_with_equal_scores_are_all_tied() -> None:
-    assert tied_with_best({1: [1.0, 0.0] * 20, 2: [1.0, 0.0] * 20}, maximize=True) == {1, 2}
-    assert tied_with_best({}, maximize=True) == set()
+def test_a_ratio_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        tokens = rng.integers(1, 20, size=120)
+        losses = rng.gamma(2.0, 0.5, size=120) + 0.02 * tokens  # longer examples are harder: sum of t*l over sum of t
+        truth = 1.0 + 0.02 * np.mean(np.arange(1, 20) ** 2) / np.mean(np.arange(1, 20))
+        interval = ratio_interval(losses.tolist(), tokens.tolist(), resamples=400)
+        covered += int(interval.low <= truth <= interval.high)
+    assert 0.90 < covered / 200 < 0.98
 
 
-@pytest.mark.parametrize(("num", "expected"), [(5, {"all", "none"}), (10, {"all"})])
-def test_five_examples_cannot_tell_trials_apart_and_ten_can(num: int, expected: set[str]) -> None:
-    assert tied_with_best({"all": [1.0] * num, "none": [0.0] * num}, maximize=True) == expected
-
-
-def test_among_many_equal_trials_a_lucky_one_drives_few_others_away() -> None:
-    # 20 trials, each right with probability 0.5 + independent luck: without the correction many studies lose some.
-    intact = 0
-    for seed in range(40):
-        answers = np.random.default_rng(seed).integers(2, size=(20, 100)).astype(float)
-        intact += len(tied_with_best(dict(enumerate(answers.tolist())), maximize=True, resamples=500)) == 20
-    assert intact >= 30
-
-
-def test_trials_scored_on_other_examples_are_refused() -> None:
-    with pytest.raises(ValueError, match="same examples"):
-        tied_with_best({1: [1.0], 2: [1.0, 0.0]}, maximize=True)
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0]])
+def test_a_ratio_needs_a_positive_weight_per_score(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="positive weight"):
+        ratio_interval([1.0, 2.0], weights)

@@ -132,7 +132,9 @@ def _cost(rank: int, modules: str) -> Cost:
 
 def _history(final: float) -> tuple[Point, ...]:
     shares = ((25, 0.55 + random.random() / 10), (50, 0.8), (75, 0.94 + random.random() / 20), (100, 1.0))
-    rungs = [Point(step=step, metrics={"accuracy": round(final * share, 4), "loss": 1.0}) for step, share in shares]
+    rungs = [
+        Point(step=step, metrics={"eval/accuracy": round(final * share, 4), "eval/loss": 1.0}) for step, share in shares
+    ]
     return (rungs[0], Point(step=30, metrics={"train/step_loss": 1.2}), *rungs[1:])
 
 

@@ -29,7 +29,7 @@ class Tags(HTMLParser):
 
 
 def attacked(trial: Make) -> str:
-    points = tuple(Point(step=s, metrics={"accuracy": s / 2}) for s in (1, 2))
+    points = tuple(Point(step=s, metrics={"eval/accuracy": s / 2}) for s in (1, 2))
     winner = trial(0, params={"lora.r": 8, "train.optim": ATTACK}, history=points, provenance={ATTACK: ATTACK})
     winner = replace(winner, spec=replace(winner.spec, model=ModelSpec(id=ATTACK)))
     winner = replace(winner, samples=(Sample(prompt=ATTACK, reference=ATTACK, output=ATTACK),))
@@ -94,7 +94,7 @@ def test_each_trial_with_rungs_has_a_curve(board: Leaderboard) -> None:
 
 def test_a_diverged_curve_does_not_break_the_page(trial: Make) -> None:
     values = (1.0, float("nan"), float("inf"), 1e300)
-    points = tuple(Point(step=s, metrics={"loss": v}) for s, v in enumerate(values))
+    points = tuple(Point(step=s, metrics={"eval/loss": v}) for s, v in enumerate(values))
     lost = trial(1, state=TrialState.FAILED, objective=None, history=points)
     board = build_leaderboard([trial(0, objective=2.0), lost], name="s", question="q", objective="loss")
     assert "nan" not in re.sub(r"<style>.*</style>", "", to_html(board), flags=re.DOTALL)

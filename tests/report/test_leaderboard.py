@@ -52,7 +52,7 @@ def test_states_follow_the_ranked_in_a_fixed_order(trial: Make) -> None:
 
 def test_pruned_trials_are_ordered_by_the_last_objective_they_reported(trial: Make) -> None:
     def pruned(number: int, *values: float) -> TrialResult:
-        history = tuple(Point(step=s, metrics={"accuracy": v}) for s, v in enumerate(values))
+        history = tuple(Point(step=s, metrics={"eval/accuracy": v}) for s, v in enumerate(values))
         return trial(number, state=TrialState.PRUNED, objective=None, scores=(), history=history)
 
     board = ranked(pruned(0, 0.9, 0.2), pruned(1, 0.1, 0.4))
@@ -78,7 +78,25 @@ def test_an_interval_of_perfect_scores_still_has_width(trial: Make) -> None:
 def test_an_objective_that_is_no_mean_of_its_scores_has_no_interval_and_a_note(trial: Make) -> None:
     board = ranked(trial(0, scores=YES, objective=0.7), objective="macro_f1")
     assert board.rows[0].interval is None
-    assert "macro_f1 is not a mean over examples" in board.notes[-1]
+    assert "macro_f1 cannot be computed from the scores of single examples" in board.notes[-1]
+
+
+@pytest.mark.parametrize("objective", ["loss", "perplexity"])
+def test_a_mean_over_tokens_has_an_interval_and_ties_that_weigh_long_examples(trial: Make, objective: str) -> None:
+    tokens = (30, *(1,) * 39)
+
+    def one(number: int, first: float, others: float) -> TrialResult:
+        losses = (first, *(others + 0.01 * n for n in range(39)))
+        total = sum(loss * num for loss, num in zip(losses, tokens, strict=True)) / sum(tokens)
+        found = losses if objective == "loss" else tuple(map(math.exp, losses))
+        value = total if objective == "loss" else math.exp(total)
+        return trial(number, scores=found, objective=value, num_tokens=tokens)
+
+    board = ranked(one(0, 1.0, 1.0), one(1, 1.0, 2.0), objective=objective)
+    interval = board.rows[0].interval
+    assert interval is not None and interval.value == pytest.approx(board.rows[0].objective)
+    assert interval.low < interval.value < interval.high and board.notes == ()
+    assert not board.rows[1].is_tied_with_best
 
 
 def test_a_double_is_not_ranked_beside_its_original(trial: Make) -> None:

@@ -32,7 +32,7 @@ def test_no_number_is_cut(board: Leaderboard, width: int) -> None:
 
 def test_the_most_important_columns_stay_in_a_narrow_terminal(board: Leaderboard) -> None:
     header = next(line for line in printed(board, 80).splitlines() if line.startswith("#"))
-    assert header.split()[:6] == ["#", "trial", "r", "lora_alpha", "target_modules", "accuracy"]
+    assert header.split()[:7] == ["#", "trial", "r", "lora_alpha", "target_modules", "alpha/r", "accuracy"]
 
 
 def test_it_names_the_columns_left_out_and_where_they_are(board: Leaderboard) -> None:

@@ -1,0 +1,114 @@
+"""Put settings in order, and say which trial stands for each: one rule for ranking, winner and kept adapters."""
+
+import math
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from evaluation.metrics import METRICS
+from lorasweep.result import TrialResult, TrialState
+
+STATES = tuple(TrialState)  # ranked trials come first, then pruned, infeasible and failed ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Trials that differ in `train.seed` alone, in the order of their numbers; most often one trial."""
+
+    trials: tuple[TrialResult, ...]
+    ranked: tuple[TrialResult, ...]  # those that ran to their end with a score
+
+    @property
+    def result(self) -> TrialResult:
+        """The trial whose adapter is kept and tested: the first that counts; the best of the seeds would flatter."""
+        return next(iter(self.ranked), min(self.trials, key=lambda r: (STATES.index(r.state), r.number)))
+
+    def objective(self, name: str) -> float | None:
+        """Return the mean over the seeds that count, or over those that ended like `result` where none does."""
+        alike = self.ranked or [r for r in self.trials if r.state is self.result.state]
+        values = [value for r in alike if (value := measured(r, name)) is not None]
+        return fmean(values) if values else None
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the objective over seeds; None below two of them."""
+        values = [r.objective for r in self.ranked if r.objective is not None]
+        return stdev(values) if len(values) > 1 else None
+
+    def metric(self, name: str) -> float | None:
+        """Return a metric's mean over the seeds that count; None where one of them lacks it."""
+        values = [finite(r.metrics.get(name)) for r in self.ranked or (self.result,)]
+        known = [value for value in values if value is not None]
+        return fmean(known) if len(known) == len(values) else None
+
+
+def is_maximized(metric: str) -> bool:
+    """Tell a metric's direction."""
+    return METRICS[metric].direction == "maximize"
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value, or None where there is no finite number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def measured(result: TrialResult, objective: str) -> float | None:
+    """Return the trial's objective, or the last one it reported before it ended; a diverged trial has none."""
+    if result.objective is None and result.state is TrialState.PRUNED:
+        name = f"eval/{objective}"
+        reported = [point.metrics[name] for point in result.history if name in point.metrics]
+        return finite(reported[-1]) if reported else None
+    return finite(result.objective)
+
+
+def can_be_ranked(result: TrialResult, numbers: Container[int | None]) -> bool:
+    """Tell whether the trial ran to its end, has a score, and is not another one's double."""
+    is_complete = result.state is TrialState.COMPLETE and finite(result.objective) is not None
+    return is_complete and result.same_as not in numbers
+
+
+def in_order(results: Iterable[TrialResult], objective: str) -> tuple[list[Configuration], list[Configuration]]:
+    """Return the ranked settings, best first, and all others.
+
+    The mean objective over seeds decides; then the validation loss, which foretells other seeds better than accuracy
+    does; then fewer trainable parameters; then the lower number.
+    """
+    sign = -1 if is_maximized(objective) else 1
+
+    def place(found: Configuration) -> tuple[int, float, float, int, int]:
+        value, loss, result = found.objective(objective), found.metric("loss"), found.result
+        worth = math.inf if value is None else sign * value
+        last = math.inf if loss is None else loss
+        return STATES.index(result.state), worth, last, result.cost.trainable_parameters, result.number
+
+    ordered = sorted(_configurations(results), key=place)
+    return [found for found in ordered if found.ranked], [found for found in ordered if not found.ranked]
+
+
+def winner(results: Iterable[TrialResult], objective: str) -> Configuration | None:
+    """Return the best settings; None where no trial was completed."""
+    ranked, _ = in_order((r for r in results if r.same_as is None), objective)
+    return next(iter(ranked), None)
+
+
+def _configurations(results: Iterable[TrialResult]) -> list[Configuration]:
+    """Put trials together that differ in their seed alone; two trials with one seed stay apart."""
+    ordered = sorted(results, key=lambda r: r.number)
+    numbers = {r.number for r in ordered}
+    groups: dict[tuple[str, int], list[TrialResult]] = {}
+    for result in ordered:
+        key = result.spec.key_without_seed
+        copy = 0
+        while not _has_room(groups.get((key, copy), []), result):
+            copy += 1
+        groups.setdefault((key, copy), []).append(result)
+    return [_configuration(found, numbers) for found in groups.values()]
+
+
+def _has_room(group: Sequence[TrialResult], result: TrialResult) -> bool:
+    is_double = result.same_as is not None or any(r.same_as is not None for r in group)
+    return not group or not (is_double or result.spec.train.seed in {r.spec.train.seed for r in group})
+
+
+def _configuration(found: Sequence[TrialResult], numbers: Container[int | None]) -> Configuration:
+    return Configuration(trials=tuple(found), ranked=tuple(r for r in found if can_be_ranked(r, numbers)))
