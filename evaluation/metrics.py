@@ -105,6 +105,9 @@ TEXT_METRICS: dict[str, TextMetric] = {
     "token_f1": token_f1,
 }
 
+PER_TOKEN = ("loss", "perplexity")  # another tokenizer counts other tokens
+LIKELIHOOD_METRICS = (*PER_TOKEN, "bits_per_byte")
+
 METRICS: dict[str, MetricInfo] = {
     "accuracy": MetricInfo(direction="maximize", description="share of questions whose right option was chosen"),
     "exact_match": MetricInfo(direction="maximize", description="share of answers equal to the reference"),
@@ -115,6 +118,9 @@ METRICS: dict[str, MetricInfo] = {
     "token_f1": MetricInfo(direction="maximize", description="overlap of answer tokens (SQuAD F1)"),
     "loss": MetricInfo(direction="minimize", description="nats per completion token"),
     "perplexity": MetricInfo(direction="minimize", description="exp(loss): how many tokens seem equally likely"),
+    "bits_per_byte": MetricInfo(
+        direction="minimize", description="bits per UTF-8 byte of the completion, whatever the tokenizer"
+    ),
 }
 
 

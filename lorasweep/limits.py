@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from evaluation.metrics import METRICS
+
 Rule = tuple[Callable[[Any], bool], str]
 
 TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
-METRICS = ("accuracy", *TEXT_METRICS, "loss", "perplexity")
-PROBE_METRICS = tuple(m for m in METRICS if m != "macro_f1")  # it has no score per example
+# Macro F1 has no score per example. A probe compares a base with itself, so it needs no bits per byte.
+PROBE_METRICS = tuple(m for m in METRICS if m not in ("macro_f1", "bits_per_byte"))
 
 RANGES: dict[str, Rule] = {
     "lora.r": (lambda v: v >= 1, "must be at least 1"),
@@ -31,6 +33,7 @@ RANGES: dict[str, Rule] = {
     "train.warmup_steps": (lambda v: v >= 0, "must not be negative; below 1 it is a share of all steps"),
     "data.validation_share": (lambda v: 0 < v < 1, "must be between 0 and 1"),
     "data.max_length": (lambda v: v >= 2, "must be at least 2 tokens"),
+    "data.eval_max_length": (lambda v: v is None or v >= 2, "must be at least 2 tokens, or null for data.max_length"),
     "data.limit": (lambda v: v is None or v >= 2, "must be at least 2 examples"),
     "eval.objective": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
     "eval.metrics": (lambda v: set(v) <= set(METRICS), f"may only hold {', '.join(METRICS)}"),

@@ -13,7 +13,7 @@ from lorasweep.live import Live
 from lorasweep.probes import Probes
 from lorasweep.result import Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.score import Asked, SuiteScore, score_suite, write
-from lorasweep.spec import EvalSpec
+from lorasweep.spec import EvalSpec, digest
 
 CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few enough for a tracking server
 
@@ -57,6 +57,7 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
             replace(
                 result,
                 scores=score.scores[spec.objective],
+                examples=digest([row.row for row in rows]),
                 probes=drops,
                 samples=samples,
                 cost=replace(result.cost, adapter_bytes=size),

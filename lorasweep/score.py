@@ -3,6 +3,7 @@
 All slots that are scored answer together, each batch repeated once per slot. With no slots the base answers alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 
 from evaluation.choices import OptionChoices, option_choices
 from evaluation.generate import greedy
-from evaluation.metrics import METRICS, TEXT_METRICS, accuracy, macro_f1, mean
+from evaluation.metrics import LIKELIHOOD_METRICS, METRICS, TEXT_METRICS, accuracy, macro_f1, mean
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
 from lorasweep.bank import Bank
 from lorasweep.base import Base
@@ -68,8 +69,10 @@ def score_suite(asked: Asked, rows: Sequence[TokenRow], metrics: Sequence[str], 
     results = [SuiteScore() for _ in range(asked.copies)]
     is_choice = bool({"accuracy", "macro_f1"} & set(metrics)) and all(row.options for row in rows)
     chosen = _choose(asked, rows) if is_choice else None
-    if {"loss", "perplexity"} & set(metrics):
-        _add_loss(results, _likelihoods_of_targets(chosen, rows) if chosen else _likelihoods(asked, rows))
+    if set(LIKELIHOOD_METRICS) & set(metrics):
+        found = _likelihoods_of_targets(chosen, rows) if chosen else _likelihoods(asked, rows)
+        _add_loss(results, found)
+        _add_bits(results, found, rows)
     if chosen and {"accuracy", "macro_f1"} & set(metrics):
         _add_choices(results, chosen, rows)
     texts = [m for m in metrics if m in TEXT_METRICS or (m == "macro_f1" and not chosen)]
@@ -154,6 +157,15 @@ def _add_loss(results: list[SuiteScore], likelihoods: Likelihoods) -> None:
         result.metrics["perplexity"] = float(likelihoods.perplexity[i])
         result.scores["loss"] = tuple(likelihoods.losses[i].tolist())
         result.scores["perplexity"] = tuple(likelihoods.losses[i].exp().tolist())
+
+
+def _add_bits(results: list[SuiteScore], likelihoods: Likelihoods, rows: Sequence[TokenRow]) -> None:
+    """Bits per byte: total over total, as for the loss. An empty answer counts as one byte."""
+    bytes_N = torch.tensor([max(1, row.num_bytes) for row in rows])
+    bits_LN = -likelihoods.logprobs / math.log(2)
+    for result, bits_N in zip(results, bits_LN, strict=True):
+        result.metrics["bits_per_byte"] = float(bits_N.sum() / bytes_N.sum())
+        result.scores["bits_per_byte"] = tuple((bits_N / bytes_N).tolist())
 
 
 def _add_choices(results: list[SuiteScore], chosen: OptionChoices, rows: Sequence[TokenRow]) -> None:

@@ -88,7 +88,11 @@ class TrainSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSpec:
-    """Where examples come from and how they become tokens."""
+    """Where examples come from and how they become tokens.
+
+    `eval_max_length` and `templates` are the same for all trials of a sweep, so that all are scored on the same rows,
+    cut at the same length: the largest `max_length` and every `template` that the sweep tries.
+    """
 
     train: str
     format: Format
@@ -101,6 +105,13 @@ class DataSpec:
     label_column: str | None = None
     limit: int | None = None
     split_seed: int = 0
+    eval_max_length: int | None = None
+    templates: tuple[str, ...] = ()
+
+    @property
+    def scored_length(self) -> int:
+        """Return how many tokens a validation or test row may have."""
+        return self.eval_max_length or self.max_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
     ("errors", "spec", "result", "rules"),
-    ("config", "limits", "grammar", "space", "provenance", "files", "chatter", "targets", "cores"),
+    ("config", "limits", "grammar", "shared", "space", "provenance", "files", "chatter", "targets", "cores"),
     ("catalogue",),
     ("data",),
     ("memory", "varlen", "norms", "base_info", "tokenizer", "base", "model", "nats", "slot", "groups", "pace"),
@@ -26,7 +26,7 @@ LAYERS = (
     ("pruning",),
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
-    ("facts", "plan"),
+    ("comparable", "facts", "plan"),
     ("record", "outbox", "forecast", "placement", "supply"),
     ("driver",),
     ("report", "display", "outline"),

@@ -1,14 +1,14 @@
 """Packed scoring must say of each slot what it would say of that slot alone."""
 
+import math
+
 import pytest
 import torch
 
-from evaluation.metrics import METRICS
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
 from lorasweep.data.tasks import load_task
-from lorasweep.limits import METRICS as NAMES
 from lorasweep.model import load_base
 from lorasweep.score import Asked, is_maximized, score_suite, write
 from lorasweep.spec import LoraSpec, ModelSpec
@@ -67,6 +67,16 @@ def test_a_batch_that_does_not_fit_is_halved(base: Base, monkeypatch: pytest.Mon
     assert score_suite(asked, rows, ["loss"], trial().eval) == [whole]
 
 
-def test_every_metric_that_can_be_named_has_a_direction() -> None:
-    assert set(NAMES) == set(METRICS)
+def test_every_metric_has_a_direction() -> None:
     assert is_maximized("rougeL") and not is_maximized("loss")
+
+
+def test_bits_per_byte_are_the_nats_over_the_bytes_of_the_answers(base: Base) -> None:
+    rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
+    (found,) = score_suite(Asked(base, None, (), 16), rows, ("loss", "bits_per_byte"), trial().eval)
+    nats = found.metrics["loss"] * sum(row.num_labels for row in rows)
+    num_bytes = sum(len(row.reference.encode()) + 1 for row in rows)  # an answer begins with a blank
+    assert found.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / num_bytes)
+    assert found.scores["bits_per_byte"][0] * rows[0].num_bytes * math.log(2) == pytest.approx(
+        found.scores["loss"][0] * rows[0].num_labels
+    )

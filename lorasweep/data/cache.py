@@ -24,7 +24,7 @@ def cached_rows(
     examples: Sequence[Example], tokenizer_key: str, max_length: int, make: Callable[[], list[TokenRow]]
 ) -> list[TokenRow]:
     """Return the rows from the cache, or make them and keep them. A damaged file is made anew."""
-    content = [[e.prompt, e.completion, e.messages, e.options] for e in examples]
+    content = [[e.prompt, e.completion, e.messages, e.options, e.row] for e in examples]
     path = cache_dir() / "tokens" / f"{digest([content, tokenizer_key, max_length, FORMAT])}.json.z"
     if path.is_file():
         try:
@@ -36,7 +36,7 @@ def cached_rows(
     return rows
 
 
-FORMAT = 1  # raise it when what a row means changes
+FORMAT = 2  # raise it when what a row means changes
 
 
 def _dump(rows: Sequence[TokenRow]) -> bytes:
@@ -44,7 +44,7 @@ def _dump(rows: Sequence[TokenRow]) -> bytes:
     places = {o: i for i, o in enumerate(options)}
     flat = [
         [r.ids, [int(x) for x in r.is_label], r.prompt_length, places[r.options], r.target, r.reference, r.prompt,
-         r.is_truncated] for r in rows
+         r.is_truncated, r.row, r.num_bytes] for r in rows
     ]  # fmt: skip
     return zlib.compress(json.dumps({"options": options, "rows": flat}, separators=(",", ":")).encode(), level=1)
 
@@ -62,6 +62,8 @@ def _load(data: bytes) -> list[TokenRow]:
             reference=reference,
             prompt=prompt,
             is_truncated=is_truncated,
+            row=row,
+            num_bytes=num_bytes,
         )
-        for ids, labels, prompt_length, place, target, reference, prompt, is_truncated in raw["rows"]
+        for ids, labels, prompt_length, place, target, reference, prompt, is_truncated, row, num_bytes in raw["rows"]
     ]

@@ -16,6 +16,8 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any: ...
 
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
+
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
 
 
@@ -25,7 +27,8 @@ class TokenRow:
 
     `ids[:prompt_length]` is given; the rest is written by the model. `is_label` marks the tokens that carry loss: the
     same tokens, and in a chat also the assistant's earlier turns. `options` are the possible completions, `target`
-    the right one.
+    the right one. `row` names the row of the file that it came from, the same for every template and tokenizer.
+    `num_bytes` counts the UTF-8 bytes of the text that is scored.
     """
 
     ids: tuple[int, ...]
@@ -36,6 +39,8 @@ class TokenRow:
     reference: str = ""
     prompt: str = ""
     is_truncated: bool = False
+    row: str = ""
+    num_bytes: int = 0
 
     @property
     def num_labels(self) -> int:
@@ -59,7 +64,10 @@ def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -
         head, tail = ((), ()) if example.messages else (prompts[example.prompt], end)
         rows.append(_row(example, head, [(tokens[text], learn) for text, learn in parts], tail, max_length))
     options = _shared_options(examples, tokens, end)
-    rows = [replace(r, options=options[e.options]) for r, e in zip(rows, examples, strict=True)]
+    rows = [
+        replace(r, options=options[e.options], num_bytes=_num_bytes(r, e, tokenizer))
+        for r, e in zip(rows, examples, strict=True)
+    ]
     return [row for row in rows if row.num_labels]
 
 
@@ -95,7 +103,16 @@ def _row(
         reference=example.completion.strip(),
         prompt=example.prompt or "".join(f"{role}: {text}\n" for role, text in example.messages[:-1]),
         is_truncated=len(ids) > max_length,
+        row=example.row,
     )
+
+
+def _num_bytes(row: TokenRow, example: Example, tokenizer: Tokenizer) -> int:
+    """Count the bytes of the scored text. Of a row that was cut, or whose first token nothing predicts, a part."""
+    if not row.is_truncated and row.prompt_length:
+        return len(example.completion.encode())
+    scored = list(row.ids[max(1, row.prompt_length) :])
+    return len(tokenizer.decode(scored, skip_special_tokens=True).encode())
 
 
 def _shared_options(

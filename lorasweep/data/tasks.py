@@ -33,8 +33,9 @@ def load_task(spec: DataSpec, tokenizer: Any, tokenizer_key: str) -> Task:
     rows: dict[str, tuple[TokenRow, ...]] = {}
     for name in ("train", "validation", "test"):
         examples: tuple[Example, ...] = getattr(splits, name)
-        rows[name] = _rows(examples, tokenizer, tokenizer_key, spec.max_length)
-        notes += _cuts(f"data.{name}", len(examples), rows[name], spec.max_length)
+        length = spec.max_length if name == "train" else spec.scored_length
+        rows[name] = _rows(examples, tokenizer, tokenizer_key, length)
+        notes += _cuts(f"data.{name}", len(examples), rows[name], length)
     if not rows["train"] or not rows["validation"]:
         raise DataError(f"{spec.train}: every answer lies beyond data.max_length={spec.max_length}; raise it")
     return Task(train=rows["train"], validation=rows["validation"], test=rows["test"], notes=tuple(notes))
@@ -65,5 +66,5 @@ def _cuts(name: str, num_examples: int, rows: tuple[TokenRow, ...], max_length: 
     if lost := num_examples - len(rows):
         notes.append(f"{name}: {lost} of {num_examples} rows left out, their answers lie beyond {max_length} tokens")
     if cut := sum(row.is_truncated for row in rows):
-        notes.append(f"{name}: {cut} of {len(rows)} rows cut at data.max_length={max_length}")
+        notes.append(f"{name}: {cut} of {len(rows)} rows cut at {max_length} tokens")
     return notes

@@ -46,6 +46,8 @@ class Row:
             return self.result.reason
         if self.result.same_as is not None:
             return f"the same trial as {self.result.same_as}"
+        if self.result.state is TrialState.COMPLETE and finite(self.result.objective) is not None:
+            return "it was scored on other examples than most trials, so it cannot be ranked with them"
         if self.result.state is TrialState.COMPLETE:
             return f"the objective is no finite number: {self.result.objective}"
         return "no reason was recorded"

@@ -1,7 +1,9 @@
 """Put results in order, and say which of them the data cannot tell apart."""
 
 import math
+from collections import Counter
 from collections.abc import Container, Sequence
+from dataclasses import replace
 
 from evaluation.metrics import METRICS
 from evaluation.statistics import Interval, mean_interval, tied_with_best, wilson_interval
@@ -45,8 +47,15 @@ def in_order(results: Sequence[TrialResult], objective: str) -> tuple[list[Trial
         return STATES.index(result.state), worth, result.cost.trainable_parameters, result.number
 
     ordered = sorted(results, key=place)
-    ranked = [result for result in ordered if can_be_ranked(result, numbers)]
-    return ranked, [result for result in ordered if not can_be_ranked(result, numbers)]
+    ranked = _on_the_same_examples([result for result in ordered if can_be_ranked(result, numbers)])
+    places = {result.number for result in ranked}
+    return ranked, [result for result in ordered if result.number not in places]
+
+
+def _on_the_same_examples(ranked: Sequence[TrialResult]) -> list[TrialResult]:
+    """Return the trials that were scored on the examples that most were scored on: only these can be ranked."""
+    most = Counter(map(examples_of, ranked)).most_common(1)
+    return [result for result in ranked if examples_of(result) == most[0][0]]
 
 
 def interval_of(result: TrialResult) -> Interval | None:
@@ -75,7 +84,15 @@ def tied(ranked: Sequence[TrialResult], objective: str) -> frozenset[int]:
 
 def is_comparable(result: TrialResult, best: TrialResult) -> bool:
     """Tell whether both answered the same examples, with a finite score each."""
-    return 0 < len(result.scores) == len(best.scores) and all(map(math.isfinite, result.scores))
+    is_same = examples_of(result) == examples_of(best) and len(result.scores) == len(best.scores)
+    return bool(result.scores) and is_same and all(map(math.isfinite, result.scores))
+
+
+def examples_of(result: TrialResult) -> tuple[object, ...]:
+    """Return what names the scored examples: their digest, or in older results the settings that chose them."""
+    if result.examples:
+        return (result.examples,)
+    return (result.spec.model.id, replace(result.spec.data, limit=None), result.spec.eval.limit)
 
 
 def pareto(ranked: Sequence[TrialResult], objective: str) -> frozenset[int]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.report.ranking import is_comparable
 from lorasweep.result import Cost, Point, TrialResult, TrialState
 
 Make = Callable[..., TrialResult]
@@ -121,3 +122,20 @@ def test_the_test_split_ranks_nothing(study: list[TrialResult], board: Leaderboa
 def test_a_nan_in_another_metric_does_not_hide_the_trial(trial: Make) -> None:
     board = ranked(replace(trial(0), metrics={"forgetting": math.nan}))
     assert board.rows[0].rank == 1 and board.rows[0].forgetting is None
+
+
+def test_trials_are_compared_only_on_the_same_examples(trial: Make) -> None:
+    one, same, other = (trial(n, examples=name) for n, name in enumerate(("a", "a", "b")))
+    assert is_comparable(same, one) and not is_comparable(other, one)
+
+
+def test_older_results_are_compared_where_the_same_settings_chose_their_examples(trial: Make) -> None:
+    one = trial(0)
+    other = replace(one, spec=replace(one.spec, data=replace(one.spec.data, template="{text} is")))
+    assert is_comparable(trial(1), one) and not is_comparable(other, one)
+
+
+def test_a_trial_scored_on_other_examples_has_no_rank(trial: Make) -> None:
+    board = ranked(*(trial(n, examples=name) for n, name in enumerate("aab")))
+    assert [row.rank for row in board.rows] == [1, 2, None]
+    assert "other examples" in board.rows[2].reason
