@@ -13,7 +13,7 @@ UNCUT = 2**31  # tokens: longer than any row
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TokenizedData:
     """The data of a trial as its tokenizer reads it."""
 
     spec: TrialSpec
@@ -37,12 +37,12 @@ class Reading:
         return self.scored(load_task(data, self.tokenizer, self.tokenizer_key))
 
 
-def incomparable(readings: Sequence[Reading]) -> list[str]:
+def incomparable(readings: Sequence[TokenizedData]) -> list[str]:
     """Say why trials that read the data in these ways could not be compared; nothing where they can be."""
     return [*_other_tokens(readings), *_other_rows(readings)]
 
 
-def _other_tokens(readings: Sequence[Reading]) -> list[str]:
+def _other_tokens(readings: Sequence[TokenizedData]) -> list[str]:
     names = {reading.tokenizer_key: reading.spec.model.id for reading in readings}
     objective = readings[0].spec.eval.objective if readings else ""
     if len(names) < 2 or objective not in PER_TOKEN:
@@ -53,7 +53,7 @@ def _other_tokens(readings: Sequence[Reading]) -> list[str]:
     ]
 
 
-def _other_rows(readings: Sequence[Reading]) -> list[str]:
+def _other_rows(readings: Sequence[TokenizedData]) -> list[str]:
     """A cut falls elsewhere under another template or tokenizer, so no scored row may be cut where these vary."""
     if len({reading.rendering for reading in readings}) < 2:
         return []

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lorasweep.comparable import Reading, incomparable
+from lorasweep.comparable import TokenizedData, incomparable
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.errors import ConfigError, LoraSweepError
@@ -35,14 +35,14 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
     """Return the facts of each trial's data, or raise `ConfigError` with all that is wrong with any of it."""
     facts: dict[str, DataFacts] = {}
     problems: list[str] = []
-    readings: list[Reading] = []
+    readings: list[TokenizedData] = []
     for spec in {s.data_key: s for s in specs}.values():
         try:
             tokenizer = load_tokenizer(spec.model)
             key = tokenizer_key(tokenizer)
             task = load_task(spec.data, tokenizer, key)
             problems += _unusable(spec, task)
-            readings.append(Reading(spec, tokenizer, key, task))
+            readings.append(TokenizedData(spec, tokenizer, key, task))
             facts[spec.data_key] = data_facts(task)
         except LoraSweepError as error:
             problems.append(str(error))

@@ -19,9 +19,9 @@ CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few eno
 
 
 def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
-    """Return the objective and the loss, per slot, on the examples that rungs ask."""
+    """Return, per slot, the objective and what pruning needs beside it, on the examples that rungs ask."""
     rows = spread(task.validation[: spec.limit], spec.rung_limit)
-    scored = score_suite(asked, rows, tuple({spec.objective: 0, "loss": 0}), spec)
+    scored = score_suite(asked, rows, tuple({spec.objective: 0, "loss": 0, "bits_per_byte": 0}), spec)
     return [result.metrics for result in scored]
 
 

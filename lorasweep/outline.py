@@ -8,6 +8,7 @@ from lorasweep.grammar import Choice
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan
+from lorasweep.rungs import rung_shares
 from lorasweep.spec import TrialSpec
 
 SHOWN = 24  # configurations listed one by one
@@ -45,7 +46,20 @@ def _space(plan: Plan) -> Iterator[str]:
             yield f"  {key}: {domain.low:g} to {domain.high:g}{log}"
     if plan.num_same:
         yield f"  {plan.num_same} points mean the same as others and are left out"
-    yield f"  objective: {plan.config.eval.objective} on validation; pruner {plan.config.study.pruner}"
+    yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
+
+
+def _pruning(plan: Plan) -> str:
+    """Say at which shares of their steps trials are judged."""
+    pruner, spec = plan.config.study.pruner, plan.spec(plan.points[0]).eval
+    shares = [share for share in rung_shares(spec.rungs, spec.rung_factor, spec.rung_start) if share < 1]
+    if pruner == "none":
+        return "no pruner"
+    if not shares:
+        return f"pruner {pruner}, which judges no trial: warm-up lasts as long as training"
+    places = " and ".join(f"{share:.0%}" for share in shares).replace("%", " %")
+    warm = f"; the longest warm-up ends at {spec.rung_start:.0%}".replace("%", " %") if spec.rung_start else ""
+    return f"pruner {pruner} at {places} of the steps{warm}"
 
 
 def _data(plan: Plan) -> Iterator[str]:

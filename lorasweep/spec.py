@@ -128,7 +128,10 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSpec:
-    """What is measured, on which examples; the objective is what the study ranks by."""
+    """What is measured, on which examples; the objective is what the study ranks by.
+
+    `rung_start` is the share of a trial's steps before which no trial is judged: the longest warm-up of the study.
+    """
 
     objective: str = "accuracy"
     metrics: tuple[str, ...] = ()
@@ -138,6 +141,7 @@ class EvalSpec:
     rungs: int = 3
     rung_factor: float = 1.0
     rung_limit: int | None = None
+    rung_start: float = 0.0
     num_samples: int = 4
     probes: tuple[ProbeSpec, ...] = ()
 
@@ -179,7 +183,7 @@ class TrialSpec:
 
 
 # Settings that change how a trial is computed, or what it reports on its way, but not what comes out.
-EXACT = ("activation_checkpointing", "rungs", "rung_factor", "rung_limit")
+EXACT = ("activation_checkpointing", "rungs", "rung_factor", "rung_limit", "rung_start")
 
 
 def canonical(spec: TrialSpec) -> TrialSpec:

@@ -11,7 +11,7 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
-    ("errors", "spec", "result", "rules"),
+    ("errors", "spec", "result", "rules", "rungs"),
     ("config", "limits", "grammar", "shared", "space", "provenance", "files", "chatter", "targets", "cores"),
     ("catalogue",),
     ("data",),
@@ -26,7 +26,7 @@ LAYERS = (
     ("pruning",),
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
-    ("comparable", "facts", "plan"),
+    ("comparable", "warmup", "facts", "plan"),
     ("record", "outbox", "forecast", "placement", "supply"),
     ("driver",),
     ("report", "display", "outline"),

@@ -157,3 +157,31 @@ def test_loss_is_refused_across_tokenizers_and_bits_per_byte_is_not(tmp_path: Pa
 def test_what_decides_the_examples_cannot_be_swept(key: str) -> None:
     with pytest.raises(ConfigError, match=f"sweep.space.{key}: cannot be swept"):
         plan(f"{key}=2,3")
+
+
+GRID = ("probes=none", "study.sampler=grid", "train.max_steps=120")
+SEARCH = ("probes=none", "train.learning_rate=tag(log,interval(1e-4,1e-2))")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        ((*GRID, "train.warmup_steps=0.0,0.05,0.4"), 0.4),
+        ((*GRID, "train.warmup_steps=0.4,0.1", "train.lr_scheduler_type=constant"), 0.0),
+        ((*GRID, "train.warmup_steps=0.1", "train.lr_scheduler_type=constant,linear"), 0.1),
+        ((*GRID, "train.warmup_steps=30", "lora.r=2,4"), 0.25),
+        ((*SEARCH, "train.warmup_steps=interval(0.0,0.3)"), 0.3),
+        ((*SEARCH, "train.warmup_steps=12,30", "train.max_steps=60,240"), 0.5),
+    ],
+)
+def test_all_trials_are_first_judged_after_the_longest_warm_up_of_the_sweep(
+    overrides: tuple[str, ...], start: float
+) -> None:
+    found = plan(*overrides)
+    (share,) = {found.spec(point).eval.rung_start for point in found.points}
+    assert share == pytest.approx(start)
+
+
+def test_the_outline_says_when_trials_are_judged() -> None:
+    text = plan_text(plan("+sweep=rank_alpha"))
+    assert "pruner losers at 16 % and 32 % of the steps; the longest warm-up ends at 10 %" in text
