@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import CHOICE_METRICS, METRICS
 
 Rule = tuple[Callable[[Any], bool], str]
 
 TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
 # Macro F1 has no score per example. A probe compares a base with itself, so it needs no bits per byte.
+WITH_OPTIONS = ("classification", "prompt_completion", "hellaswag", "arc", "winogrande")
 PROBE_METRICS = tuple(m for m in METRICS if m not in ("macro_f1", "bits_per_byte"))
 
 RANGES: dict[str, Rule] = {
@@ -73,9 +74,10 @@ def is_alpha(value: float | str) -> bool:
 def contradictions(config: Any) -> list[str]:
     """Return one sentence per pair of settings of a built `SweepConfig` that cannot both hold."""
     found = []
-    has_options = config.data.format in ("classification", "prompt_completion")
-    if config.eval.objective == "accuracy" and not has_options:
-        found.append(f"eval.objective: accuracy needs answer options, which data.format={config.data.format} has not; "
+    has_options = config.data.format in WITH_OPTIONS
+    if config.eval.objective in CHOICE_METRICS and not has_options:
+        found.append(f"eval.objective: {config.eval.objective} needs answer options, "
+                     f"which data.format={config.data.format} has not; "
                      "use rougeL, exact_match or loss")  # fmt: skip
     if config.data.format == "text" and set(config.eval.all_metrics) & set(TEXT_METRICS):
         found.append("eval: plain text has no reference answer to compare with; use loss or perplexity")

@@ -32,7 +32,18 @@ def _together(plan: Plan) -> str:
 def plan_text(plan: Plan) -> str:
     """Return the whole plan."""
     return "\n".join(
-        [headline(plan), "", *_space(plan), "", *_data(plan), "", *_configurations(plan), "", *_memory(plan)]
+        [
+            headline(plan),
+            "",
+            *_space(plan),
+            "",
+            *_data(plan),
+            *_probes(plan),
+            "",
+            *_configurations(plan),
+            "",
+            *_memory(plan),
+        ]
     )
 
 
@@ -72,6 +83,15 @@ def _data(plan: Plan) -> Iterator[str]:
         )
         yield f"  {_flaws(facts)}"
         yield from (f"  note: {note}" for note in facts.notes)
+
+
+def _probes(plan: Plan) -> Iterator[str]:
+    probes = plan.config.eval.probes
+    if not probes:
+        yield "probes: none are set, so forgetting is not measured; set probes=general, or your own as"
+        yield "  eval.probes={NAME:{path:FILE.jsonl}}"
+    for probe in probes:
+        yield f"probe {probe.name}: {probe.metric} on {probe.path}{'' if probe.end_token else ', no end token scored'}"
 
 
 def _flaws(facts: DataFacts) -> str:

@@ -14,7 +14,7 @@ Precision = Literal["none", "int8", "nf4", "nf4_double", "fp4"]
 DType = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "paged_adamw_8bit"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"]
-Format = Literal["alpaca", "messages", "prompt_completion", "classification", "text"]
+Format = Literal["alpaca", "messages", "prompt_completion", "classification", "text", "hellaswag", "arc", "winogrande"]
 
 DIGEST_CHARS = 16  # 64 bits: collisions are out of reach for any study
 
@@ -116,7 +116,7 @@ class DataSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSpec:
-    """A suite that measures forgetting: a general ability of the base."""
+    """A suite that measures forgetting: a general ability of the base. `end_token` as in `EvalSpec`."""
 
     name: str
     path: str
@@ -124,12 +124,14 @@ class ProbeSpec:
     metric: str = "accuracy"
     limit: int | None = None
     max_length: int = 256
+    end_token: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSpec:
     """What is measured, on which examples; the objective is what the study ranks by.
 
+    `end_token` says whether an answer option is scored with the end token that follows it.
     `rung_start` is the share of a trial's steps before which no trial is judged: the longest warm-up of the study.
     """
 
@@ -143,6 +145,7 @@ class EvalSpec:
     rung_limit: int | None = None
     rung_start: float = 0.0
     num_samples: int = 4
+    end_token: bool = True
     probes: tuple[ProbeSpec, ...] = ()
 
     @property

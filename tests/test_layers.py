@@ -13,7 +13,7 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 LAYERS = (
     ("errors", "spec", "result", "rules", "rungs"),
     ("config", "limits", "grammar", "shared", "space", "provenance", "files", "chatter", "targets", "cores"),
-    ("catalogue",),
+    ("catalogue", "fitting"),
     ("data",),
     ("memory", "varlen", "norms", "base_info", "tokenizer", "base", "model", "nats", "slot", "groups", "pace"),
     ("dropout", "layout", "products", "adapted"),

@@ -185,3 +185,14 @@ def test_all_trials_are_first_judged_after_the_longest_warm_up_of_the_sweep(
 def test_the_outline_says_when_trials_are_judged() -> None:
     text = plan_text(plan("+sweep=rank_alpha"))
     assert "pruner losers at 16 % and 32 % of the steps; the longest warm-up ends at 10 %" in text
+
+
+def test_the_outline_names_the_probes_or_says_that_there_are_none() -> None:
+    assert "probe facts: accuracy on demo:probes/facts.jsonl" in plan_text(plan())
+    text = plan_text(plan("probes=none"))
+    assert "probes: none are set, so forgetting is not measured; set probes=general" in text
+
+
+def test_a_probe_that_cannot_be_reached_is_named_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"eval\.probes\.far: .*; or leave probes out with probes=none"):
+        plan("eval.probes={far:{path:missing.jsonl}}")

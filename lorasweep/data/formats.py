@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lorasweep.data.benchmarks import arc_parts, hellaswag_parts, winogrande_parts
 from lorasweep.data.identity import PROMPT_KEYS, TEXT_KEYS, columns_of, first_key, question_name, row_name, text_keys
 from lorasweep.data.source import Rows, accept
 from lorasweep.spec import DataSpec, ProbeSpec, digest
@@ -31,6 +32,7 @@ CLASSIFICATION = "Text: {text}\nLabel:"
 class Example:
     """`completion` is learned, `prompt` is given. A chat keeps its `messages` until a tokenizer's template is there.
 
+    `option_prompts` holds a prompt for each option, where options differ in what comes before the completion.
     `row` and `question` name the row of the file and what it asks, whatever the template.
     """
 
@@ -38,12 +40,14 @@ class Example:
     completion: str = ""
     options: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
+    option_prompts: tuple[str, ...] = ()
     where: str = ""
     row: str = ""
     question: str = ""
 
 
 Layout = DataSpec | ProbeSpec
+TEMPLATED = ("alpaca", "prompt_completion", "classification")
 
 
 def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
@@ -64,9 +68,9 @@ def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
 
 
 def _named(example: Example, values: Mapping[str, Any], spec: Layout) -> Example:
-    """Chats and texts know no template, so they are named by what they are."""
-    if not isinstance(spec, DataSpec) or spec.format in ("messages", "text"):
-        question = digest(example.messages[:-1] or example.prompt or example.completion)
+    """Chats, texts and benchmarks know no template, so they are named by what they ask."""
+    if not isinstance(spec, DataSpec) or spec.format not in TEMPLATED:
+        question = digest(example.messages[:-1] or example.option_prompts or example.prompt or example.completion)
     else:
         question = question_name(values, spec)
     return replace(example, row=row_name(values), question=question)
@@ -184,10 +188,36 @@ def _turn(turn: Any) -> tuple[str, str]:
     return ROLES[role], _first(turn, ("content", "value"))
 
 
+def hellaswag(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """HellaSwag (arXiv 1905.07830): `ctx`, `endings` and `label`."""
+    prompt, endings, label = hellaswag_parts(values)
+    return Example(prompt=prompt, completion=endings[label], options=endings, where=where)
+
+
+def arc(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """ARC (arXiv 1803.05457): `question`, `choices` with `text` and `label`, and `answerKey`."""
+    prompt, choices, answer = arc_parts(values)
+    return Example(prompt=prompt, completion=choices[answer], options=choices, where=where)
+
+
+def winogrande(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """WinoGrande (arXiv 1907.10641): `sentence` with a blank `_`, `option1`, `option2` and `answer`.
+
+    Partial evaluation: the sentence's end is scored after either option, not the option itself.
+    """
+    prompts, ending, answer = winogrande_parts(values)
+    return Example(
+        prompt=prompts[answer], completion=ending, options=(ending, ending), option_prompts=prompts, where=where
+    )
+
+
 FORMATS: dict[str, Callable[[Mapping[str, Any], Layout, str], Example]] = {
     "alpaca": alpaca,
     "prompt_completion": prompt_completion,
     "classification": classification,
     "messages": messages,
     "text": plain_text,
+    "hellaswag": hellaswag,
+    "arc": arc,
+    "winogrande": winogrande,
 }

@@ -27,7 +27,8 @@ class TokenRow:
 
     `ids[:prompt_length]` is given; the rest is written by the model. `is_label` marks the tokens that carry loss: the
     same tokens, and in a chat also the assistant's earlier turns. `options` are the possible completions, `target`
-    the right one. `row` names the row of the file that it came from, the same for every template and tokenizer.
+    the right one; `option_prompts` are their prompts where they share none, and `option_bytes` the UTF-8 bytes of their
+    texts without the blanks around them. `row` names the row of the file, the same for every template and tokenizer.
     `num_bytes` counts the UTF-8 bytes of the text that is scored.
     """
 
@@ -41,6 +42,8 @@ class TokenRow:
     is_truncated: bool = False
     row: str = ""
     num_bytes: int = 0
+    option_bytes: tuple[int, ...] = ()
+    option_prompts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def num_labels(self) -> int:
@@ -56,7 +59,7 @@ def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -
     segments = [_chat_segments(e, tokenizer) if e.messages else [(e.completion, True)] for e in examples]
     texts = {text for parts in segments for text, _ in parts} | {o for e in examples for o in e.options}
     tokens = _tokenize(sorted(texts), tokenizer, special=False)
-    prompts = _tokenize(sorted({e.prompt for e in examples}), tokenizer, special=True)
+    prompts = _tokenize(sorted({p for e in examples for p in (e.prompt, *e.option_prompts)}), tokenizer, special=True)
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
     rows = []
     for example, parts in zip(examples, segments, strict=True):
@@ -64,8 +67,15 @@ def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -
         head, tail = ((), ()) if example.messages else (prompts[example.prompt], end)
         rows.append(_row(example, head, [(tokens[text], learn) for text, learn in parts], tail, max_length))
     options = _shared_options(examples, tokens, end)
+    sizes = {e.options: tuple(max(1, len(o.strip().encode())) for o in e.options) for e in examples}
     rows = [
-        replace(r, options=options[e.options], num_bytes=_num_bytes(r, e, tokenizer))
+        replace(
+            r,
+            options=options[e.options],
+            option_bytes=sizes[e.options],
+            option_prompts=tuple(prompts[p][:max_length] for p in e.option_prompts),
+            num_bytes=_num_bytes(r, e, tokenizer),
+        )
         for r, e in zip(rows, examples, strict=True)
     ]
     return [row for row in rows if row.num_labels]
@@ -99,12 +109,19 @@ def _row(
         ids=tuple(ids[:max_length]),
         is_label=tuple(is_label[:max_length]),
         prompt_length=min(prompt_length, max_length),
-        target=example.options.index(example.completion) if example.options else -1,
+        target=_target(example),
         reference=example.completion.strip(),
         prompt=example.prompt or "".join(f"{role}: {text}\n" for role, text in example.messages[:-1]),
         is_truncated=len(ids) > max_length,
         row=example.row,
     )
+
+
+def _target(example: Example) -> int:
+    """Return the place of the right option, which its completion or else its prompt tells from the others."""
+    if example.option_prompts:
+        return example.option_prompts.index(example.prompt)
+    return example.options.index(example.completion) if example.options else -1
 
 
 def _num_bytes(row: TokenRow, example: Example, tokenizer: Tokenizer) -> int:

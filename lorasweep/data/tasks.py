@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from evaluation.metrics import CHOICE_METRICS
 from lorasweep.data.cache import cached_rows
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
@@ -49,8 +50,8 @@ def load_probe(spec: ProbeSpec, tokenizer: Any, tokenizer_key: str) -> tuple[Tok
     """
     examples, _ = read_source(spec.path, spec)
     rows = _rows(tuple(examples[: spec.limit]), tokenizer, tokenizer_key, spec.max_length)
-    if spec.metric == "accuracy" and not all(row.options for row in rows):
-        raise DataError(f"{spec.path}: probe {spec.name!r} is scored by accuracy, but its rows have no 'options'; "
+    if spec.metric in CHOICE_METRICS and not all(row.options for row in rows):
+        raise DataError(f"{spec.path}: probe {spec.name!r} is scored by {spec.metric}, but its rows have no 'options'; "
                         "add them or set metric=loss or exact_match")  # fmt: skip
     return rows
 

@@ -1,6 +1,7 @@
 """The ranked, statistically honest result of a study: data only, which every report renders in its own way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,11 @@ from lorasweep.report.ranking import finite, in_order, interval_of, is_maximized
 from lorasweep.report.settings import effective, fixed, varying
 from lorasweep.result import TrialResult, TrialState
 
+DROPS = ("forgetting", "forgetting_likelihood")
+NO_PROBES = (
+    "forgetting was not measured, for no probes are set; set probes=general, or your own as "
+    "eval.probes={NAME:{path:FILE.jsonl}}."
+)
 NO_INTERVAL = (
     "{objective} is not a mean over examples, so it has no interval here; ties compare the scores of single examples."
 )
@@ -38,6 +44,13 @@ class Row:
     @property
     def forgetting(self) -> float | None:
         return finite(self.result.metrics.get("forgetting"))
+
+    def drop(self, name: str) -> Interval | None:
+        """Return `forgetting` or `forgetting_likelihood` with its 95 % interval; older results have none stored."""
+        value, low, high = (finite(self.result.metrics.get(key)) for key in (name, f"{name}/low", f"{name}/high"))
+        if value is None:
+            return None
+        return Interval(value=value, low=math.nan if low is None else low, high=math.nan if high is None else high)
 
     @property
     def reason(self) -> str:
@@ -88,7 +101,7 @@ class Leaderboard:
     def metrics(self) -> tuple[str, ...]:
         """The other metrics of the trials themselves; `probe/...` and the like are details."""
         names = dict.fromkeys(name for row in self.rows for name in row.result.metrics)
-        return tuple(n for n in names if n not in (self.objective, "forgetting") and "/" not in n)
+        return tuple(n for n in names if n not in (self.objective, *DROPS) and "/" not in n)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -146,6 +159,8 @@ def _rows(results: Sequence[TrialResult], objective: str) -> tuple[Row, ...]:
     return (*(row(r, rank) for rank, r in enumerate(ranked, 1)), *(row(r, None) for r in others))
 
 
-def _own_notes(rows: Iterable[Row], objective: str) -> list[str]:
+def _own_notes(rows: Sequence[Row], objective: str) -> list[str]:
     has_gap = any(row.rank and row.interval is None and len(row.result.scores) > 1 for row in rows)
-    return [NO_INTERVAL.format(objective=objective)] if has_gap else []
+    has_probes = any(row.result.spec.eval.probes or row.result.probes for row in rows)
+    notes = [NO_INTERVAL.format(objective=objective)] if has_gap else []
+    return notes if has_probes or not rows else [NO_PROBES, *notes]

@@ -76,7 +76,8 @@ def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]
     """Return the same order whichever trial came first."""
     standing = ["rank", "trial", "state", "is_tied_with_best", "is_pareto"]
     swept = list(dict.fromkeys(key for row in board.rows for key in row.result.params))
-    scores = [board.objective, f"{board.objective}_low", f"{board.objective}_high", "forgetting"]
+    scores = [board.objective, f"{board.objective}_low", f"{board.objective}_high", "forgetting", "forgetting/low",
+              "forgetting/high"]  # fmt: skip
     known = [*standing, *swept, *scores]
     end = [*COSTS, "same_as", "fingerprint", "stopped_by", "reason"]
     others = sorted({key for line in lines for key in line} - {*known, *end})

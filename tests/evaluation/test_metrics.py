@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.metrics import (
+    CHOICE_METRICS,
     LIKELIHOOD_METRICS,
     METRICS,
     TEXT_METRICS,
@@ -97,7 +98,7 @@ def test_no_examples_have_no_score() -> None:
 
 
 def test_every_metric_knows_its_direction() -> None:
-    assert {*TEXT_METRICS, "accuracy", "macro_f1", *LIKELIHOOD_METRICS} == METRICS.keys()
+    assert {*TEXT_METRICS, *CHOICE_METRICS, "macro_f1", *LIKELIHOOD_METRICS} == METRICS.keys()
     assert {name for name, info in METRICS.items() if info.direction == "minimize"} == {*LIKELIHOOD_METRICS}
 
 

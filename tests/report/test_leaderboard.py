@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from lorasweep.report.columns import columns
+from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.report.machine import to_json
+from lorasweep.report.markdown import to_markdown
 from lorasweep.report.ranking import is_comparable
 from lorasweep.result import Cost, Point, TrialResult, TrialState
+from lorasweep.spec import ProbeSpec
 
 Make = Callable[..., TrialResult]
 YES, NO = (1.0,) * 40, (0.0,) * 40
@@ -139,3 +144,32 @@ def test_a_trial_scored_on_other_examples_has_no_rank(trial: Make) -> None:
     board = ranked(*(trial(n, examples=name) for n, name in enumerate("aab")))
     assert [row.rank for row in board.rows] == [1, 2, None]
     assert "other examples" in board.rows[2].reason
+
+
+LOST = {
+    "forgetting": 0.347, "forgetting/low": 0.301, "forgetting/high": 0.39,
+    "forgetting_likelihood": 0.05, "forgetting_likelihood/low": 0.04, "forgetting_likelihood/high": 0.06,
+}  # fmt: skip
+
+
+def test_forgetting_is_shown_with_its_interval_apart_from_lost_likelihood(trial: Make) -> None:
+    board = ranked(trial(0, metrics=LOST))
+    cells = {column.key: column.cell(board.rows[0]) for column in columns(board)}
+    assert cells["forgetting"] == "+34.7 % (30.1 to 39.0)"
+    assert cells["forgetting_likelihood"] == "+5.0 % (4.0 to 6.0)"
+    assert board.metrics == ()
+    for text in (to_html(board), to_markdown(board)):
+        assert "+34.7 % (30.1 to 39.0)" in text and "likelihood lost" in text
+    assert to_json(board)["trials"][0]["metrics"]["forgetting/low"] == 0.301
+
+
+def test_older_results_without_an_interval_show_their_forgetting(trial: Make) -> None:
+    board = ranked(trial(0, metrics={"forgetting": 0.347}))
+    assert next(c for c in columns(board) if c.key == "forgetting").cell(board.rows[0]) == "+34.7 %"
+
+
+def test_a_study_without_probes_says_how_to_set_them(trial: Make) -> None:
+    assert any("no probes are set; set probes=general" in note for note in ranked(trial(0)).notes)
+    spec = trial(0).spec
+    probed = replace(spec, eval=replace(spec.eval, probes=(ProbeSpec(name="p", path="p.jsonl"),)))
+    assert not any("probes" in note for note in ranked(trial(0, spec=probed)).notes)
