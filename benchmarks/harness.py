@@ -4,7 +4,7 @@
     python -m benchmarks.harness --model path/to/base --rows questions.jsonl --format prompt_completion
 
 `accuracy` is its `acc`; `accuracy_norm` its `acc_bytes`, and also its `acc_norm`, which counts characters, where all
-options are ASCII. It scores no end token, so neither does this comparison; the last line says what the end token changes.
+options are ASCII. It scores no end token, so neither does this comparison; the last line is with the end token.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from evaluation.metrics import CHOICE_METRICS
 from lorasweep.display import words
 from lorasweep.facts import DataFacts
 from lorasweep.grammar import Choice
@@ -58,6 +59,18 @@ def _space(plan: Plan) -> Iterator[str]:
     if plan.num_same:
         yield f"  {plan.num_same} points mean the same as others and are left out"
     yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
+    yield from _end_token(plan)
+
+
+def _end_token(plan: Plan) -> Iterator[str]:
+    """Say what an answer option is scored with, where options are scored."""
+    evaluation = plan.config.eval
+    if not {*CHOICE_METRICS, "macro_f1"} & set(evaluation.all_metrics):
+        return
+    if evaluation.end_token:
+        yield "  options are scored with the end token behind them; eval.end_token=false scores their text alone"
+    else:
+        yield "  options are scored without the end token behind them"
 
 
 def _pruning(plan: Plan) -> str:

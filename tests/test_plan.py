@@ -196,3 +196,10 @@ def test_the_outline_names_the_probes_or_says_that_there_are_none() -> None:
 def test_a_probe_that_cannot_be_reached_is_named_with_the_way_out() -> None:
     with pytest.raises(ConfigError, match=r"eval\.probes\.far: .*; or leave probes out with probes=none"):
         plan("eval.probes={far:{path:missing.jsonl}}")
+
+
+def test_the_outline_says_whether_the_end_token_is_scored() -> None:
+    assert "options are scored with the end token behind them; eval.end_token=false" in plan_text(plan("probes=none"))
+    assert "without the end token" in plan_text(plan("probes=none", "eval.end_token=false"))
+    loss = plan("probes=none", "eval.objective=loss", "eval.metrics=[]")
+    assert "end token" not in plan_text(loss)
