@@ -13,7 +13,7 @@ from lorasweep.result import TrialResult, TrialState
 
 DROPS = ("forgetting", "forgetting_likelihood")
 NO_PROBES = (
-    "forgetting was not measured, for no probes are set; set probes=general, or your own as "
+    "forgetting was not measured, because no probes are set; set probes=general, or your own as "
     "eval.probes={NAME:{path:FILE.jsonl}}."
 )
 NO_INTERVAL = (
