@@ -38,8 +38,8 @@ def _kind(model_id: str) -> str:
 
 
 def _model_ids(raw: Mapping[str, Any]) -> list[str]:
-    space = (raw.get("sweep") or {}).get("space") or {}
-    swept = (space.get("model") or {}).get("id")
+    model = ((raw.get("sweep") or {}).get("space") or {}).get("model")
+    swept = model.get("id") if isinstance(model, Mapping) else None  # a group that is swept is refused later
     try:
         domain = parse("model.id", swept) if swept else None
     except ValueError:  # the check of the space says what is wrong
