@@ -55,6 +55,11 @@ class Setup:
         with self.part("baseline"):
             self.before = self._base_scores()
 
+    def chance(self, name: str) -> float:
+        """Return what guessing scores on a probe."""
+        rows, metric = self.probes[name]
+        return fmean(1 / len(row.options) for row in rows) if metric == "accuracy" else 0.0
+
     @property
     def pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
@@ -145,7 +150,11 @@ def evaluate(setup: Setup, model: Any) -> Metrics:
         after = setup.scores(model)
     metrics |= {f"probe/{name}": value for name, value in after.items()}
     if after:
-        metrics["forgetting"] = fmean(1 - after[name] / score for name, score in setup.before.items() if score)
+        metrics["forgetting"] = fmean(
+            (score - after[name]) / (score - chance)
+            for name, score in setup.before.items()
+            if score > (chance := setup.chance(name))
+        )
     return metrics
 
 

@@ -10,7 +10,7 @@ from lorasweep.base import Base
 from lorasweep.base_info import DEMO, resolve_targets
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.spec import LoraSpec, ModelSpec, TrainSpec
+from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 
 TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 RANK = 16
@@ -47,5 +47,5 @@ def fill(bank: Bank, trials: Sequence[Trial], rows: Sequence[TokenRow]) -> list[
     learners = []
     for i, (lora, train) in enumerate(trials):
         slot = bank.add(i, lora, train.seed, usual_tokens(rows, train))
-        learners.append(make_learner(slot, train, rows, 1, bank.base.spec.dtype))
+        learners.append(make_learner(slot, train, rows, EvalSpec(rungs=1), bank.base.spec.dtype))
     return learners

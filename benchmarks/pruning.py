@@ -115,9 +115,11 @@ def _frequency(whole: dict[str, Any], name: str) -> str:
 
 
 NOTE = (
-    f"{{num}} full sweeps. Judged at: share of a trial's steps. As good: within {100 * CLOSE:g} % of the full winner "
+    f"{{num}} full sweeps. As good: within {100 * CLOSE:g} % of the full winner "
     "in validation loss, or not to be told from it on the validation examples. Regret: by how much the winner's "
-    "objective is worse. In brackets: 95 % Wilson intervals.\n"
+    "objective is worse. In brackets: 95 % Wilson intervals. The sweeps are a few tasks with several seeds each. "
+    "Seeds of one task resemble each other, so the intervals, which count independent sweeps, are too narrow. Judged "
+    "at: shares of the steps that follow the longest warm-up.\n"
 )
 
 

@@ -9,12 +9,12 @@ import optuna
 from benchmarks.curves import DENSE, Sweep
 from evaluation.ties import tied_with_best
 from lorasweep.config import Pruner, StudySettings
-from lorasweep.learner import rung_steps
-from lorasweep.pruning import report, verdicts
+from lorasweep.pruning import report, reported, verdicts
 from lorasweep.result import TrialResult
 from lorasweep.rules import Reading
+from lorasweep.rungs import rung_steps
 from lorasweep.score import is_maximized
-from lorasweep.study import make_pruner, rungs_of
+from lorasweep.study import make_pruner
 
 CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
 
@@ -77,7 +77,8 @@ def _run(study: optuna.Study, wave: Sequence[TrialResult], policy: Policy) -> It
 
 def _at(result: TrialResult, place: int, rung: int) -> Reading:
     """Return what a trial reported at a dense rung, under the number that it has in this policy."""
-    return replace(rungs_of(result)[place - 1], rung=rung)
+    # Dense rungs of a short trial share a step, and are then reported as the last of them.
+    return replace(next(reading for reading in reported(result) if reading.rung >= place), rung=rung)
 
 
 def _judge(results: Sequence[TrialResult], ends: dict[int, tuple[int, str]], maximize: bool) -> Outcome:
@@ -89,7 +90,7 @@ def _judge(results: Sequence[TrialResult], ends: dict[int, tuple[int, str]], max
         is_winner_lost=found.number != best.number,
         is_as_good=is_close or found.number in ties,
         regret=abs((best.objective or 0.0) - (found.objective or 0.0)),
-        saved=1 - sum(place for place, _ in ends.values()) / (DENSE * len(results)),
+        saved=(1 - results[0].spec.eval.rung_start) * (1 - sum(at for at, _ in ends.values()) / (DENSE * len(results))),
         rules=tuple(rule for _, rule in ends.values() if rule),
     )
 

@@ -15,8 +15,8 @@ from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
-from lorasweep.learner import rung_steps
 from lorasweep.plan import make_plan
+from lorasweep.rungs import rungs_of
 from lorasweep.spec import LoraSpec, TrainSpec, TrialSpec, digest
 
 # A real grid holds rates that teach nothing and rates that destroy: 4 x 2 x 2 x 2 = 32 trials. A smaller sweep leaves
@@ -111,7 +111,7 @@ def _content(job: Job, folder: Path, num_steps: int) -> dict[str, Any]:
         "dtype": spec.model.dtype,
         "max_length": spec.data.max_length,
         "objective": spec.eval.objective,
-        "rungs": rung_steps(num_steps, spec.eval.rungs, spec.eval.rung_factor),
+        "rungs": rungs_of(spec.eval, num_steps),
         "writes": "rougeL" in spec.eval.all_metrics,
         "max_new_tokens": spec.eval.max_new_tokens,
         "probes": [{"name": p.name, "metric": p.metric, "max_length": p.max_length} for p in spec.eval.probes],

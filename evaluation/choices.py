@@ -19,10 +19,18 @@ from evaluation.trees import TreeLogits, tree_logprobs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionChoices:
-    """The most likely completion per copy and question; lm-evaluation-harness calls its accuracy `acc`."""
+    """The most likely completion per copy and question; lm-evaluation-harness calls its accuracy `acc`.
+
+    A sum of log-probabilities favours short options; `picks_per` divides by their lengths.
+    """
 
     picks: list[list[int]]  # index; -1 where a log-probability is NaN, so a broken model scores 0
     likelihoods: Likelihoods  # of all options, end to end
+    num_options: tuple[int, ...]
+
+    def picks_per(self, lengths_N: Tensor) -> list[list[int]]:
+        """Return the options with the highest log-probability per unit of length, such as bytes or tokens."""
+        return _choose(self.likelihoods.logprobs / lengths_N, self.num_options)
 
 
 def option_choices(
@@ -47,10 +55,11 @@ def option_choices(
         else partial(completion_logprobs, label_logits, [o for q in questions for o in q])
     )
     scored = ask(batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device)
-    num_options = [len(question) for question in questions]
+    num_options = tuple(len(question) for question in questions)
     return OptionChoices(
         picks=_choose(scored.logprobs, num_options),
         likelihoods=scored,
+        num_options=num_options,
     )
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from evaluation.metrics import METRICS
 from evaluation.statistics import Floats, Interval, mean_interval, paired_difference, resampled_means
 
-# Share of the ability lost, from values before and after. Perplexity counts equally likely tokens, so its inverse is
-# the ability; a loss is the logarithm of a perplexity. For every other metric the score is the ability.
-RELATIVE_DROPS: dict[str, Callable[[Floats, Floats], Floats]] = {
+# Share of the likelihood lost, from values before and after. Perplexity counts equally likely tokens, so its inverse is
+# the likelihood of a token; a loss is the logarithm of a perplexity. For every other metric the score is the ability.
+LIKELIHOOD_DROPS: dict[str, Callable[[Floats, Floats], Floats]] = {
     "loss": lambda before, after: 1 - np.exp(before - after),
     "perplexity": lambda before, after: 1 - before / after,
 }
@@ -58,16 +58,22 @@ class ProbeDrop:
     before: float
     after: float
     drop: Interval
-    relative_drop: float | None  # None where the value before is 0
+    relative_drop: float | None  # share of the ability or likelihood lost; None where there was none above chance
     left_out: str | None  # why it does not count in the mean; None where it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgetting:
-    """All probes, and the mean relative drop of those that count (None when none does)."""
+    """All probes, and mean relative drops of those that count (None when none does).
+
+    `forgetting` is the share of the ability above chance that was lost: 0 nothing, 1 all, so that guessing is left.
+    `forgetting_likelihood` is the share of a token's likelihood lost, of probes scored by loss or perplexity. These are
+    different quantities, so they are never averaged together.
+    """
 
     probes: tuple[ProbeDrop, ...]
-    mean_relative_drop: Interval | None
+    forgetting: Interval | None
+    forgetting_likelihood: Interval | None
 
 
 def forgetting(
@@ -79,7 +85,13 @@ def forgetting(
     drops = {key: _probe_drop(before[key], after[key], resamples, seed) for key in before}
     counted = [key for key, drop in drops.items() if drop.left_out is None]
     pairs = [(before[key], after[key]) for key in counted]
-    return Forgetting(probes=tuple(drops.values()), mean_relative_drop=_mean_relative_drop(pairs, resamples, seed))
+    by_likelihood = [pair for pair in pairs if pair[0].metric in LIKELIHOOD_DROPS]
+    by_score = [pair for pair in pairs if pair[0].metric not in LIKELIHOOD_DROPS]
+    return Forgetting(
+        probes=tuple(drops.values()),
+        forgetting=_mean_relative_drop(by_score, resamples, seed),
+        forgetting_likelihood=_mean_relative_drop(by_likelihood, resamples, seed),
+    )
 
 
 def _probe_drop(before: ProbeScore, after: ProbeScore, resamples: int, seed: int) -> ProbeDrop:
@@ -118,18 +130,19 @@ def _mean_relative_drop(pairs: Sequence[tuple[ProbeScore, ProbeScore]], resample
     drops_B = np.zeros(resamples)
     for offset, (before, after) in enumerate(pairs):
         means_B2 = resampled_means(np.array([before.scores, after.scores]).T, resamples=resamples, seed=seed + offset)
-        drops_B += _relative_drops(before.metric, means_B2[:, 0], means_B2[:, 1]) / len(pairs)
-    # A resample whose value before is 0 has no relative drop (NaN); a probe that counts has next to none of them.
+        drops_B += _relative_drops(before, means_B2[:, 0], means_B2[:, 1]) / len(pairs)
+    # A resample whose value before is at chance has no relative drop (NaN); a probe that counts has next to none.
     low, high = np.nanquantile(drops_B, (0.025, 0.975))
     return Interval(value=fmean(_value_drop(*pair) for pair in pairs), low=float(low), high=float(high))
 
 
 def _value_drop(before: ProbeScore, after: ProbeScore) -> float:
-    return float(_relative_drops(before.metric, np.array([before.value]), np.array([after.value]))[0])
+    return float(_relative_drops(before, np.array([before.value]), np.array([after.value]))[0])
 
 
-def _relative_drops(metric: str, before: Floats, after: Floats) -> Floats:
-    """Elementwise, NaN where the value before is 0 and the score is the ability."""
-    if metric in RELATIVE_DROPS:
-        return RELATIVE_DROPS[metric](before, after)
-    return 1 - after / np.where(before > 0, before, np.nan)
+def _relative_drops(probe: ProbeScore, before: Floats, after: Floats) -> Floats:
+    """Elementwise; of scores (before - after) / (before - chance), NaN where the value before is not above chance."""
+    if probe.metric in LIKELIHOOD_DROPS:
+        return LIKELIHOOD_DROPS[probe.metric](before, after)
+    known = before - probe.chance
+    return (before - after) / np.where(known > 0, known, np.nan)

@@ -105,8 +105,18 @@ TEXT_METRICS: dict[str, TextMetric] = {
     "token_f1": token_f1,
 }
 
+CHOICE_METRICS = ("accuracy", "accuracy_norm", "accuracy_token")  # by the likelihood of answer options
+PER_TOKEN = ("loss", "perplexity")  # another tokenizer counts other tokens
+LIKELIHOOD_METRICS = (*PER_TOKEN, "bits_per_byte")
+
 METRICS: dict[str, MetricInfo] = {
-    "accuracy": MetricInfo(direction="maximize", description="share of questions whose right option was chosen"),
+    "accuracy": MetricInfo(direction="maximize", description="share of questions whose right option is most likely"),
+    "accuracy_norm": MetricInfo(
+        direction="maximize", description="share of questions whose right option is most likely per UTF-8 byte"
+    ),
+    "accuracy_token": MetricInfo(
+        direction="maximize", description="share of questions whose right option is most likely per token"
+    ),
     "exact_match": MetricInfo(direction="maximize", description="share of answers equal to the reference"),
     "macro_f1": MetricInfo(direction="maximize", description="F1 averaged over labels, each label counting the same"),
     "rouge1": MetricInfo(direction="maximize", description="overlap of words with the reference (ROUGE-1 F)"),
@@ -115,6 +125,9 @@ METRICS: dict[str, MetricInfo] = {
     "token_f1": MetricInfo(direction="maximize", description="overlap of answer tokens (SQuAD F1)"),
     "loss": MetricInfo(direction="minimize", description="nats per completion token"),
     "perplexity": MetricInfo(direction="minimize", description="exp(loss): how many tokens seem equally likely"),
+    "bits_per_byte": MetricInfo(
+        direction="minimize", description="bits per UTF-8 byte of the completion, whatever the tokenizer"
+    ),
 }
 
 

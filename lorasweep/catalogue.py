@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from lorasweep.errors import ConfigError
+from lorasweep.fitting import fitting_probes, is_automatic, sets_probes
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,6 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     options, overrides = split(arguments)
     folder = options.get("--config-dir")
@@ -54,19 +53,29 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
     overrides, pins = _to_space(overrides, set(known))
     if folder:
         overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{Path(folder).absolute()}')}]"]
+    name = options.get("--config-name", "config")
     with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-        config = hydra_compose(config_name=options.get("--config-name", "config"), overrides=overrides)
+        plain = _plain(hydra_compose(config_name=name, overrides=overrides))
+        if is_automatic(plain):  # which probes fit is known only now that the base is
+            chosen = "none" if sets_probes(overrides) else fitting_probes(plain)
+            plain = _plain(hydra_compose(config_name=name, overrides=[*overrides, f"probes={chosen}"]))
+    for key in pins:
+        _unsweep(plain, key)
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return (None if "--cfg" in options else plain), text
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         raise ConfigError([str(error).splitlines()[0]]) from error
     raw = OmegaConf.to_container(config)
     assert isinstance(raw, dict)
-    plain: dict[str, Any] = {str(k): v for k, v in raw.items()}
-    for key in pins:
-        _unsweep(plain, key)
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    return (None if "--cfg" in options else plain), text
+    return {str(k): v for k, v in raw.items()}
 
 
 FLAGS_WITH_VALUE = {"--config-dir": "--config-dir", "-cd": "--config-dir", "--config-name": "--config-name",

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evaluation.metrics import CHOICE_METRICS
+from lorasweep.comparable import TokenizedData, incomparable
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.errors import ConfigError, LoraSweepError
@@ -34,12 +36,14 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
     """Return the facts of each trial's data, or raise `ConfigError` with all that is wrong with any of it."""
     facts: dict[str, DataFacts] = {}
     problems: list[str] = []
+    readings: list[TokenizedData] = []
     for spec in {s.data_key: s for s in specs}.values():
         try:
             tokenizer = load_tokenizer(spec.model)
             key = tokenizer_key(tokenizer)
             task = load_task(spec.data, tokenizer, key)
             problems += _unusable(spec, task)
+            readings.append(TokenizedData(spec, tokenizer, key, task))
             facts[spec.data_key] = data_facts(task)
         except LoraSweepError as error:
             problems.append(str(error))
@@ -53,7 +57,8 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
                     known, content=digest([known.content, content_of(rows)]), lengths=longest
                 )
             except LoraSweepError as error:
-                problems.append(f"eval.probes.{probe.name}: {error}")
+                problems.append(f"eval.probes.{probe.name}: {error}; or leave probes out with probes=none")
+    problems += incomparable(readings)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return facts
@@ -63,10 +68,11 @@ def _unusable(spec: TrialSpec, task: Task) -> list[str]:
     """Name metrics that these rows cannot be scored by."""
     judged = (*task.validation, *task.test)
     problems = []
-    if "accuracy" in spec.eval.all_metrics and not all(row.options for row in judged):
+    by_options = [name for name in spec.eval.all_metrics if name in CHOICE_METRICS]
+    if by_options and not all(row.options for row in judged):
         problems.append(
-            "eval.objective: accuracy needs 'options' in every validation and test row; add them, or use exact_match, "
-            "rougeL or loss"
+            f"eval.objective: {by_options[0]} needs 'options' in every validation and test row; add them, or use "
+            "exact_match, rougeL or loss"
         )
     if set(spec.eval.all_metrics) & set(TEXT_METRICS) and any(row.prompt_length == 0 for row in judged):
         problems.append("eval: a text can only be written after a prompt, and some rows have none; use loss")

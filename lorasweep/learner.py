@@ -11,8 +11,9 @@ from transformers.optimization import get_scheduler  # brings PEFT and bitsandby
 
 from lorasweep.data.feed import Feed
 from lorasweep.data.render import TokenRow
+from lorasweep.rungs import rung_at, rungs_of
 from lorasweep.slot import Slot
-from lorasweep.spec import TrainSpec
+from lorasweep.spec import EvalSpec, TrainSpec
 
 
 @dataclass(slots=True)
@@ -58,13 +59,11 @@ class Learner:
     @property
     def rung(self) -> int:
         """Return the number of the rung that this step is, counting from 1; 0 between rungs."""
-        return self.rungs.index(self.step) + 1 if self.step in self.rungs else 0
+        return rung_at(self.rungs, self.step)
 
 
-def make_learner(
-    slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], num_rungs: int, dtype: str, rung_factor: float = 1.0
-) -> Learner:
-    """Return a learner at step 0."""
+def make_learner(slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], evaluation: EvalSpec, dtype: str) -> Learner:
+    """Return a learner at step 0; its evaluation says at which steps it reports."""
     num_steps = spec.num_steps(len(rows))
     optimizer = slot.optimizer = OPTIMIZERS[spec.optim](slot, spec)
     return Learner(
@@ -76,7 +75,7 @@ def make_learner(
         scaler=torch.amp.GradScaler(slot.vector.device.type, enabled=dtype == "fp16"),
         feed=Feed(rows, spec),
         num_steps=num_steps,
-        rungs=rung_steps(num_steps, num_rungs, rung_factor),
+        rungs=rungs_of(evaluation, num_steps),
     )
 
 
@@ -84,18 +83,6 @@ def usual_tokens(rows: Sequence[TokenRow], spec: TrainSpec) -> int:
     """Return the tokens of an average micro-batch."""
     batch = min(spec.per_device_train_batch_size, len(rows))
     return max(1, round(batch * sum(len(row.ids) for row in rows) / len(rows)))
-
-
-def rung_steps(num_steps: int, num_rungs: int, factor: float = 1.0) -> tuple[int, ...]:
-    """Return the steps of the rungs, the last of them the last step.
-
-    Each lies `factor` times as far as the one before; a factor of 1 spaces them evenly.
-    """
-    if factor == 1:
-        shares = [i / num_rungs for i in range(1, num_rungs + 1)]
-    else:
-        shares = [factor**-i for i in range(num_rungs)]
-    return tuple(sorted({max(1, round(num_steps * share)) for share in shares}))
 
 
 def _adamw(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:

@@ -7,11 +7,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from evaluation.metrics import CHOICE_METRICS, METRICS
+
 Rule = tuple[Callable[[Any], bool], str]
 
 TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
-METRICS = ("accuracy", *TEXT_METRICS, "loss", "perplexity")
-PROBE_METRICS = tuple(m for m in METRICS if m != "macro_f1")  # it has no score per example
+# Macro F1 has no score per example. A probe compares a base with itself, so it needs no bits per byte.
+WITH_OPTIONS = ("classification", "prompt_completion", "hellaswag", "arc", "winogrande")
+PROBE_METRICS = tuple(m for m in METRICS if m not in ("macro_f1", "bits_per_byte"))
 
 RANGES: dict[str, Rule] = {
     "lora.r": (lambda v: v >= 1, "must be at least 1"),
@@ -31,6 +34,7 @@ RANGES: dict[str, Rule] = {
     "train.warmup_steps": (lambda v: v >= 0, "must not be negative; below 1 it is a share of all steps"),
     "data.validation_share": (lambda v: 0 < v < 1, "must be between 0 and 1"),
     "data.max_length": (lambda v: v >= 2, "must be at least 2 tokens"),
+    "data.eval_max_length": (lambda v: v is None or v >= 2, "must be at least 2 tokens, or null for data.max_length"),
     "data.limit": (lambda v: v is None or v >= 2, "must be at least 2 examples"),
     "eval.objective": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
     "eval.metrics": (lambda v: set(v) <= set(METRICS), f"may only hold {', '.join(METRICS)}"),
@@ -41,6 +45,7 @@ RANGES: dict[str, Rule] = {
     "eval.rungs": (lambda v: v >= 1, "must be at least 1"),
     "eval.rung_factor": (lambda v: v >= 1, "must be at least 1, for evenly spaced rungs; 2 halves the way to each"),
     "eval.rung_limit": (lambda v: v is None or v >= 1, "must be at least 1 example, or null for all of them"),
+    "eval.rung_start": (lambda v: 0 <= v <= 1, "must be a share of a trial's steps, 0 to 1"),
     "eval.num_samples": (lambda v: v >= 0, "must not be negative"),
     "study.reduction_factor": (lambda v: v >= 2, "must be at least 2: one trial in so many goes on after a rung"),
     "study.trials": (lambda v: v >= 1, "must be at least 1"),
@@ -69,9 +74,10 @@ def is_alpha(value: float | str) -> bool:
 def contradictions(config: Any) -> list[str]:
     """Return one sentence per pair of settings of a built `SweepConfig` that cannot both hold."""
     found = []
-    has_options = config.data.format in ("classification", "prompt_completion")
-    if config.eval.objective == "accuracy" and not has_options:
-        found.append(f"eval.objective: accuracy needs answer options, which data.format={config.data.format} has not; "
+    has_options = config.data.format in WITH_OPTIONS
+    if config.eval.objective in CHOICE_METRICS and not has_options:
+        found.append(f"eval.objective: {config.eval.objective} needs answer options, "
+                     f"which data.format={config.data.format} has not; "
                      "use rougeL, exact_match or loss")  # fmt: skip
     if config.data.format == "text" and set(config.eval.all_metrics) & set(TEXT_METRICS):
         found.append("eval: plain text has no reference answer to compare with; use loss or perplexity")

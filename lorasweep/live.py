@@ -77,6 +77,7 @@ class Live:
             "perf/peak_memory_gib": peak_bytes / GIB,
         }
         self.rung = x.rung
-        self.metrics = metrics
+        known = self.spec.eval.all_metrics  # a rung measures more, for the pruner alone
+        self.metrics = {name: value for name, value in metrics.items() if name in known or self.learner.is_done}
         named = {f"eval/{name}": value for name, value in metrics.items()}
         self.history.append(Point(step=x.step, metrics={**named, **speed}, time_s=time.time()))

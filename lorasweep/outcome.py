@@ -13,15 +13,15 @@ from lorasweep.live import Live
 from lorasweep.probes import Probes
 from lorasweep.result import Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.score import Asked, SuiteScore, score_suite, write
-from lorasweep.spec import EvalSpec
+from lorasweep.spec import EvalSpec, digest
 
 CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few enough for a tracking server
 
 
 def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
-    """Return the objective and the loss, per slot, on the examples that rungs ask."""
+    """Return, per slot, the objective and what pruning needs beside it, on the examples that rungs ask."""
     rows = spread(task.validation[: spec.limit], spec.rung_limit)
-    scored = score_suite(asked, rows, tuple({spec.objective: 0, "loss": 0}), spec)
+    scored = score_suite(asked, rows, tuple({spec.objective: 0, "loss": 0, "bits_per_byte": 0}), spec)
     return [result.metrics for result in scored]
 
 
@@ -58,6 +58,7 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
                 result,
                 scores=score.scores[spec.objective],
                 num_tokens=score.num_tokens if spec.objective in ("loss", "perplexity") else (),
+                examples=digest([row.row for row in rows]),
                 probes=drops,
                 samples=samples,
                 cost=replace(result.cost, adapter_bytes=size),

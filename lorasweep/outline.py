@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+from evaluation.metrics import CHOICE_METRICS
 from lorasweep.display import words
 from lorasweep.facts import DataFacts
 from lorasweep.grammar import Choice
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan
+from lorasweep.rungs import rung_shares
 from lorasweep.spec import ModelSpec, TrialSpec
 
 SHOWN = 24  # configurations listed one by one
@@ -37,6 +39,7 @@ def plan_text(plan: Plan) -> str:
             *_space(plan),
             "",
             *_data(plan),
+            *_probes(plan),
             "",
             *_bases(plan),
             "",
@@ -57,7 +60,32 @@ def _space(plan: Plan) -> Iterator[str]:
             yield f"  {key}: {domain.low:g} to {domain.high:g}{log}"
     if plan.num_same:
         yield f"  {plan.num_same} points mean the same as others and are left out"
-    yield f"  objective: {plan.config.eval.objective} on validation; pruner {plan.config.study.pruner}"
+    yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
+    yield from _end_token(plan)
+
+
+def _end_token(plan: Plan) -> Iterator[str]:
+    """Say what an answer option is scored with, where options are scored."""
+    evaluation = plan.config.eval
+    if not {*CHOICE_METRICS, "macro_f1"} & set(evaluation.all_metrics):
+        return
+    if evaluation.end_token:
+        yield "  options are scored with the end token behind them; eval.end_token=false scores their text alone"
+    else:
+        yield "  options are scored without the end token behind them"
+
+
+def _pruning(plan: Plan) -> str:
+    """Say at which shares of their steps trials are judged."""
+    pruner, spec = plan.config.study.pruner, plan.spec(plan.points[0]).eval
+    shares = [share for share in rung_shares(spec.rungs, spec.rung_factor, spec.rung_start) if share < 1]
+    if pruner == "none":
+        return "no pruner"
+    if not shares:
+        return f"pruner {pruner}, which judges no trial: warm-up lasts as long as training"
+    places = " and ".join(f"{share:.0%}" for share in shares).replace("%", " %")
+    warm = f"; the longest warm-up ends at {spec.rung_start:.0%}".replace("%", " %") if spec.rung_start else ""
+    return f"pruner {pruner} at {places} of the steps{warm}"
 
 
 def _data(plan: Plan) -> Iterator[str]:
@@ -70,6 +98,15 @@ def _data(plan: Plan) -> Iterator[str]:
         )
         yield f"  {_flaws(facts)}"
         yield from (f"  note: {note}" for note in facts.notes)
+
+
+def _probes(plan: Plan) -> Iterator[str]:
+    probes = plan.config.eval.probes
+    if not probes:
+        yield "probes: none are set, so forgetting is not measured; set probes=general, or your own as"
+        yield "  eval.probes={NAME:{path:FILE.jsonl}}"
+    for probe in probes:
+        yield f"probe {probe.name}: {probe.metric} on {probe.path}{'' if probe.end_token else ', no end token scored'}"
 
 
 def _flaws(facts: DataFacts) -> str:

@@ -23,6 +23,7 @@ from lorasweep.memory import (
 from lorasweep.result import WorkerSettings
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.warmup import longest_warmup
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Plan:
     facts: Mapping[str, DataFacts]
     corrections: Corrections
     slots: Mapping[str, int]  # by device
+    rung_start: float = 0.0  # share of the steps that the longest warm-up takes
 
     @property
     def is_grid(self) -> bool:
@@ -58,7 +60,9 @@ class Plan:
 
     def spec(self, params: Mapping[str, Scalar]) -> TrialSpec:
         """Return the trial of a point."""
-        return trial_spec(self.raw, dict(params), resolve_targets)
+        spec = trial_spec(self.raw, dict(params), resolve_targets)
+        start = max(self.rung_start, spec.eval.rung_start)
+        return replace(spec, eval=replace(spec.eval, rung_start=start))
 
     def info(self, model: ModelSpec) -> BaseInfo:
         """Return a base's shape."""
@@ -146,6 +150,7 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
         facts=facts,
         corrections=Corrections(),
         slots={},
+        rung_start=longest_warmup(every, domains, spec_of, lambda spec: facts[spec.data_key].num_train),
     )
     plan = replace(plan, slots=_slots(plan))
     if devices[0].is_gpu:

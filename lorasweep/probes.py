@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
+from evaluation.metrics import CHOICE_METRICS
+from evaluation.statistics import Interval
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.data.cache import cache_dir
@@ -31,7 +33,7 @@ class Probes:
         self.before = self._baseline()
 
     def forgotten(self, bank: Bank, slots: Sequence[Slot]) -> list[tuple[tuple[Probe, ...], dict[str, float]]]:
-        """Return, for each slot, every probe before and after, and metrics with the mean relative drop."""
+        """Return, for each slot, every probe before and after, and metrics with the mean drops and their intervals."""
         scored = self._score(Asked(self.base, bank, tuple(slots), self.spec.batch_rows))
         return [self._compare(after) for after in scored]
 
@@ -40,15 +42,16 @@ class Probes:
             return (), {}
         outcome = forgetting(self.before, after)
         metrics = {f"probe/{p.name}/{p.metric}": p.after for p in outcome.probes}
-        if outcome.mean_relative_drop is not None:
-            metrics["forgetting"] = outcome.mean_relative_drop.value
+        for name in FORGETTING:
+            metrics |= _with_interval(name, getattr(outcome, name))
         return tuple(_probe(p) for p in outcome.probes), metrics
 
     def _score(self, asked: Asked) -> list[Scores]:
         scored: list[Scores] = [{} for _ in range(asked.copies)]
         for probe in self.spec.probes:
             rows = self.rows[probe.name]
-            for scores, result in zip(scored, score_suite(asked, rows, [probe.metric], self.spec), strict=True):
+            spec = replace(self.spec, end_token=probe.end_token)
+            for scores, result in zip(scored, score_suite(asked, rows, [probe.metric], spec), strict=True):
                 scores[probe.name] = _probe_score(probe, rows, result.scores[probe.metric])
         return scored
 
@@ -68,15 +71,26 @@ class Probes:
 
     def _key(self) -> str:
         contents: Mapping[str, object] = {
-            name: [(row.ids, row.options, row.target) for row in rows] for name, rows in self.rows.items()
+            name: [(row.ids, row.options, row.option_prompts, row.option_bytes, row.target) for row in rows]
+            for name, rows in self.rows.items()
         }
         kinds = [asdict(probe) for probe in self.spec.probes]
         return digest([self.base.info.fingerprint, asdict(self.base.spec), self.base.device.type, contents, kinds,
                        self.spec.max_new_tokens])  # fmt: skip
 
 
+FORGETTING = ("forgetting", "forgetting_likelihood")
+
+
+def _with_interval(name: str, interval: Interval | None) -> dict[str, float]:
+    """Return a drop as metrics, its 95 % interval beside it."""
+    if interval is None:
+        return {}
+    return {name: interval.value, f"{name}/low": interval.low, f"{name}/high": interval.high}
+
+
 def _probe_score(probe: ProbeSpec, rows: Sequence[TokenRow], scores: tuple[float, ...]) -> ProbeScore:
-    is_choice = probe.metric == "accuracy"
+    is_choice = probe.metric in CHOICE_METRICS
     chance = sum(1 / len(row.options) for row in rows) / len(rows) if is_choice else 0.0
     return ProbeScore(name=probe.name, metric=probe.metric, scores=scores, chance=chance)
 

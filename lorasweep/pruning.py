@@ -4,6 +4,7 @@ Optuna's median and percentile pruners look at complete trials only. Trials that
 when none is complete, so those pruners would never stop one.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,9 @@ from statistics import quantiles
 import optuna
 from optuna.trial import FrozenTrial
 
-from lorasweep.rules import FEWEST_PEERS, RULES, Race, Reading
+from lorasweep.result import TrialResult, TrialState
+from lorasweep.rules import FEWEST_PEERS, RULES, Race, Reading, read
+from lorasweep.rungs import rung_at, rungs_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,20 @@ def readings(trial: FrozenTrial) -> tuple[Reading, ...]:
     """Return what a trial reported, in order."""
     found = [Reading(**value) for key, value in trial.user_attrs.items() if key.startswith(RUNG)]
     return tuple(sorted(found, key=lambda reading: reading.rung))
+
+
+def reported(result: TrialResult) -> tuple[Reading, ...]:
+    """Return what a trial reported on its way, from its history; the end of a complete one is no report."""
+    name = f"eval/{result.spec.eval.objective}"
+    points = [point for point in result.history if name in point.metrics]
+    if result.state is TrialState.COMPLETE:
+        points = points[:-1]
+    steps = rungs_of(result.spec.eval, result.cost.num_planned_steps)
+    numbers = [rung_at(steps, point.step) for point in points]
+    if not all(numbers):  # rungs lay elsewhere when it was trained
+        numbers = list(range(1, len(points) + 1))
+    found = (read(n, point.metrics[name], point.metrics) for n, point in zip(numbers, points, strict=True))
+    return tuple(reading for reading in found if math.isfinite(reading.value))
 
 
 RUNG = "rung "

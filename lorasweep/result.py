@@ -127,7 +127,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """The outcome of a trial; `scores` holds the objective per validation example, for paired comparisons."""
+    """The outcome of a trial; `scores` holds the objective per validation example, for paired comparisons.
+
+    `examples` names those examples, in order. It is empty where a result was written before it was kept.
+    """
 
     number: int
     state: TrialState
@@ -148,6 +151,7 @@ class TrialResult:
     started_s: float = 0.0
     ended_s: float = 0.0
     same_as: int | None = None
+    examples: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +253,6 @@ def spec_from_json(raw: dict[str, Any]) -> TrialSpec:
         model=ModelSpec(**raw["model"]),
         lora=LoraSpec(**lora),
         train=TrainSpec(**raw["train"]),
-        data=DataSpec(**raw["data"]),
+        data=DataSpec(**{**raw["data"], "templates": tuple(raw["data"].get("templates", ()))}),
         eval=EvalSpec(**evaluation),
     )

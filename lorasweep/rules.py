@@ -19,17 +19,19 @@ class Reading:
     eval_loss: float
     train_loss: float
     first_loss: float  # of the first step, before any update
+    eval_bits: float | None = None  # validation loss in bits per byte, which compares bases of different tokenizers
 
 
 def read(rung: int, value: float, metrics: Mapping[str, float]) -> Reading:
     """Return the reading of a rung's metrics."""
-    loss = metrics["eval/loss"]
+    loss, bits = metrics["eval/loss"], metrics.get("eval/bits_per_byte")
     return Reading(
         rung=rung,
         value=value,
         eval_loss=loss if math.isfinite(loss) else math.inf,
         train_loss=metrics["train/loss"],
         first_loss=metrics["train/first_loss"],
+        eval_bits=bits if bits is None or math.isfinite(bits) else math.inf,
     )
 
 
@@ -52,11 +54,12 @@ class Race:
 
     def by_objective(self, reading: Reading) -> tuple[float, ...]:
         """Order readings, the best first; equal objectives by validation loss."""
-        return -reading.value if self.maximize else reading.value, reading.eval_loss
+        return -reading.value if self.maximize else reading.value, *self.by_loss(reading)
 
     def by_loss(self, reading: Reading) -> tuple[float, ...]:
-        """Order readings by validation loss."""
-        return (reading.eval_loss,)
+        """Order readings by validation loss, in bits per byte where every peer reported them."""
+        has_bits = all(peer.eval_bits is not None for peer in self.peers)
+        return (reading.eval_bits if has_bits and reading.eval_bits is not None else reading.eval_loss,)
 
     def place(self, order: Callable[[Reading], tuple[float, ...]]) -> int:
         """Return the trial's place among its peers, from 1; equal ones share the better place."""

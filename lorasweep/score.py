@@ -3,6 +3,7 @@
 All slots that are scored answer together, each batch repeated once per slot. With no slots the base answers alone.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 
 from evaluation.choices import OptionChoices, option_choices
 from evaluation.generate import greedy
-from evaluation.metrics import METRICS, TEXT_METRICS, accuracy, macro_f1, mean
+from evaluation.metrics import CHOICE_METRICS, LIKELIHOOD_METRICS, METRICS, TEXT_METRICS, accuracy, macro_f1, mean
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
 from lorasweep.bank import Bank
 from lorasweep.base import Base
@@ -67,11 +68,13 @@ def score_suite(asked: Asked, rows: Sequence[TokenRow], metrics: Sequence[str], 
     """Return one score per slot (one in all for the base alone) with every metric asked for."""
     asked.base.model.eval()
     results = [SuiteScore() for _ in range(asked.copies)]
-    is_choice = bool({"accuracy", "macro_f1"} & set(metrics)) and all(row.options for row in rows)
-    chosen = _choose(asked, rows) if is_choice else None
-    if {"loss", "perplexity"} & set(metrics):
-        _add_loss(results, _likelihoods_of_targets(chosen, rows) if chosen else _likelihoods(asked, rows))
-    if chosen and {"accuracy", "macro_f1"} & set(metrics):
+    is_choice = bool({*CHOICE_METRICS, "macro_f1"} & set(metrics)) and all(row.options for row in rows)
+    chosen = _choose(asked, rows, spec) if is_choice else None
+    if set(LIKELIHOOD_METRICS) & set(metrics):
+        found = _likelihoods_of_targets(chosen, rows) if chosen and spec.end_token else _likelihoods(asked, rows)
+        _add_loss(results, found)
+        _add_bits(results, found, rows)
+    if chosen:
         _add_choices(results, chosen, rows)
     texts = [m for m in metrics if m in TEXT_METRICS or (m == "macro_f1" and not chosen)]
     if texts:
@@ -116,12 +119,24 @@ def _sequence(row: TokenRow, completion: tuple[int, ...] | None = None) -> Token
     return TokenSequence(ids=ids, prompt_length=start)
 
 
-def _choose(asked: Asked, rows: Sequence[TokenRow]) -> OptionChoices:
-    questions = [[_sequence(row, option) for option in row.options] for row in rows]
-    trees = asked.base.tree_logits if asked.base.paths.tree_form != "none" else None
+def _choose(asked: Asked, rows: Sequence[TokenRow], spec: EvalSpec) -> OptionChoices:
+    end = None if spec.end_token else asked.base.tokenizer.eos_token_id
+    questions = [_question(row, end) for row in rows]
+    # A tree has one prompt for all options of a question.
+    is_shared = not any(row.option_prompts for row in rows)
+    trees = asked.base.tree_logits if asked.base.paths.tree_form != "none" and is_shared else None
     return _ask(
         asked, partial(option_choices, asked.base.label_logits, questions, tree_logits=trees, device=asked.base.device)
     )
+
+
+def _question(row: TokenRow, end: int | None) -> list[TokenSequence]:
+    """Return each option after its prompt; without the token `end` after it, where that is not all it has."""
+    options = [o[:-1] if o[-1] == end and len(o) > 1 else o for o in row.options]
+    if not row.option_prompts:
+        return [_sequence(row, option) for option in options]
+    pairs = zip(row.option_prompts, options, strict=True)
+    return [TokenSequence(ids=prompt + option, prompt_length=len(prompt)) for prompt, option in pairs]
 
 
 def _likelihoods(asked: Asked, rows: Sequence[TokenRow]) -> Likelihoods:
@@ -160,11 +175,28 @@ def _add_loss(results: list[SuiteScore], likelihoods: Likelihoods) -> None:
         result.scores["perplexity"] = tuple(likelihoods.losses[i].exp().tolist())
 
 
+def _add_bits(results: list[SuiteScore], likelihoods: Likelihoods, rows: Sequence[TokenRow]) -> None:
+    """Bits per byte: total over total, as for the loss. An empty answer counts as one byte."""
+    bytes_N = torch.tensor([max(1, row.num_bytes) for row in rows])
+    bits_LN = -likelihoods.logprobs / math.log(2)
+    for result, bits_N in zip(results, bits_LN, strict=True):
+        result.metrics["bits_per_byte"] = float(bits_N.sum() / bytes_N.sum())
+        result.scores["bits_per_byte"] = tuple((bits_N / bytes_N).tolist())
+
+
 def _add_choices(results: list[SuiteScore], chosen: OptionChoices, rows: Sequence[TokenRow]) -> None:
     targets = [row.target for row in rows]
+    bytes_N = torch.tensor([size for row in rows for size in row.option_bytes])
+    picks_by = {
+        "accuracy": chosen.picks,
+        "accuracy_norm": chosen.picks_per(bytes_N),
+        "accuracy_token": chosen.picks_per(chosen.likelihoods.num_tokens),
+    }
+    for name, every in picks_by.items():
+        for result, picks in zip(results, every, strict=True):
+            result.scores[name] = tuple(accuracy(picks, targets))
+            result.metrics[name] = mean(result.scores[name])
     for result, picks in zip(results, chosen.picks, strict=True):
-        result.scores["accuracy"] = tuple(accuracy(picks, targets))
-        result.metrics["accuracy"] = mean(result.scores["accuracy"])
         result.metrics["macro_f1"] = macro_f1([str(p) for p in picks], [str(t) for t in targets])
         result.scores["macro_f1"] = result.scores["accuracy"]
 

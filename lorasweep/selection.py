@@ -1,8 +1,9 @@
 """Put settings in order, and say which trial stands for each: one rule for ranking, winner and kept adapters."""
 
 import math
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from evaluation.metrics import METRICS
@@ -68,21 +69,38 @@ def can_be_ranked(result: TrialResult, numbers: Container[int | None]) -> bool:
 
 
 def in_order(results: Iterable[TrialResult], objective: str) -> tuple[list[Configuration], list[Configuration]]:
-    """Return the ranked settings, best first, and all others.
+    """Return the ranked settings, best first, and all others. Only what was scored on the same examples is ranked.
 
     The mean objective over seeds decides; then the validation loss, which foretells other seeds better than accuracy
-    does; then fewer trainable parameters; then the lower number.
+    does (bits per byte between bases); then fewer trainable parameters; then the lower number.
     """
+    found = _configurations(results)
     sign = -1 if is_maximized(objective) else 1
+    loss = "loss" if len({c.result.spec.model.id for c in found}) < 2 else "bits_per_byte"
 
-    def place(found: Configuration) -> tuple[int, float, float, int, int]:
-        value, loss, result = found.objective(objective), found.metric("loss"), found.result
+    def place(one: Configuration) -> tuple[int, float, float, int, int]:
+        value, last, result = one.objective(objective), one.metric(loss), one.result
         worth = math.inf if value is None else sign * value
-        last = math.inf if loss is None else loss
-        return STATES.index(result.state), worth, last, result.cost.trainable_parameters, result.number
+        parameters = result.cost.trainable_parameters
+        return STATES.index(result.state), worth, math.inf if last is None else last, parameters, result.number
 
-    ordered = sorted(_configurations(results), key=place)
-    return [found for found in ordered if found.ranked], [found for found in ordered if not found.ranked]
+    ordered = sorted(found, key=place)
+    ranked = _on_the_same_examples([one for one in ordered if one.ranked])
+    places = {one.result.number for one in ranked}
+    return ranked, [one for one in ordered if one.result.number not in places]
+
+
+def _on_the_same_examples(ranked: Sequence[Configuration]) -> list[Configuration]:
+    """Return the settings that were scored on the examples that most were scored on."""
+    most = Counter(examples_of(found.result) for found in ranked).most_common(1)
+    return [found for found in ranked if examples_of(found.result) == most[0][0]]
+
+
+def examples_of(result: TrialResult) -> tuple[object, ...]:
+    """Return what names the scored examples: their digest, or in older results the settings that chose them."""
+    if result.examples:
+        return (result.examples,)
+    return (result.spec.model.id, replace(result.spec.data, limit=None), result.spec.eval.limit)
 
 
 def winner(results: Iterable[TrialResult], objective: str) -> Configuration | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lorasweep.config import SweepConfig, build_config, check_config
 from lorasweep.errors import ConfigError, ModelError
 from lorasweep.grammar import Choice, Domain, Interval, Scalar, parse
+from lorasweep.shared import shared_data
 from lorasweep.spec import LoraSpec, ModelSpec, TrialSpec
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ Resolve = Callable[[ModelSpec, str | tuple[str, ...]], tuple[str, ...]]
 # What a trial may vary. How it is judged may not vary inside a study, or its values could not be compared.
 SWEEPABLE = ("model", "lora", "train", "data")
 NEVER_SWEPT = ("model.trust_remote_code", "data.train", "data.validation", "data.test", "data.format",
-               "data.validation_share", "data.split_seed")  # fmt: skip
+               "data.validation_share", "data.split_seed", "data.text_column", "data.label_column",
+               "data.eval_max_length", "data.templates")  # fmt: skip
 
 
 def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -128,7 +130,8 @@ def trial_spec(raw: Mapping[str, Any], params: Params, resolve: Resolve) -> Tria
         use_rslora=settings.use_rslora,
         target_modules=resolve(config.model, settings.target_modules),
     )
-    return TrialSpec(model=config.model, lora=lora, train=config.train, data=config.data, eval=config.eval)
+    data = shared_data(config.data, raw)
+    return TrialSpec(model=config.model, lora=lora, train=config.train, data=data, eval=config.eval)
 
 
 def alpha_of(value: float | str, rank: int) -> float:

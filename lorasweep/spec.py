@@ -14,7 +14,7 @@ Precision = Literal["none", "int8", "nf4", "nf4_double", "fp4"]
 DType = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "paged_adamw_8bit"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"]
-Format = Literal["alpaca", "messages", "prompt_completion", "classification", "text"]
+Format = Literal["alpaca", "messages", "prompt_completion", "classification", "text", "hellaswag", "arc", "winogrande"]
 
 DIGEST_CHARS = 16  # 64 bits: collisions are out of reach for any study
 
@@ -88,7 +88,11 @@ class TrainSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSpec:
-    """Where examples come from and how they become tokens."""
+    """Where examples come from and how they become tokens.
+
+    `eval_max_length` and `templates` are the same for all trials of a sweep, so that all are scored on the same rows,
+    cut at the same length: the largest `max_length` and every `template` that the sweep tries.
+    """
 
     train: str
     format: Format
@@ -101,11 +105,18 @@ class DataSpec:
     label_column: str | None = None
     limit: int | None = None
     split_seed: int = 0
+    eval_max_length: int | None = None
+    templates: tuple[str, ...] = ()
+
+    @property
+    def scored_length(self) -> int:
+        """Return how many tokens a validation or test row may have."""
+        return self.eval_max_length or self.max_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSpec:
-    """A suite that measures forgetting: a general ability of the base."""
+    """A suite that measures forgetting: a general ability of the base. `end_token` as in `EvalSpec`."""
 
     name: str
     path: str
@@ -113,11 +124,16 @@ class ProbeSpec:
     metric: str = "accuracy"
     limit: int | None = None
     max_length: int = 256
+    end_token: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSpec:
-    """What is measured, on which examples; the objective is what the study ranks by."""
+    """What is measured, on which examples; the objective is what the study ranks by.
+
+    `end_token` says whether an answer option is scored with the end token that follows it.
+    `rung_start` is the share of a trial's steps before which no trial is judged: the longest warm-up of the study.
+    """
 
     objective: str = "accuracy"
     metrics: tuple[str, ...] = ()
@@ -127,7 +143,9 @@ class EvalSpec:
     rungs: int = 3
     rung_factor: float = 1.0
     rung_limit: int | None = None
+    rung_start: float = 0.0
     num_samples: int = 4
+    end_token: bool = True
     probes: tuple[ProbeSpec, ...] = ()
 
     @property
@@ -173,7 +191,7 @@ class TrialSpec:
 
 
 # Settings that change how a trial is computed, or what it reports on its way, but not what comes out.
-EXACT = ("activation_checkpointing", "rungs", "rung_factor", "rung_limit")
+EXACT = ("activation_checkpointing", "rungs", "rung_factor", "rung_limit", "rung_start")
 
 
 def canonical(spec: TrialSpec) -> TrialSpec:

@@ -17,9 +17,9 @@ from lorasweep.config import StudySettings
 from lorasweep.errors import ConfigError, is_disk_full
 from lorasweep.files import provision, sqlite_url
 from lorasweep.grammar import Domain
-from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, verdicts
+from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, reported, verdicts
 from lorasweep.result import TrialResult, TrialState
-from lorasweep.rules import Reading, read
+from lorasweep.rules import Reading
 from lorasweep.space import Params, distributions
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Study:
             self.study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
             return
         value, state = _told(result)
-        found = rungs_of(result)
+        found = reported(result)
         self.study.add_trial(
             optuna.trial.create_trial(
                 params=dict(result.params),
@@ -208,16 +208,6 @@ def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
 def _constraint(result: TrialResult) -> tuple[str, float]:
     """Return the constraint that a trial keeps (negative) or violates; samplers want it of every trial."""
     return "memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0
-
-
-def rungs_of(result: TrialResult) -> tuple[Reading, ...]:
-    """Return what a trial reported on its way, from its history; the end of a complete one is no report."""
-    name = f"eval/{result.spec.eval.objective}"
-    points = [point for point in result.history if name in point.metrics]
-    if result.state is TrialState.COMPLETE:
-        points = points[:-1]
-    found = (read(rung, point.metrics[name], point.metrics) for rung, point in enumerate(points, 1))
-    return tuple(reading for reading in found if math.isfinite(reading.value))
 
 
 def _opened(path: Path, direction: Direction, pruner: optuna.pruners.BasePruner) -> optuna.Study:

@@ -62,9 +62,7 @@ class LiveTrials:
         bank, rows = self.loaded.bank, self.loaded.task(spec).train
         slot = bank.add(number, spec.lora, spec.train.seed, usual_tokens(rows, spec.train))
         try:
-            return make_learner(
-                slot, spec.train, rows, spec.eval.rungs, spec.model.dtype, rung_factor=spec.eval.rung_factor
-            )
+            return make_learner(slot, spec.train, rows, spec.eval, spec.model.dtype)
         except BaseException:
             bank.remove(slot)
             raise

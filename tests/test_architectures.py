@@ -19,7 +19,7 @@ from lorasweep.base_info import resolve_targets
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner
 from lorasweep.model import load_base
-from lorasweep.spec import LoraSpec, ModelSpec, TrainSpec
+from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.train import train_step
 from lorasweep.twin import VOCABULARY, WINDOW
 from tests.architectures import SETTINGS, save_architecture
@@ -63,7 +63,7 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for number, (lora, train) in enumerate(zip(loras, trains, strict=True)):
         slot = bank.add(number, lora, train.seed)
         starts.append(bank.adapter(slot))
-        learners.append(make_learner(slot, train, rows(), 1, "fp32"))
+        learners.append(make_learner(slot, train, rows(), EvalSpec(rungs=1), "fp32"))
     diverged = learners[-1].slot
     diverged.vector.data.fill_(torch.nan)
     bank.group_of(diverged).publish(diverged)

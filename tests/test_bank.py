@@ -18,7 +18,7 @@ from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
 from lorasweep.model import load_base
-from lorasweep.spec import LoraSpec, ModelSpec, Precision, TrainSpec
+from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.train import train_step
 from tests.tiny import ARCHITECTURES, save_base, token_rows
 
@@ -66,7 +66,7 @@ def make_bank(base: Base, num_slots: int) -> Bank:
 
 def join(bank: Bank, number: int, lora: LoraSpec, train: TrainSpec) -> Learner:
     slot = bank.add(number, lora, train.seed, usual_tokens(token_rows(), train))
-    return make_learner(slot, train, token_rows(), 3, bank.base.spec.dtype)
+    return make_learner(slot, train, token_rows(), EvalSpec(), bank.base.spec.dtype)
 
 
 def train_all(bank: Bank, learners: list[Learner]) -> None:

@@ -191,3 +191,30 @@ def test_the_text_is_the_configuration_that_runs() -> None:
 def test_every_sweep_has_a_question_and_every_group_a_choice() -> None:
     assert all(question.endswith("?") for question in questions(data_dir("sweeps")).values())
     assert "demo" in groups(data_dir("conf"))["model"]
+
+
+def probes(*overrides: str) -> list[str]:
+    return list(composed(*overrides)["eval"]["probes"])
+
+
+def test_every_base_gets_the_probes_that_fit_it(tmp_path: Path) -> None:
+    demo, general = ["arithmetic", "facts", "relations", "sequences", "sentiment"], probes("probes=general")
+    assert probes() == probes("+sweep=rank_alpha") == probes("model.id=demo") == demo
+    assert probes("model=qwen2.5-0.5b") == probes("model.id=some/base") == general != []
+    assert probes(f"model.id={tmp_path}") == probes("model.id=./missing") == []
+
+
+def test_bases_of_different_kinds_share_probes_only_if_these_fit_all_of_them() -> None:
+    assert probes("model.id=some/base,other/base") == probes("probes=general")
+    assert probes("model.id=demo,some/base") == []
+
+
+def test_probes_that_are_set_win_over_those_that_fit(tmp_path: Path) -> None:
+    own = "eval.probes={history:{path:probe.jsonl}}"
+    assert probes("model.id=some/base", own) == probes(own) == ["history"]
+    assert probes("probes=wikitext") == probes("model.id=some/base", "probes=wikitext") == ["wikitext"]
+    assert probes("model=qwen2.5-0.5b", "probes=none") == []
+
+
+def test_a_setting_of_a_fitting_probe_can_be_changed() -> None:
+    assert composed("eval.probes.facts.limit=10")["eval"]["probes"]["facts"]["limit"] == 10

@@ -1,5 +1,6 @@
 """The ledger is held by one, survives damage, and gives back what was written."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,3 +102,15 @@ def test_a_note_comes_back_and_a_missing_or_damaged_one_is_empty(tmp_path: Path)
     ledger.note("test", {"accuracy": 0.5})
     (tmp_path / "broken.json").write_text("{")
     assert (ledger.noted("test"), ledger.noted("none"), ledger.noted("broken")) == ({"accuracy": 0.5}, {}, {})
+
+
+def test_a_result_written_before_examples_had_a_name_is_still_read(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(FULL)
+    file = ledger.trial_folder(3) / "result.json"
+    raw = json.loads(file.read_text())
+    del raw["examples"], raw["spec"]["data"]["eval_max_length"], raw["spec"]["data"]["templates"]
+    del raw["spec"]["eval"]["rung_start"], raw["spec"]["eval"]["end_token"]
+    del raw["spec"]["eval"]["probes"][0]["end_token"]
+    file.write_text(json.dumps(raw))
+    assert reopened(ledger).results == {3: FULL}

@@ -1,16 +1,23 @@
 """A plan knows the whole sweep before anything is trained."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorasweep.base_info import model_path
 from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.data.render import TokenRow
+from lorasweep.data.tasks import load_task
 from lorasweep.errors import ConfigError
 from lorasweep.outline import plan_text
 from lorasweep.plan import Plan, make_plan
+from lorasweep.tokenizer import load_tokenizer
+from tests.tiny import save_base
 
 
 def raw(*overrides: str) -> dict[str, Any]:
@@ -100,3 +107,99 @@ def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.Monke
 def test_the_outline_names_gpus_that_fit_beside_the_rule_of_thumb() -> None:
     text = plan_text(plan("probes=none"))
     assert "1 trial: " in text and "from 8 GB" in text and "rule of thumb: " in text and "plus 20 %" in text
+
+
+def examples_of(found: Plan) -> list[tuple[str, ...]]:
+    """Return the names of the rows that each point of a plan is scored on."""
+    tasks = [load_task(s.data, load_tokenizer(s.model), "k") for s in map(found.spec, found.points)]
+    return [tuple(row.row for row in (*task.validation, *task.test)) for task in tasks]
+
+
+def test_a_swept_length_or_template_scores_every_trial_on_the_same_rows(in_tmp: Path) -> None:
+    rows = [{"question": f"{'long ' * (i % 9)}question {i}", "answer": f"{i}"} for i in range(60)]
+    Path("qa.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    line = ("data=prompt_completion", "data.train=qa.jsonl", "probes=none", "eval.objective=loss", "eval.metrics=[]")
+    templates = "data.template=choice('{question}','Q: {question} A:')"
+    found = plan(*line, "data.max_length=16,20,64", templates, "study.sampler=grid")
+    assert len(found.points) == 6
+    assert len(set(examples_of(found))) == 1
+    assert not any(row.is_truncated for row in _validation(found, 0))
+
+
+def _validation(found: Plan, place: int) -> tuple[TokenRow, ...]:
+    spec = found.spec(found.points[place])
+    return load_task(spec.data, load_tokenizer(spec.model), "k").validation
+
+
+def test_templates_that_would_cut_other_rows_are_refused_with_the_length_that_cuts_none(in_tmp: Path) -> None:
+    rows = [{"question": f"{'long ' * (i % 9)}question {i}", "answer": f"{i}"} for i in range(60)]
+    Path("qa.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    line = ["data=prompt_completion", "data.train=qa.jsonl", "probes=none", "eval.objective=loss", "eval.metrics=[]"]
+    line += ["data.template=choice('{question}','Q: {question} A:')", "data.max_length=16", "study.sampler=grid"]
+    with pytest.raises(ConfigError, match=r"at 16 tokens, validation or test rows would be cut diff") as caught:
+        plan(*line)
+    remedy = re.search(r"data\.eval_max_length=\d+", str(caught.value))
+    assert remedy and len(set(examples_of(plan(*line, remedy.group())))) == 1
+
+
+def test_loss_is_refused_across_tokenizers_and_bits_per_byte_is_not(tmp_path: Path) -> None:
+    other, copy = (str(tmp_path / name) for name in ("other", "copy"))
+    save_base(Path(other), "llama")
+    shutil.copytree(model_path("demo"), copy)
+    across = (f"model.id=demo,{other}", "probes=none", "study.sampler=grid", "eval.metrics=[]", "data.max_length=200")
+    with pytest.raises(ConfigError, match=r"loss counts nats per token, and demo and .*eval\.objective=bits_per_byte"):
+        plan(*across, "eval.objective=loss")
+    assert plan(*across, "eval.objective=bits_per_byte").num_trials == 2
+    assert plan(f"model.id=demo,{copy}", "probes=none", "study.sampler=grid", "eval.objective=loss").num_trials == 2
+
+
+@pytest.mark.parametrize("key", ["data.text_column", "data.label_column", "data.eval_max_length"])
+def test_what_decides_the_examples_cannot_be_swept(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"sweep.space.{key}: cannot be swept"):
+        plan(f"{key}=2,3")
+
+
+GRID = ("probes=none", "study.sampler=grid", "train.max_steps=120")
+SEARCH = ("probes=none", "train.learning_rate=tag(log,interval(1e-4,1e-2))")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        ((*GRID, "train.warmup_steps=0.0,0.05,0.4"), 0.4),
+        ((*GRID, "train.warmup_steps=0.4,0.1", "train.lr_scheduler_type=constant"), 0.0),
+        ((*GRID, "train.warmup_steps=0.1", "train.lr_scheduler_type=constant,linear"), 0.1),
+        ((*GRID, "train.warmup_steps=30", "lora.r=2,4"), 0.25),
+        ((*SEARCH, "train.warmup_steps=interval(0.0,0.3)"), 0.3),
+        ((*SEARCH, "train.warmup_steps=12,30", "train.max_steps=60,240"), 0.5),
+    ],
+)
+def test_all_trials_are_first_judged_after_the_longest_warm_up_of_the_sweep(
+    overrides: tuple[str, ...], start: float
+) -> None:
+    found = plan(*overrides)
+    (share,) = {found.spec(point).eval.rung_start for point in found.points}
+    assert share == pytest.approx(start)
+
+
+def test_the_outline_says_when_trials_are_judged() -> None:
+    text = plan_text(plan("+sweep=rank_alpha"))
+    assert "pruner losers at 16 % and 32 % of the steps; the longest warm-up ends at 10 %" in text
+
+
+def test_the_outline_names_the_probes_or_says_that_there_are_none() -> None:
+    assert "probe facts: accuracy on demo:probes/facts.jsonl" in plan_text(plan())
+    text = plan_text(plan("probes=none"))
+    assert "probes: none are set, so forgetting is not measured; set probes=general" in text
+
+
+def test_a_probe_that_cannot_be_reached_is_named_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"eval\.probes\.far: .*; or leave probes out with probes=none"):
+        plan("eval.probes={far:{path:missing.jsonl}}")
+
+
+def test_the_outline_says_whether_the_end_token_is_scored() -> None:
+    assert "options are scored with the end token behind them; eval.end_token=false" in plan_text(plan("probes=none"))
+    assert "without the end token" in plan_text(plan("probes=none", "eval.end_token=false"))
+    loss = plan("probes=none", "eval.objective=loss", "eval.metrics=[]")
+    assert "end token" not in plan_text(loss)

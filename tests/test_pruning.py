@@ -1,10 +1,14 @@
 """Trials of a real study are judged at their rung, together or one after another."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 
-from lorasweep.pruning import LoserPruner, readings, report, verdicts
+from lorasweep.pruning import LoserPruner, readings, report, reported, verdicts
+from lorasweep.result import Cost, Point
 from lorasweep.rules import Reading
+from tests.settings import SPEC, result
 
 
 @pytest.fixture
@@ -59,3 +63,11 @@ def test_readings_ahead_of_a_trial_that_began_again_do_not_count(study: optuna.S
 def test_a_trial_without_reading_is_not_judged(study: optuna.Study) -> None:
     trial = study.ask()
     assert verdicts(study, {trial.number: 1}) == {} and not trial.should_prune()
+
+
+def test_rungs_that_share_a_step_are_read_back_under_the_number_that_they_were_reported_by() -> None:
+    spec = replace(SPEC, eval=replace(SPEC.eval, rungs=5, rung_factor=2.0))
+    metrics = {"eval/accuracy": 0.5, "eval/loss": 1.0, "train/loss": 1.0, "train/first_loss": 4.0}
+    history = tuple(Point(step=step, metrics=metrics) for step in (1, 2, 3))
+    trial = replace(result(history=history, cost=Cost(num_planned_steps=3)), spec=spec)
+    assert [reading.rung for reading in reported(trial)] == [3, 4]

@@ -1,6 +1,7 @@
 """Each rule tells a loser by its readings, says why in words, and leaves the others alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -115,3 +116,11 @@ def test_no_rule_minds_a_sound_trial_that_is_alone() -> None:
 def test_a_validation_loss_that_is_no_number_counts_as_the_worst() -> None:
     metrics = {"eval/loss": float("nan"), "train/loss": 1.0, "train/first_loss": 4.0}
     assert read(2, 0.5, metrics).eval_loss == float("inf")
+
+
+def test_losses_of_different_tokenizers_are_compared_per_byte() -> None:
+    """Long tokens make a high loss per token; the objective alone would give the trial up."""
+    long = Reading(rung=1, value=0.1, eval_loss=3.0, train_loss=1.0, first_loss=4.0, eval_bits=1.0)
+    short = [replace(long, value=0.2 + n / 100, eval_loss=2.0, eval_bits=1.5) for n in range(5)]
+    assert rank(race([long], short)) == ""
+    assert rank(race([replace(long, eval_bits=None)], short)) != ""

@@ -1,14 +1,18 @@
 """Packed scoring must say of each slot what it would say of that slot alone."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import CHOICE_METRICS
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
+from lorasweep.data.formats import Example
+from lorasweep.data.render import TokenRow, render
 from lorasweep.data.tasks import load_task
-from lorasweep.limits import METRICS as NAMES
 from lorasweep.model import load_base
 from lorasweep.score import Asked, is_maximized, score_suite, write
 from lorasweep.spec import LoraSpec, ModelSpec
@@ -75,6 +79,71 @@ def test_a_batch_that_does_not_fit_is_halved(base: Base, monkeypatch: pytest.Mon
     assert score_suite(asked, rows, ["loss"], trial().eval) == [whole]
 
 
-def test_every_metric_that_can_be_named_has_a_direction() -> None:
-    assert set(NAMES) == set(METRICS)
+def test_every_metric_has_a_direction() -> None:
     assert is_maximized("rougeL") and not is_maximized("loss")
+
+
+def test_bits_per_byte_are_the_nats_over_the_bytes_of_the_answers(base: Base) -> None:
+    rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
+    (found,) = score_suite(Asked(base, None, (), 16), rows, ("loss", "bits_per_byte"), trial().eval)
+    nats = found.metrics["loss"] * sum(row.num_labels for row in rows)
+    num_bytes = sum(len(row.reference.encode()) + 1 for row in rows)  # an answer begins with a blank
+    assert found.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / num_bytes)
+    assert found.scores["bits_per_byte"][0] * rows[0].num_bytes * math.log(2) == pytest.approx(
+        found.scores["loss"][0] * rows[0].num_labels
+    )
+
+
+def question(base: Base, *options: str, target: int = 0) -> TokenRow:
+    (row,) = render([Example(prompt="A rose is", completion=options[target], options=options)], base.tokenizer, 99)
+    return row
+
+
+def logprobs(base: Base, row: TokenRow, *, end: bool) -> list[float]:
+    """Return each option's log-probability, one option at a time."""
+    found = []
+    for option in row.options:
+        ids = row.ids[: row.prompt_length] + (option if end else option[:-1])
+        with torch.no_grad():
+            logits_SV = base.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        places = range(row.prompt_length, len(ids))
+        found.append(sum(float(logits_SV[place - 1, ids[place]]) for place in places))
+    return found
+
+
+OPTIONS = (" a red flower in the garden", " no", " a message about the order and the bill")
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_options_are_chosen_by_sum_by_bytes_and_by_tokens(base: Base, end: bool) -> None:
+    row = question(base, *OPTIONS)
+    sums, spec = logprobs(base, row, end=end), replace(trial().eval, end_token=end)
+    per_byte = [x / len(option.strip()) for x, option in zip(sums, OPTIONS, strict=True)]
+    per_token = [x / (len(o) - (not end)) for x, o in zip(sums, row.options, strict=True)]
+    rows = [question(base, *OPTIONS, target=n) for n in range(3)]
+    (found,) = score_suite(Asked(base, None, (), 16), rows, CHOICE_METRICS, spec)
+    for name, values in zip(CHOICE_METRICS, (sums, per_byte, per_token), strict=True):
+        assert found.scores[name] == tuple(float(n == values.index(max(values))) for n in range(3))
+    assert len({found.scores[name] for name in CHOICE_METRICS}) > 1
+
+
+def test_the_loss_counts_the_end_token_however_options_are_scored(base: Base) -> None:
+    rows, asked = [question(base, *OPTIONS)], Asked(base, None, (), 16)
+    with_end, without = (
+        score_suite(asked, rows, ("accuracy", "loss"), replace(trial().eval, end_token=end))[0] for end in (True, False)
+    )
+    assert without.metrics["loss"] == pytest.approx(with_end.metrics["loss"], abs=1e-6)
+
+
+def test_options_with_prompts_of_their_own_are_scored_behind_them(base: Base) -> None:
+    prompts = ("The big red", "The small blue")
+    (row,) = render(
+        [Example(prompt=prompts[1], completion=" box is here", options=(" box is here",) * 2, option_prompts=prompts)],
+        base.tokenizer, 99,
+    )  # fmt: skip
+    (found,) = score_suite(Asked(base, None, (), 16), [row], ("accuracy", "loss"), trial().eval)
+    plain = [render([Example(prompt=p, completion=" box is here")], base.tokenizer, 99) for p in prompts]
+    asked = Asked(base, None, (), 16)
+    alone = [score_suite(asked, rows, ("loss",), trial().eval)[0].metrics["loss"] for rows in plain]
+    assert found.metrics["accuracy"] == float(alone[1] < alone[0])
+    assert found.metrics["loss"] == pytest.approx(alone[1], abs=1e-5)

@@ -57,6 +57,18 @@ def test_rungs_may_lie_early_and_ask_fewer_examples(tmp_path: Path) -> None:
     assert spec.fingerprint == whole.fingerprint
 
 
+def test_results_name_the_examples_that_they_were_scored_on(tmp_path: Path) -> None:
+    w = worker()
+    fewer = trial(data=replace(INTENTS, validation="demo:intents/validation.csv[:11]"))
+    longer = trial(data=replace(INTENTS, max_length=60))
+    specs = (trial(), trial(lr=1e-3), longer, fewer)
+    events = w.advance([start(0, tmp_path, specs[0])]) + drain(w)
+    for number, spec in enumerate(specs[1:], 1):
+        events += w.advance([start(number, tmp_path, spec)]) + drain(w)
+    first, same, longer_too, other = (results(events)[n].examples for n in range(4))
+    assert first == same == longer_too != other
+
+
 def test_progress_tells_step_loss_and_pace(tmp_path: Path) -> None:
     w = worker()
     event = next(e for e in w.advance([start(0, tmp_path, trial())]) if isinstance(e, Progress))

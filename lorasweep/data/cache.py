@@ -24,7 +24,7 @@ def cached_rows(
     examples: Sequence[Example], tokenizer_key: str, max_length: int, make: Callable[[], list[TokenRow]]
 ) -> list[TokenRow]:
     """Return the rows from the cache, or make them and keep them. A damaged file is made anew."""
-    content = [[e.prompt, e.completion, e.messages, e.options] for e in examples]
+    content = [[e.prompt, e.completion, e.messages, e.options, e.option_prompts, e.row] for e in examples]
     path = cache_dir() / "tokens" / f"{digest([content, tokenizer_key, max_length, FORMAT])}.json.z"
     if path.is_file():
         try:
@@ -36,32 +36,38 @@ def cached_rows(
     return rows
 
 
-FORMAT = 1  # raise it when what a row means changes
+FORMAT = 2  # raise it when what a row means changes
 
 
 def _dump(rows: Sequence[TokenRow]) -> bytes:
-    options = list(dict.fromkeys(row.options for row in rows))
+    options = list(dict.fromkeys((row.options, row.option_bytes) for row in rows))
     places = {o: i for i, o in enumerate(options)}
     flat = [
-        [r.ids, [int(x) for x in r.is_label], r.prompt_length, places[r.options], r.target, r.reference, r.prompt,
-         r.is_truncated] for r in rows
+        [r.ids, [int(x) for x in r.is_label], r.prompt_length, places[r.options, r.option_bytes], r.target, r.reference,
+         r.prompt, r.is_truncated, r.row, r.num_bytes, r.option_prompts] for r in rows
     ]  # fmt: skip
     return zlib.compress(json.dumps({"options": options, "rows": flat}, separators=(",", ":")).encode(), level=1)
 
 
 def _load(data: bytes) -> list[TokenRow]:
     raw = json.loads(zlib.decompress(data))
-    options = [tuple(tuple(o) for o in group) for group in raw["options"]]
+    options = [(tuple(tuple(o) for o in group), tuple(sizes)) for group, sizes in raw["options"]]
     return [
         TokenRow(
             ids=tuple(ids),
             is_label=tuple(map(bool, labels)),
             prompt_length=prompt_length,
-            options=options[place],
+            options=options[place][0],
+            option_bytes=options[place][1],
+            option_prompts=tuple(map(tuple, prompts)),
             target=target,
             reference=reference,
             prompt=prompt,
             is_truncated=is_truncated,
+            row=row,
+            num_bytes=num_bytes,
         )
-        for ids, labels, prompt_length, place, target, reference, prompt, is_truncated in raw["rows"]
+        for ids, labels, prompt_length, place, target, reference, prompt, is_truncated, row, num_bytes, prompts in raw[
+            "rows"
+        ]
     ]

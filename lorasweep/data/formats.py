@@ -4,13 +4,14 @@ One function per layout, one line in `FORMATS`. Each raises `ValueError` saying 
 place.
 """
 
-import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from lorasweep.data.benchmarks import arc_parts, hellaswag_parts, winogrande_parts
+from lorasweep.data.identity import PROMPT_KEYS, TEXT_KEYS, columns_of, first_key, question_name, row_name, text_keys
 from lorasweep.data.source import Rows, accept
-from lorasweep.spec import DataSpec, ProbeSpec
+from lorasweep.spec import DataSpec, ProbeSpec, digest
 
 # The preamble and headings that Stanford Alpaca made a convention, with and without input.
 ALPACA_WITH_INPUT = (
@@ -29,16 +30,24 @@ CLASSIFICATION = "Text: {text}\nLabel:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """`completion` is learned, `prompt` is given. A chat keeps its `messages` until a tokenizer's template is there."""
+    """`completion` is learned, `prompt` is given. A chat keeps its `messages` until a tokenizer's template is there.
+
+    `option_prompts` holds a prompt for each option, where options differ in what comes before the completion.
+    `row` and `question` name the row of the file and what it asks, whatever the template.
+    """
 
     prompt: str = ""
     completion: str = ""
     options: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
+    option_prompts: tuple[str, ...] = ()
     where: str = ""
+    row: str = ""
+    question: str = ""
 
 
 Layout = DataSpec | ProbeSpec
+TEMPLATED = ("alpaca", "prompt_completion", "classification")
 
 
 def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
@@ -51,11 +60,20 @@ def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
     examples, bad = [], []
     for row in rows.rows:
         try:
-            examples.append(make(row.values, spec, row.where))
+            examples.append(_named(make(row.values, spec, row.where), row.values, spec))
         except ValueError as error:
             bad.append(f"{row.where}: {error}")
     complaints = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
     return examples, [*rows.complaints, *complaints]
+
+
+def _named(example: Example, values: Mapping[str, Any], spec: Layout) -> Example:
+    """Chats, texts and benchmarks know no template, so they are named by what they ask."""
+    if not isinstance(spec, DataSpec) or spec.format not in TEMPLATED:
+        question = digest(example.messages[:-1] or example.option_prompts or example.prompt or example.completion)
+    else:
+        question = question_name(values, spec)
+    return replace(example, row=row_name(values), question=question)
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:
@@ -68,7 +86,7 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 
 
 def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    return _text(values, next((k for k in keys if k in values), keys[0]))
+    return _text(values, first_key(values, keys))
 
 
 def _template(spec: Layout) -> str | None:
@@ -77,7 +95,7 @@ def _template(spec: Layout) -> str | None:
 
 
 def _fill(template: str, values: Mapping[str, Any]) -> str:
-    wanted = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    wanted = columns_of(template)
     if not any(wanted) or not all(wanted):
         raise ValueError(f"data.template {template!r} must name its columns, such as {{prompt}}")
     return template.format(**{name: _text(values, name) for name in wanted})
@@ -99,7 +117,6 @@ def alpaca(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
 
 PLAIN = (PLAIN_ALPACA_WITH_INPUT, PLAIN_ALPACA)
 
-PROMPT_KEYS = ("prompt", "question", "input", "instruction")
 COMPLETION_KEYS = ("completion", "answer", "output", "response")
 
 
@@ -132,9 +149,8 @@ def _options(values: Mapping[str, Any]) -> list[Any]:
 def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     """A text and its label; its options, all labels there are, are known when every split has been read."""
     data = spec if isinstance(spec, DataSpec) else None
-    text_keys = (data.text_column,) if data and data.text_column else ("text", "sentence", "question", "content")
     label_keys = (data.label_column,) if data and data.label_column else ("label", "category", "intent", "class")
-    text, label = _first(values, text_keys), _first(values, label_keys)
+    text, label = _first(values, text_keys(data) if data else TEXT_KEYS), _first(values, label_keys)
     if not label.strip():
         raise ValueError("has an empty label")
     template = _template(spec) or CLASSIFICATION
@@ -172,10 +188,36 @@ def _turn(turn: Any) -> tuple[str, str]:
     return ROLES[role], _first(turn, ("content", "value"))
 
 
+def hellaswag(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """HellaSwag (arXiv 1905.07830): `ctx`, `endings` and `label`."""
+    prompt, endings, label = hellaswag_parts(values)
+    return Example(prompt=prompt, completion=endings[label], options=endings, where=where)
+
+
+def arc(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """ARC (arXiv 1803.05457): `question`, `choices` with `text` and `label`, and `answerKey`."""
+    prompt, choices, answer = arc_parts(values)
+    return Example(prompt=prompt, completion=choices[answer], options=choices, where=where)
+
+
+def winogrande(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """WinoGrande (arXiv 1907.10641): `sentence` with a blank `_`, `option1`, `option2` and `answer`.
+
+    Partial evaluation: the sentence's end is scored after either option, not the option itself.
+    """
+    prompts, ending, answer = winogrande_parts(values)
+    return Example(
+        prompt=prompts[answer], completion=ending, options=(ending, ending), option_prompts=prompts, where=where
+    )
+
+
 FORMATS: dict[str, Callable[[Mapping[str, Any], Layout, str], Example]] = {
     "alpaca": alpaca,
     "prompt_completion": prompt_completion,
     "classification": classification,
     "messages": messages,
     "text": plain_text,
+    "hellaswag": hellaswag,
+    "arc": arc,
+    "winogrande": winogrande,
 }

@@ -16,6 +16,8 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any: ...
 
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
+
     def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
 
 
@@ -25,7 +27,9 @@ class TokenRow:
 
     `ids[:prompt_length]` is given; the rest is written by the model. `is_label` marks the tokens that carry loss: the
     same tokens, and in a chat also the assistant's earlier turns. `options` are the possible completions, `target`
-    the right one.
+    the right one; `option_prompts` are their prompts where they share none, and `option_bytes` the UTF-8 bytes of their
+    texts without the blanks around them. `row` names the row of the file, the same for every template and tokenizer.
+    `num_bytes` counts the UTF-8 bytes of the text that is scored.
     """
 
     ids: tuple[int, ...]
@@ -36,6 +40,10 @@ class TokenRow:
     reference: str = ""
     prompt: str = ""
     is_truncated: bool = False
+    row: str = ""
+    num_bytes: int = 0
+    option_bytes: tuple[int, ...] = ()
+    option_prompts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def num_labels(self) -> int:
@@ -51,7 +59,7 @@ def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -
     segments = [_chat_segments(e, tokenizer) if e.messages else [(e.completion, True)] for e in examples]
     texts = {text for parts in segments for text, _ in parts} | {o for e in examples for o in e.options}
     tokens = _tokenize(sorted(texts), tokenizer, special=False)
-    prompts = _tokenize(sorted({e.prompt for e in examples}), tokenizer, special=True)
+    prompts = _tokenize(sorted({p for e in examples for p in (e.prompt, *e.option_prompts)}), tokenizer, special=True)
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
     rows = []
     for example, parts in zip(examples, segments, strict=True):
@@ -59,7 +67,17 @@ def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -
         head, tail = ((), ()) if example.messages else (prompts[example.prompt], end)
         rows.append(_row(example, head, [(tokens[text], learn) for text, learn in parts], tail, max_length))
     options = _shared_options(examples, tokens, end)
-    rows = [replace(r, options=options[e.options]) for r, e in zip(rows, examples, strict=True)]
+    sizes = {e.options: tuple(max(1, len(o.strip().encode())) for o in e.options) for e in examples}
+    rows = [
+        replace(
+            r,
+            options=options[e.options],
+            option_bytes=sizes[e.options],
+            option_prompts=tuple(prompts[p][:max_length] for p in e.option_prompts),
+            num_bytes=_num_bytes(r, e, tokenizer),
+        )
+        for r, e in zip(rows, examples, strict=True)
+    ]
     return [row for row in rows if row.num_labels]
 
 
@@ -91,11 +109,27 @@ def _row(
         ids=tuple(ids[:max_length]),
         is_label=tuple(is_label[:max_length]),
         prompt_length=min(prompt_length, max_length),
-        target=example.options.index(example.completion) if example.options else -1,
+        target=_target(example),
         reference=example.completion.strip(),
         prompt=example.prompt or "".join(f"{role}: {text}\n" for role, text in example.messages[:-1]),
         is_truncated=len(ids) > max_length,
+        row=example.row,
     )
+
+
+def _target(example: Example) -> int:
+    """Return the place of the right option, which its completion or else its prompt tells from the others."""
+    if example.option_prompts:
+        return example.option_prompts.index(example.prompt)
+    return example.options.index(example.completion) if example.options else -1
+
+
+def _num_bytes(row: TokenRow, example: Example, tokenizer: Tokenizer) -> int:
+    """Count the bytes of the scored text. Of a row that was cut, or whose first token nothing predicts, a part."""
+    if not row.is_truncated and row.prompt_length:
+        return len(example.completion.encode())
+    scored = list(row.ids[max(1, row.prompt_length) :])
+    return len(tokenizer.decode(scored, skip_special_tokens=True).encode())
 
 
 def _shared_options(

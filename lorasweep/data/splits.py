@@ -1,7 +1,7 @@
 """Train, validation and test examples of a data spec.
 
-Where no validation file is named, a share of the training examples is set aside by a hash of the prompt: the same
-examples whatever the order of the file, and equal prompts always on the same side.
+Where no validation file is named, a share of the training examples is set aside by a hash of what the raw row asks:
+the same examples whatever the order of the file, the template and the base, and equal questions on the same side.
 """
 
 import hashlib
@@ -36,13 +36,15 @@ def read_splits(spec: DataSpec) -> Splits:
     else:
         train, validation = set_aside(train, spec.validation_share, spec.split_seed)
     test, more = read_source(spec.test, spec) if spec.test else ([], [])
+    if not train or not validation:
+        raise DataError(f"{spec.train}: too few rows to train on and to validate with; name data.validation")
+    # Before a limit hides some of them.
+    labels = _labels([*train, *validation, *test], spec) if spec.format == "classification" else ()
     # Files are often sorted by label: a part of them is only fair when it is drawn by lot.
     train = _by_lot(train, spec.split_seed)[: spec.limit] if spec.limit else train
     validation, test = _by_lot(validation, spec.split_seed), _by_lot(test, spec.split_seed)
-    if not train or not validation:
-        raise DataError(f"{spec.train}: too few rows to train on and to validate with; name data.validation")
     splits = Splits(train=tuple(train), validation=tuple(validation), test=tuple(test), complaints=(*complaints, *more))
-    return _with_options(splits, spec) if spec.format == "classification" else splits
+    return _with_options(splits, labels) if labels else splits
 
 
 def read_source(source: str, spec: Layout) -> tuple[list[Example], list[str]]:
@@ -51,7 +53,7 @@ def read_source(source: str, spec: Layout) -> tuple[list[Example], list[str]]:
 
 
 def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Return (kept, set aside): about `share` of the examples, chosen by their prompts alone."""
+    """Return (kept, set aside): about `share` of the examples, chosen by their questions alone."""
     kept: list[Example] = []
     aside: list[Example] = []
     for example in examples:
@@ -64,24 +66,25 @@ def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Ex
 
 
 def _by_lot(examples: list[Example], seed: int) -> list[Example]:
-    """Return the examples in an order that depends on their prompts alone."""
-    return sorted(examples, key=lambda example: _lot(example, seed + 1))
+    """Return the examples in an order that depends on their rows alone."""
+    return sorted(examples, key=lambda example: (_lot(example, seed + 1), example.row))
 
 
 def _lot(example: Example, seed: int) -> float:
-    text = f"{seed}\0{example.prompt}{example.messages[:-1]}"
-    text += example.completion if not example.prompt and not example.messages else ""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
+    return int(hashlib.sha256(f"{seed}\0{example.question}".encode()).hexdigest()[:8], 16) / 2**32
 
 
-def _with_options(splits: Splits, spec: DataSpec) -> Splits:
-    every = (*splits.train, *splits.validation, *splits.test)
-    labels = tuple(sorted({e.completion for e in every}))
+def _labels(examples: list[Example], spec: DataSpec) -> tuple[str, ...]:
+    labels = tuple(sorted({example.completion for example in examples}))
     if len(labels) < 2:
         raise DataError(f"{spec.train}: every row has the same label {labels[0]!r}; name data.label_column")
-    return Splits(
+    return labels
+
+
+def _with_options(splits: Splits, labels: tuple[str, ...]) -> Splits:
+    return replace(
+        splits,
         train=tuple(replace(e, options=labels) for e in splits.train),
         validation=tuple(replace(e, options=labels) for e in splits.validation),
         test=tuple(replace(e, options=labels) for e in splits.test),
-        complaints=splits.complaints,
     )

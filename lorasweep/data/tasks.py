@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from evaluation.metrics import CHOICE_METRICS
 from lorasweep.data.cache import cached_rows
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
@@ -33,8 +34,9 @@ def load_task(spec: DataSpec, tokenizer: Any, tokenizer_key: str) -> Task:
     rows: dict[str, tuple[TokenRow, ...]] = {}
     for name in ("train", "validation", "test"):
         examples: tuple[Example, ...] = getattr(splits, name)
-        rows[name] = _rows(examples, tokenizer, tokenizer_key, spec.max_length)
-        notes += _cuts(f"data.{name}", len(examples), rows[name], spec.max_length)
+        length = spec.max_length if name == "train" else spec.scored_length
+        rows[name] = _rows(examples, tokenizer, tokenizer_key, length)
+        notes += _cuts(f"data.{name}", len(examples), rows[name], length)
     if not rows["train"] or not rows["validation"]:
         raise DataError(f"{spec.train}: every answer lies beyond data.max_length={spec.max_length}; raise it")
     return Task(train=rows["train"], validation=rows["validation"], test=rows["test"], notes=tuple(notes))
@@ -48,8 +50,8 @@ def load_probe(spec: ProbeSpec, tokenizer: Any, tokenizer_key: str) -> tuple[Tok
     """
     examples, _ = read_source(spec.path, spec)
     rows = _rows(tuple(examples[: spec.limit]), tokenizer, tokenizer_key, spec.max_length)
-    if spec.metric == "accuracy" and not all(row.options for row in rows):
-        raise DataError(f"{spec.path}: probe {spec.name!r} is scored by accuracy, but its rows have no 'options'; "
+    if spec.metric in CHOICE_METRICS and not all(row.options for row in rows):
+        raise DataError(f"{spec.path}: probe {spec.name!r} is scored by {spec.metric}, but its rows have no 'options'; "
                         "add them or set metric=loss or exact_match")  # fmt: skip
     return rows
 
@@ -65,5 +67,5 @@ def _cuts(name: str, num_examples: int, rows: tuple[TokenRow, ...], max_length: 
     if lost := num_examples - len(rows):
         notes.append(f"{name}: {lost} of {num_examples} rows left out, their answers lie beyond {max_length} tokens")
     if cut := sum(row.is_truncated for row in rows):
-        notes.append(f"{name}: {cut} of {len(rows)} rows cut at data.max_length={max_length}")
+        notes.append(f"{name}: {cut} of {len(rows)} rows cut at {max_length} tokens")
     return notes

@@ -113,12 +113,22 @@ def seeds(row: Row) -> str:
 
 
 def _outcomes() -> list[Column]:
-    drop = "mean relative drop over the probes; positive is worse"
+    ability = "share of the ability above chance lost, mean over the probes, with its 95% interval; positive is worse"
+    likelihood = "share of a token's likelihood lost, mean over the probes scored by loss, with its 95% interval"
     front = "◆: no trial is better in objective, forgetting and size together"
     return [
-        Column("forgetting", "forgetting", 5, drop, lambda r: figures.percent(r.forgetting), lambda r: r.forgetting),
+        _drop("forgetting", "forgetting", 5, ability),
+        _drop("forgetting_likelihood", "likelihood lost", 6, likelihood),
         Column("pareto", "Pareto", 12, front, lambda r: "◆" if r.is_pareto else MISSING, lambda r: int(r.is_pareto)),
     ]
+
+
+def _drop(name: str, title: str, importance: int, hint: str) -> Column:
+    def value(row: Row) -> float | None:
+        found = row.drop(name)
+        return None if found is None else found.value
+
+    return Column(name, title, importance, hint, lambda row: figures.drop(row.drop(name)), value)
 
 
 def _metric(name: str) -> Column:

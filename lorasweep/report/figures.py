@@ -3,6 +3,8 @@
 import math
 import re
 
+from evaluation.statistics import Interval
+
 MISSING = "—"
 UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 SCALES = ((1e9, "B"), (1e6, "M"))
@@ -30,6 +32,15 @@ def percent(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return MISSING
     return f"{rounded:+.1f} %" if (rounded := round(100 * share, 1)) else "0.0 %"
+
+
+def drop(interval: Interval | None) -> str:
+    """Write a relative drop with its interval: +34.7 % (30.1 to 39.0); without bounds where none are known."""
+    if interval is None:
+        return MISSING
+    if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        return percent(interval.value)
+    return f"{percent(interval.value)} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def size(num_bytes: float) -> str:

@@ -141,9 +141,13 @@ def _tiles(board: Leaderboard) -> Iterator[Tile]:
     for name, value in board.test_metrics.items():
         yield Tile(f"{name}, test", figures.score(value), "chose nothing" if name == board.objective else "")
     cost = winner.result.cost
-    if winner.forgetting is not None:
-        counted = sum(not probe.note for probe in winner.result.probes)
-        yield Tile("forgetting", figures.percent(winner.forgetting), f"mean of {counted} probes")
+    yield from _drops(winner)
     yield Tile("trainable", figures.count(cost.trainable_parameters), figures.share_of_model(cost.trainable_percent))
     yield Tile("peak memory", memory(winner), f"predicted {figures.size(cost.predicted_bytes)}")
     yield Tile("time", figures.duration(cost.wall_s), f"{figures.rate(cost.its_per_s)} it/s")
+
+
+def _drops(winner: Row) -> Iterator[Tile]:
+    for name, title in (("forgetting", "forgetting"), ("forgetting_likelihood", "likelihood lost")):
+        if (found := winner.drop(name)) is not None:
+            yield Tile(title, figures.percent(found.value), f"95% {figures.drop(found).partition('(')[2].rstrip(')')}")

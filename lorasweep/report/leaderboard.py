@@ -1,6 +1,7 @@
 """The ranked, statistically honest result of a study: data only, which every report renders in its own way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,13 @@ from lorasweep.report.edges import Edge, edges
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
 from lorasweep.report.settings import SEED, effective, fixed, varying
 from lorasweep.result import TrialResult, TrialState
-from lorasweep.selection import Configuration, in_order, is_maximized
+from lorasweep.selection import Configuration, finite, in_order, is_maximized
 
+DROPS = ("forgetting", "forgetting_likelihood")
+NO_PROBES = (
+    "forgetting was not measured, because no probes are set; set probes=general, or your own as "
+    "eval.probes={NAME:{path:FILE.jsonl}}."
+)
 NO_INTERVAL = (
     "{objective} cannot be computed from the scores of single examples, so it has no interval here; ties compare these "
     "scores, not {objective}."
@@ -71,6 +77,15 @@ class Row:
     def forgetting(self) -> float | None:
         return self.configuration.metric("forgetting")
 
+    def drop(self, name: str) -> Interval | None:
+        """Return `forgetting` or `forgetting_likelihood` with its interval; over several seeds their mean, without."""
+        value = self.configuration.metric(name)
+        if value is None:
+            return None
+        metrics = self.result.metrics if len(self.configuration.ranked) < 2 else {}
+        low, high = (finite(metrics.get(f"{name}/{end}")) for end in ("low", "high"))
+        return Interval(value=value, low=math.nan if low is None else low, high=math.nan if high is None else high)
+
     @property
     def reason(self) -> str:
         """Why the configuration has no rank."""
@@ -118,7 +133,7 @@ class Leaderboard:
     def metrics(self) -> tuple[str, ...]:
         """The other metrics of the trials themselves; `probe/...` and the like are details."""
         names = dict.fromkeys(name for result in self.results for name in result.metrics)
-        return tuple(n for n in names if n not in (self.objective, "forgetting") and "/" not in n)
+        return tuple(n for n in names if n not in (self.objective, *DROPS) and "/" not in n)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -174,6 +189,8 @@ def reason_of(result: TrialResult) -> str:
         return result.reason
     if result.same_as is not None:
         return f"the same trial as {result.same_as}"
+    if result.state is TrialState.COMPLETE and finite(result.objective) is not None:
+        return "it was scored on other examples than most trials, so it cannot be ranked with them"
     if result.state is TrialState.COMPLETE:
         return f"the objective is no finite number: {result.objective}"
     return "no reason was recorded"
@@ -195,6 +212,8 @@ def _rows(ranked: Sequence[Configuration], others: Sequence[Configuration], obje
     return (*(row(found, rank) for rank, found in enumerate(ranked, 1)), *(row(found, None) for found in others))
 
 
-def _own_notes(rows: Iterable[Row], objective: str) -> list[str]:
+def _own_notes(rows: Sequence[Row], objective: str) -> list[str]:
     has_gap = any(row.rank and row.interval is None and len(row.result.scores) > 1 for row in rows)
-    return [NO_INTERVAL.format(objective=objective)] if has_gap else []
+    has_probes = any(row.result.spec.eval.probes or row.result.probes for row in rows)
+    notes = [NO_INTERVAL.format(objective=objective)] if has_gap else []
+    return notes if has_probes or not rows else [NO_PROBES, *notes]

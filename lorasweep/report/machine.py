@@ -82,7 +82,7 @@ def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]
     standing = ["rank", "trial", "state", "is_tied_with_best", "is_pareto"]
     swept = list(dict.fromkeys(key for row in board.rows for key in row.result.params if key != SEED))
     scores = ["scale", board.objective, f"{board.objective}_low", f"{board.objective}_high", "num_seeds", "spread",
-              "trials", "forgetting"]  # fmt: skip
+              "trials", "forgetting", "forgetting/low", "forgetting/high"]  # fmt: skip
     known = [*standing, *swept, *scores]
     end = [*COSTS, "same_as", "fingerprint", "stopped_by", "reason"]
     others = sorted({key for line in lines for key in line} - {*known, *end})

@@ -8,7 +8,7 @@ from evaluation.seeds import crossed_interval
 from evaluation.statistics import Interval, mean_interval, ratio_interval, wilson_interval
 from evaluation.ties import tied_with_best
 from lorasweep.result import TrialResult
-from lorasweep.selection import Configuration, finite, is_maximized
+from lorasweep.selection import Configuration, examples_of, finite, is_maximized
 
 OVER_TOKENS = ("loss", "perplexity")
 
@@ -63,7 +63,8 @@ def optimism(ranked: Sequence[Configuration], objective: str) -> float | None:
 
 def is_comparable(result: TrialResult, best: TrialResult) -> bool:
     """Tell whether both answered the same examples, with a finite score each."""
-    return 0 < len(result.scores) == len(best.scores) and all(map(math.isfinite, result.scores))
+    is_same = examples_of(result) == examples_of(best) and len(result.scores) == len(best.scores)
+    return bool(result.scores) and is_same and all(map(math.isfinite, result.scores))
 
 
 def are_comparable(found: Configuration, best: Configuration) -> bool:

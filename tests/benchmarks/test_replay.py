@@ -8,9 +8,10 @@ from lorasweep.cli import main
 from lorasweep.ledger import Ledger
 
 LINE = (
-    "train.learning_rate=1e-2,5e-3,2e-3,1e-4,5e-5,1e-5", f"train.max_steps={DENSE}", "eval.metrics=[]",
-    "eval.num_samples=0", "eval.rung_limit=16", "data.train=demo:intents/train.csv[:40]", "data.test=null",
-    "data.validation=demo:intents/validation.csv[:24]", "probes=none", "tracking=none", "study.sampler=grid",
+    "train.learning_rate=1e-2,5e-3,2e-3,1e-4,5e-5,1e-5", f"train.max_steps={DENSE}", "train.warmup_steps=0",
+    "eval.metrics=[]", "eval.num_samples=0", "eval.rung_limit=16", "data.train=demo:intents/train.csv[:40]",
+    "data.test=null", "data.validation=demo:intents/validation.csv[:24]", "probes=none",
+    "tracking=none", "study.sampler=grid",
 )  # fmt: skip
 
 

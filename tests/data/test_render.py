@@ -140,3 +140,15 @@ def test_a_template_that_refuses_a_chat_is_quoted() -> None:
     chat = Example(messages=(("tool", "x"), ("assistant", "y")), completion="y", where="a.jsonl:3")
     with pytest.raises(DataError, match=r"a\.jsonl:3: the base's chat template refuses this chat: no tools"):
         one(chat, base=chatty())
+
+
+def test_scored_bytes_are_those_of_the_answer() -> None:
+    assert one(Example(prompt="p", completion=" é")).num_bytes == 3
+
+
+def test_a_cut_answer_counts_the_bytes_that_are_left() -> None:
+    assert one(Example(prompt="pp", completion="abcdef"), max_length=5).num_bytes == 3
+
+
+def test_the_first_token_of_a_text_counts_no_bytes() -> None:
+    assert one(Example(completion="abc")).num_bytes == 2

@@ -1,17 +1,30 @@
 """Train, validation and test: who goes where depends on the example alone."""
 
+import json
 import random
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorasweep.data.formats import Example
+from lorasweep.data.formats import Example, read_examples
+from lorasweep.data.source import Rows, SourceRow
 from lorasweep.data.splits import read_splits, set_aside
 from lorasweep.errors import DataError
 from lorasweep.spec import DataSpec
 
-MANY = [Example(prompt=f"prompt {i}", completion=f"answer {i}") for i in range(2000)]
+PAIRS = DataSpec(train="a.jsonl", format="prompt_completion")
+
+
+def examples(rows: Iterable[dict[str, Any]], **spec: Any) -> list[Example]:
+    """Return rows of a file as examples."""
+    found = tuple(SourceRow(f"a.jsonl:{i}", row) for i, row in enumerate(rows, 1))
+    return read_examples(Rows(found), replace(PAIRS, **spec))[0]
+
+
+MANY = examples({"prompt": f"prompt {i}", "completion": f"answer {i}"} for i in range(2000))
 
 
 def table(folder: Path, name: str, rows: list[tuple[str, str]]) -> str:
@@ -44,23 +57,26 @@ def test_another_seed_sets_others_aside() -> None:
 
 
 def test_equal_prompts_stay_on_the_same_side() -> None:
-    twice = [Example(prompt=e.prompt, completion=c) for e in MANY for c in "ab"]
+    twice = examples({"prompt": e.prompt, "completion": c} for e in MANY for c in "ab")
     kept, aside = set_aside(twice, 0.1, seed=0)
     assert not {e.prompt for e in kept} & {e.prompt for e in aside}
 
 
 def test_a_small_file_gives_at_least_one_prompt_and_all_of_its_equals() -> None:
-    few = [Example(prompt=p, completion=c) for p in ("one", "two", "three") for c in "ab"]
+    few = examples({"prompt": p, "completion": c} for p in ("one", "two", "three") for c in "ab")
     kept, aside = set_aside(few, 0.001, seed=0)
     assert (len(kept), len(aside), len({e.prompt for e in aside})) == (4, 2, 1)
 
 
 def test_chats_that_begin_alike_stay_on_the_same_side() -> None:
-    chats = [
-        Example(messages=(("user", f"question {i}"), ("assistant", answer)), completion=answer)
-        for i in range(200)
-        for answer in ("yes", "no")
-    ]
+    chats = examples(
+        (
+            {"messages": [{"role": "user", "content": f"question {i}"}, {"role": "assistant", "content": answer}]}
+            for i in range(200)
+            for answer in ("yes", "no")
+        ),
+        format="messages",
+    )
     kept, aside = set_aside(chats, 0.2, seed=0)
     assert not {e.messages[0] for e in kept} & {e.messages[0] for e in aside}
 
@@ -112,3 +128,36 @@ def test_rows_left_out_are_told_for_every_split(tmp_path: Path) -> None:
         "b.csv:2: has an empty label",
         "c.csv:2: has an empty label",
     ]
+
+
+TEMPLATES = ("Q: {question}\nA:", "{question}", "{context}\n{question}")
+
+
+def qa(folder: Path) -> str:
+    path = folder / "qa.jsonl"
+    found = [{"id": i, "question": f"q {i % 150}", "context": f"c {i}", "answer": f"a {i}"} for i in range(300)]
+    path.write_text("\n".join(map(json.dumps, found)))
+    return str(path)
+
+
+def test_a_template_changes_neither_split_nor_order(tmp_path: Path) -> None:
+    specs = [replace(PAIRS, train=qa(tmp_path), template=t, templates=TEMPLATES) for t in TEMPLATES]
+    first, *others = [read_splits(spec) for spec in specs]
+    assert len({example.prompt for example in first.validation}) > 5
+    for other in others:
+        assert [e.row for e in other.validation] == [e.row for e in first.validation]
+        assert [e.row for e in other.train] == [e.row for e in first.train]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_prompt_of_any_swept_template_is_on_both_sides(tmp_path: Path, template: str) -> None:
+    splits = read_splits(replace(PAIRS, train=qa(tmp_path), template=template, templates=TEMPLATES))
+    assert not {e.prompt for e in splits.train} & {e.prompt for e in splits.validation}
+
+
+def test_a_limit_cuts_training_rows_only(tmp_path: Path) -> None:
+    """The options stay too: a label that a limit leaves without training rows can still be the answer."""
+    source = table(tmp_path, "a.csv", rows(400, "uvwxyz"))
+    whole, small = (read_splits(classification(source, limit=limit)) for limit in (None, 3))
+    assert len(small.train) == 3 and small.validation == whole.validation
+    assert small.train[0].options == whole.train[0].options

@@ -21,9 +21,9 @@ def test_identical_scores_forget_exactly_nothing(metric: str) -> None:
     same = {"probe": probe(*[0.1, 0.7, 0.3] * 20, metric=metric)}
     result = forgetting(same, same)
     assert result.probes[0].drop.value == result.probes[0].relative_drop == 0
-    assert result.mean_relative_drop is not None
-    assert result.mean_relative_drop.value == 0
-    for interval in (result.probes[0].drop, result.mean_relative_drop):
+    mean = result.forgetting or result.forgetting_likelihood
+    assert mean is not None and mean.value == 0
+    for interval in (result.probes[0].drop, mean):
         assert interval.low == interval.high == 0
 
 
@@ -33,9 +33,9 @@ def test_an_accuracy_that_falls_from_80_to_60_percent_loses_a_quarter() -> None:
     assert (drop.name, drop.before, drop.after) == ("qa", 0.8, 0.6)
     assert drop.drop.value == pytest.approx(0.2)
     assert drop.relative_drop == pytest.approx(0.25)
-    assert result.mean_relative_drop is not None
-    assert result.mean_relative_drop.value == pytest.approx(0.25)
-    assert 0 < result.mean_relative_drop.low < 0.25 < result.mean_relative_drop.high < 0.5
+    assert result.forgetting is not None
+    assert result.forgetting.value == pytest.approx(0.25)
+    assert 0 < result.forgetting.low < 0.25 < result.forgetting.high < 0.5
     assert drop.drop.low > 0
 
 
@@ -55,8 +55,8 @@ def test_a_perplexity_that_doubles_loses_half() -> None:
 def test_a_probe_that_improved_drops_below_zero() -> None:
     result = forgetting({"qa": probe(*WORSE)}, {"qa": probe(*RIGHT_THEN_WRONG)})
     assert result.probes[0].drop.value == pytest.approx(-0.2)
-    assert result.mean_relative_drop is not None
-    assert result.mean_relative_drop.value == pytest.approx(-1 / 3)
+    assert result.forgetting is not None
+    assert result.forgetting.value == pytest.approx(-1 / 3)
 
 
 def test_the_interval_of_the_drop_is_paired() -> None:
@@ -74,8 +74,8 @@ def test_probes_at_chance_are_reported_but_do_not_count() -> None:
     assert [drop.left_out is None for drop in result.probes] == [True, False, False]
     assert "not above chance 0.250" in str(result.probes[1].left_out)
     assert result.probes[2].relative_drop is None
-    assert result.mean_relative_drop is not None
-    assert result.mean_relative_drop.value == pytest.approx(0.25)
+    assert result.forgetting is not None
+    assert result.forgetting.value == pytest.approx(0.25)
 
 
 def test_a_baseline_that_beats_chance_by_luck_alone_does_not_count() -> None:
@@ -86,29 +86,46 @@ def test_a_baseline_that_beats_chance_by_luck_alone_does_not_count() -> None:
 def test_probes_are_resampled_each_for_itself() -> None:
     twice = [{str(i): probe(*scores) for i in range(2)} for scores in (RIGHT_THEN_WRONG, WORSE)]
     once = [{"0": side["0"]} for side in twice]
-    two, one = (forgetting(*sides).mean_relative_drop for sides in (twice, once))
+    two, one = (forgetting(*sides).forgetting for sides in (twice, once))
     assert two is not None
     assert one is not None
     assert (two.high - two.low) * math.sqrt(2) == pytest.approx(one.high - one.low, rel=0.1)
 
 
 def test_the_mean_weighs_every_counted_probe_the_same() -> None:
+    before = {"qa": probe(*RIGHT_THEN_WRONG), "sure": probe(*[1.0] * 10)}
+    after = {"qa": probe(*WORSE), "sure": probe(*[0.5] * 10)}
+    result = forgetting(before, after)
+    assert result.forgetting is not None
+    assert result.forgetting.value == pytest.approx((0.25 + 0.5) / 2)
+    alone = forgetting({"qa": before["qa"]}, {"qa": after["qa"]}).forgetting
+    assert alone is not None
+    # Constant scores add no noise, so halving the noisy probe's weight halves the width.
+    width = result.forgetting.high - result.forgetting.low
+    assert width == pytest.approx((alone.high - alone.low) / 2)
+
+
+def test_accuracy_and_likelihood_are_never_averaged_together() -> None:
     before = {"qa": probe(*RIGHT_THEN_WRONG), "text": probe(*[1.0] * 10, metric="loss")}
     after = {"qa": probe(*WORSE), "text": probe(*[1.0 + math.log(2)] * 10, metric="loss")}
     result = forgetting(before, after)
-    assert result.mean_relative_drop is not None
-    assert result.mean_relative_drop.value == pytest.approx((0.25 + 0.5) / 2)
-    alone = forgetting({"qa": before["qa"]}, {"qa": after["qa"]}).mean_relative_drop
-    assert alone is not None
-    # The constant loss adds no noise, so halving the noisy probe's weight halves the width.
-    width = result.mean_relative_drop.high - result.mean_relative_drop.low
-    assert width == pytest.approx((alone.high - alone.low) / 2)
+    assert result.forgetting is not None and result.forgetting_likelihood is not None
+    assert result.forgetting.value == pytest.approx(0.25)
+    assert result.forgetting_likelihood.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("right_after", "share"), [(80, 0.0), (60, 20 / 55), (25, 1.0), (14, 66 / 55)])
+def test_forgetting_is_a_share_of_what_was_known_above_chance(right_after: int, share: float) -> None:
+    after = probe(*(1.0,) * right_after, *(0.0,) * (100 - right_after), chance=0.25)
+    result = forgetting({"qa": probe(*RIGHT_THEN_WRONG, chance=0.25)}, {"qa": after})
+    assert result.forgetting is not None
+    assert result.forgetting.value == result.probes[0].relative_drop == pytest.approx(share)
 
 
 def test_without_a_probe_that_counts_nothing_is_claimed() -> None:
     single = {"one": probe(0.5, metric="loss")}
     for result in (forgetting({}, {}), forgetting(single, single)):
-        assert result.mean_relative_drop is None
+        assert result.forgetting is result.forgetting_likelihood is None
 
 
 def test_the_interval_of_the_mean_covers_the_true_drop_about_as_often_as_it_says() -> None:
@@ -117,7 +134,7 @@ def test_the_interval_of_the_mean_covers_the_true_drop_about_as_often_as_it_says
         hardness = rng.uniform(size=(2, 120))
         before, after = (hardness < 0.8).astype(float), (hardness < 0.6).astype(float)
         sides = [{str(i): probe(*scores) for i, scores in enumerate(side)} for side in (before, after)]
-        interval = forgetting(*sides, resamples=400).mean_relative_drop
+        interval = forgetting(*sides, resamples=400).forgetting
         covered += interval is not None and interval.low <= 0.25 <= interval.high
     assert 0.90 < covered / 200 < 0.985
 

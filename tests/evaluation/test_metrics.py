@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.metrics import (
+    CHOICE_METRICS,
+    LIKELIHOOD_METRICS,
     METRICS,
     TEXT_METRICS,
     accuracy,
@@ -96,8 +98,8 @@ def test_no_examples_have_no_score() -> None:
 
 
 def test_every_metric_knows_its_direction() -> None:
-    assert {*TEXT_METRICS, "accuracy", "macro_f1", "loss", "perplexity"} == METRICS.keys()
-    assert {name for name, info in METRICS.items() if info.direction == "minimize"} == {"loss", "perplexity"}
+    assert {*TEXT_METRICS, *CHOICE_METRICS, "macro_f1", *LIKELIHOOD_METRICS} == METRICS.keys()
+    assert {name for name, info in METRICS.items() if info.direction == "minimize"} == {*LIKELIHOOD_METRICS}
 
 
 def test_plain_functions_load_no_heavy_library() -> None:

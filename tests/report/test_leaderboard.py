@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
+from lorasweep.report.columns import columns
+from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.report.machine import to_json
+from lorasweep.report.markdown import to_markdown
+from lorasweep.report.ranking import is_comparable
 from lorasweep.result import Cost, Point, TrialResult, TrialState
+from lorasweep.spec import ProbeSpec
 
 Make = Callable[..., TrialResult]
 YES, NO = (1.0,) * 40, (0.0,) * 40
@@ -95,7 +101,7 @@ def test_a_mean_over_tokens_has_an_interval_and_ties_that_weigh_long_examples(tr
     board = ranked(one(0, 1.0, 1.0), one(1, 1.0, 2.0), objective=objective)
     interval = board.rows[0].interval
     assert interval is not None and interval.value == pytest.approx(board.rows[0].objective)
-    assert interval.low < interval.value < interval.high and board.notes == ()
+    assert interval.low < interval.value < interval.high and not any("no interval" in note for note in board.notes)
     assert not board.rows[1].is_tied_with_best
 
 
@@ -139,3 +145,49 @@ def test_the_test_split_ranks_nothing(study: list[TrialResult], board: Leaderboa
 def test_a_nan_in_another_metric_does_not_hide_the_trial(trial: Make) -> None:
     board = ranked(replace(trial(0), metrics={"forgetting": math.nan}))
     assert board.rows[0].rank == 1 and board.rows[0].forgetting is None
+
+
+def test_trials_are_compared_only_on_the_same_examples(trial: Make) -> None:
+    one, same, other = (trial(n, examples=name) for n, name in enumerate(("a", "a", "b")))
+    assert is_comparable(same, one) and not is_comparable(other, one)
+
+
+def test_older_results_are_compared_where_the_same_settings_chose_their_examples(trial: Make) -> None:
+    one = trial(0)
+    other = replace(one, spec=replace(one.spec, data=replace(one.spec.data, template="{text} is")))
+    assert is_comparable(trial(1), one) and not is_comparable(other, one)
+
+
+def test_a_trial_scored_on_other_examples_has_no_rank(trial: Make) -> None:
+    board = ranked(*(trial(n, examples=name) for n, name in enumerate("aab")))
+    assert [row.rank for row in board.rows] == [1, 2, None]
+    assert "other examples" in board.rows[2].reason
+
+
+LOST = {
+    "forgetting": 0.347, "forgetting/low": 0.301, "forgetting/high": 0.39,
+    "forgetting_likelihood": 0.05, "forgetting_likelihood/low": 0.04, "forgetting_likelihood/high": 0.06,
+}  # fmt: skip
+
+
+def test_forgetting_is_shown_with_its_interval_apart_from_lost_likelihood(trial: Make) -> None:
+    board = ranked(trial(0, metrics=LOST))
+    cells = {column.key: column.cell(board.rows[0]) for column in columns(board)}
+    assert cells["forgetting"] == "+34.7 % (30.1 to 39.0)"
+    assert cells["forgetting_likelihood"] == "+5.0 % (4.0 to 6.0)"
+    assert board.metrics == ()
+    for text in (to_html(board), to_markdown(board)):
+        assert "+34.7 % (30.1 to 39.0)" in text and "likelihood lost" in text
+    assert to_json(board)["trials"][0]["metrics"]["forgetting/low"] == 0.301
+
+
+def test_older_results_without_an_interval_show_their_forgetting(trial: Make) -> None:
+    board = ranked(trial(0, metrics={"forgetting": 0.347}))
+    assert next(c for c in columns(board) if c.key == "forgetting").cell(board.rows[0]) == "+34.7 %"
+
+
+def test_a_study_without_probes_says_how_to_set_them(trial: Make) -> None:
+    assert any("no probes are set; set probes=general" in note for note in ranked(trial(0)).notes)
+    spec = trial(0).spec
+    probed = replace(spec, eval=replace(spec.eval, probes=(ProbeSpec(name="p", path="p.jsonl"),)))
+    assert not any("probes" in note for note in ranked(trial(0, spec=probed)).notes)

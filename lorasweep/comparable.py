@@ -1,0 +1,77 @@
+"""Refuse a sweep whose trials could not be compared, before anything is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evaluation.metrics import PER_TOKEN
+from lorasweep.data.render import TokenRow
+from lorasweep.data.tasks import Task, load_task
+from lorasweep.spec import TrialSpec
+
+UNCUT = 2**31  # tokens: longer than any row
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedData:
+    """The data of a trial as its tokenizer reads it."""
+
+    spec: TrialSpec
+    tokenizer: Any
+    tokenizer_key: str
+    task: Task
+
+    @property
+    def rendering(self) -> tuple[str, str | None]:
+        """Name what decides how long a row is."""
+        return self.tokenizer_key, self.spec.data.template
+
+    def scored(self, task: Task | None = None) -> tuple[TokenRow, ...]:
+        """Return the rows that trials are scored on."""
+        limit, rows = self.spec.eval.limit, task or self.task
+        return (*rows.validation[:limit], *rows.test[:limit])
+
+    def uncut(self) -> tuple[TokenRow, ...]:
+        """Return these rows at their full length."""
+        data = replace(self.spec.data, eval_max_length=UNCUT)
+        return self.scored(load_task(data, self.tokenizer, self.tokenizer_key))
+
+
+def incomparable(readings: Sequence[TokenizedData]) -> list[str]:
+    """Say why trials that read the data in these ways could not be compared; nothing where they can be."""
+    return [*_other_tokens(readings), *_other_rows(readings)]
+
+
+def _other_tokens(readings: Sequence[TokenizedData]) -> list[str]:
+    names = {reading.tokenizer_key: reading.spec.model.id for reading in readings}
+    objective = readings[0].spec.eval.objective if readings else ""
+    if len(names) < 2 or objective not in PER_TOKEN:
+        return []
+    return [
+        f"eval.objective: {objective} counts nats per token, and {' and '.join(names.values())} cut text into "
+        "different tokens; set eval.objective=bits_per_byte"
+    ]
+
+
+def _other_rows(readings: Sequence[TokenizedData]) -> list[str]:
+    """A cut falls elsewhere under another template or tokenizer, so no scored row may be cut where these vary."""
+    if len({reading.rendering for reading in readings}) < 2:
+        return []
+    names = {tuple(row.row for row in reading.scored()) for reading in readings}
+    num_cut = max(sum(row.is_truncated for row in reading.scored()) for reading in readings)
+    if len(names) == 1 and not num_cut:
+        return []
+    return [_remedy([reading.uncut() for reading in readings], readings[0].spec)]
+
+
+def _remedy(whole: Sequence[tuple[TokenRow, ...]], spec: TrialSpec) -> str:
+    if len({tuple(row.row for row in rows) for rows in whole}) > 1:
+        return (
+            "data: some validation or test rows can be read under one template or base of this sweep and not under "
+            "another, so trials would be scored on different examples; mend or remove the rows that lack a column"
+        )
+    longest = max(len(row.ids) for rows in whole for row in rows)
+    return (
+        f"data.max_length: at {spec.data.scored_length} tokens, validation or test rows would be cut differently by "
+        f"the templates or bases of this sweep; set data.eval_max_length={longest}, the length of the longest"
+    )

@@ -1,0 +1,50 @@
+"""The longest warm-up of a sweep: before it ends no trial is compared with another.
+
+During warm-up a trial lags behind those that have a shorter one, whatever it will be worth in the end.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from lorasweep.grammar import Choice, Domain, Scalar
+from lorasweep.rungs import warmup_share
+from lorasweep.space import Params
+from lorasweep.spec import TrialSpec
+
+# The ends of a searched space at which warm-up is the largest share of the steps.
+LONGEST = {
+    "train.warmup_steps": max,
+    "train.per_device_train_batch_size": max,
+    "train.gradient_accumulation_steps": max,
+    "train.num_train_epochs": min,
+}
+EACH = ("train.max_steps", "train.lr_scheduler_type")  # a positive max_steps overrides the epochs
+
+
+def longest_warmup(
+    points: Sequence[Params],
+    domains: Mapping[str, Domain],
+    spec_of: Callable[[Params], TrialSpec],
+    num_train: Callable[[TrialSpec], int],
+) -> float:
+    """Return the largest share of its steps that any trial's warm-up takes."""
+    specs = map(spec_of, [*points, *_extremes(points, domains)])
+    return max(warmup_share(spec, num_train(spec)) for spec in specs)
+
+
+def _extremes(points: Sequence[Params], domains: Mapping[str, Domain]) -> Iterator[Params]:
+    """Yield, for each data set and base of the points, the corners of the space with the longest warm-up."""
+    ends = {key: _ends(domains[key]) for key in EACH if key in domains}
+    for key, pick in LONGEST.items():
+        if key in domains:
+            ends[key] = (pick(_ends(domains[key]), key=float),)
+    bases = {tuple((k, v) for k, v in point.items() if k.startswith(("model.", "data."))): point for point in points}
+    for point in bases.values():
+        for corner in itertools.product(*ends.values()):
+            yield {**point, **dict(zip(ends, corner, strict=True))}
+
+
+def _ends(domain: Domain) -> tuple[Scalar, ...]:
+    if isinstance(domain, Choice):
+        return domain.values
+    return tuple(int(value) if domain.is_int else value for value in (domain.low, domain.high))
