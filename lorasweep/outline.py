@@ -126,7 +126,9 @@ def _bases(plan: Plan) -> Iterator[str]:
         yield from (f"  target modules: {', '.join(names)}" for names in targets)
         if info.fused:
             yield f"  experts in fused weights stay frozen: {', '.join(info.fused)}"
-        yield from (f"  {path} carries no adapter: {reason}" for path, reason in info.unusable.items())
+        for reason in dict.fromkeys(info.unusable.values()):
+            paths = ", ".join(path for path, why in info.unusable.items() if why == reason)
+            yield f"  without adapters: {paths}; {reason}"
         yield f"  {_passes(model)}"
 
 
@@ -138,8 +140,8 @@ def _passes(model: ModelSpec) -> str:
     if paths is None:
         return "which passes may be packed is tested when the base is loaded"
     if not paths.plain:
-        return "rows lie end to end, options share a row: tested on a tiny base of this architecture, same numbers"
-    return f"{'; '.join(paths.plain)}: packed passes gave other numbers on a tiny base of this architecture"
+        return "packed passes give the numbers of rows alone, tested on a tiny base of this architecture"
+    return f"{'; '.join(paths.plain)}: a faster way is not exact on this architecture"
 
 
 def _configurations(plan: Plan) -> Iterator[str]:

@@ -17,6 +17,7 @@ from lorasweep.errors import ConfigError
 from lorasweep.outline import plan_text
 from lorasweep.plan import Plan, make_plan
 from lorasweep.tokenizer import load_tokenizer
+from tests.architectures import save_architecture
 from tests.tiny import save_base
 
 
@@ -203,3 +204,22 @@ def test_the_outline_says_whether_the_end_token_is_scored() -> None:
     assert "without the end token" in plan_text(plan("probes=none", "eval.end_token=false"))
     loss = plan("probes=none", "eval.objective=loss", "eval.metrics=[]")
     assert "end token" not in plan_text(loss)
+
+
+def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain(tmp_path: Path) -> None:
+    experts = plan_text(
+        plan(f"model.id={save_architecture('qwen2_moe', tmp_path / 'moe')}", "lora.target_modules=all-linear")
+    )
+    assert "target modules: k_proj, o_proj, q_proj, shared_expert_gate, v_proj" in experts
+    assert "experts in fused weights stay frozen: model.layers.*.mlp.experts.gate_up_proj" in experts
+    assert "model.layers.*.mlp.shared_expert.down_proj; stock PEFT reads this name as the fused experts" in experts
+    assert "packed passes give the numbers of rows alone" in experts
+    hybrid = plan_text(plan(f"model.id={save_architecture('qwen3_5_text', tmp_path / 'hybrid')}"))
+    assert "training rows are padded: a faster way is not exact on this architecture" in hybrid
+
+
+def test_a_preset_whose_modules_carry_no_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no module for up.*up_proj: stock PEFT reads this name as the fused experts"
+    ):
+        plan(f"model.id={save_architecture('qwen2_moe', tmp_path)}", "lora.target_modules=mlp")
