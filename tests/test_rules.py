@@ -84,7 +84,9 @@ def test_the_worse_half_goes() -> None:
     assert third == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("num", "factor", "num_kept"), [(5, 2, 3), (7, 2, 4), (9, 2, 5), (5, 3, 2), (7, 3, 3), (9, 3, 3)])
+@pytest.mark.parametrize(
+    ("num", "factor", "num_kept"), [(5, 2, 3), (7, 2, 4), (9, 2, 5), (5, 3, 2), (7, 3, 3), (9, 3, 3)]
+)
 def test_of_an_odd_number_the_larger_part_goes_on(num: int, factor: int, num_kept: int) -> None:
     field = [curve([0.1 * i], [2 - 0.1 * i], [1.0])[0] for i in range(num)]
     kept = [m for m in field if not rank(race([m], [p for p in field if p is not m], factor=factor))]
