@@ -112,3 +112,24 @@ def test_pairs_that_differ_leave_the_others_a_fairer_comparison() -> None:
     gap = 2.8 / np.sqrt(200) + (noise - noise.mean()) / noise.std()
     trials = {"best": best.tolist(), "worse": (best - gap).tolist()}
     assert tied_with_best({**trials, **far}, maximize=True, best="best") == {"best"}
+
+
+def test_a_restless_trial_hides_no_difference_between_steady_ones() -> None:
+    best, noise, wild = np.random.default_rng(0).normal(size=(3, 200))
+    trials = {"best": best, "worse": best - 0.05 + 0.1 * (noise - noise.mean()), "wild": best + 5 * (wild - wild.mean())}
+    scores = {key: values.tolist() for key, values in trials.items()}
+    assert tied_with_best(scores, maximize=True, best="best") == {"best", "wild"}
+
+
+def test_two_seeds_each_leave_their_own_noise_uncertain() -> None:
+    """A gap of 3.5 standard errors is significant where the noise is known, not where two differences estimate it."""
+    known, estimated = 0.0005, 0.073  # two-sided shares of the normal distribution and of t with 2 degrees
+    assert known < 0.05 < estimated
+    seeds = {key: [[middle + x] * 1000 for x in (-1.0, 1.0)] for key, middle in (("a", 3.5 * 2**0.5), ("b", 0.0))}
+    assert tied_with_best(seeds, maximize=True) == {"a", "b"}
+    assert tied_with_best({**seeds, "b": [[-9.0] * 1000, [-7.0] * 1000]}, maximize=True) == {"a"}
+
+
+def test_trials_can_be_tied_with_another_than_the_best() -> None:
+    trials = {"all": [1.0] * 20, "none": [0.0] * 20, "nothing": [0.0] * 20}
+    assert tied_with_best(trials, maximize=True, best="nothing") == {"none", "nothing"}
