@@ -56,3 +56,21 @@ def run(norm: Any, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor,
     (y * weight).sum().backward()
     assert x.grad is not None
     return y.detach(), x.grad
+
+
+class UnscaledRMSNorm(torch.nn.Module):
+    """Has a weight of ones, as layers have before training, and does not multiply with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(64))
+        self.eps = 1e-6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (x.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
+
+
+def test_a_norm_that_ignores_its_weight_keeps_its_own_form() -> None:
+    norm = UnscaledRMSNorm()
+    assert norms.exchange(norm) == 0
+    assert norm.weight.eq(1).all()

@@ -12,7 +12,7 @@ from lorasweep import groups
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
-from lorasweep.learner import Learner, make_learner
+from lorasweep.learner import Learner, make_learner, mean_loss
 from lorasweep.model import load_base
 from lorasweep.spec import DType, EvalSpec, LoraSpec, ModelSpec, Optimizer, TrainSpec
 from lorasweep.train import train_step
@@ -150,3 +150,10 @@ def test_no_slot_is_filled_up_beyond_four_times_its_size(folder: Path, monkeypat
     monkeypatch.setattr(groups, "SMALL", 0)
     assert joined_ranks(Bank(loaded(folder), 2), 2, 8) == [[2, 8]]
     assert joined_ranks(Bank(loaded(folder), 2), 2, 9) == [[2], [9]]
+
+
+def test_the_reported_training_loss_is_the_mean_of_the_last_steps(folder: Path) -> None:
+    learner = joined(Bank(loaded(folder), 1))
+    assert math.isnan(mean_loss(learner))
+    learner.losses = [(step, float(step), 0.0) for step in range(1, 31)]
+    assert mean_loss(learner) == pytest.approx(25.5)
