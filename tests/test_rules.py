@@ -125,6 +125,8 @@ def test_no_rule_minds_a_sound_trial_that_is_alone() -> None:
 def test_a_validation_loss_that_is_no_number_counts_as_the_worst() -> None:
     metrics = {"eval/loss": float("nan"), "train/loss": 1.0, "train/first_loss": 4.0}
     assert read(2, 0.5, metrics).eval_loss == float("inf")
+    assert read(2, 0.5, metrics | {"eval/bits_per_byte": float("nan")}).eval_bits == float("inf")
+    assert read(2, 0.5, metrics | {"eval/bits_per_byte": 1.5}).eval_bits == 1.5
 
 
 def test_losses_of_different_tokenizers_are_compared_per_byte() -> None:
