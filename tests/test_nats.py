@@ -34,7 +34,11 @@ def test_losses_and_gradients_are_those_of_cross_entropy(
 
 
 def test_logits_of_16_bits_are_normalised_in_32() -> None:
-    hidden_TD, weight_VD, target_T = drawn(10, 16, seed=0).bfloat16(), drawn(50, 16, seed=1).bfloat16(), torch.arange(10)
+    hidden_TD, weight_VD, target_T = (
+        drawn(10, 16, seed=0).bfloat16(),
+        drawn(50, 16, seed=1).bfloat16(),
+        torch.arange(10),
+    )
     found = HeadNats.apply(hidden_TD, weight_VD, None, target_T)  # type: ignore[no-untyped-call]
     logits_TV = F.linear(hidden_TD, weight_VD).float()
     assert found.dtype == torch.float32

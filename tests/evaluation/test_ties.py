@@ -116,7 +116,11 @@ def test_pairs_that_differ_leave_the_others_a_fairer_comparison() -> None:
 
 def test_a_restless_trial_hides_no_difference_between_steady_ones() -> None:
     best, noise, wild = np.random.default_rng(0).normal(size=(3, 200))
-    trials = {"best": best, "worse": best - 0.05 + 0.1 * (noise - noise.mean()), "wild": best + 5 * (wild - wild.mean())}
+    trials = {
+        "best": best,
+        "worse": best - 0.05 + 0.1 * (noise - noise.mean()),
+        "wild": best + 5 * (wild - wild.mean()),
+    }
     scores = {key: values.tolist() for key, values in trials.items()}
     assert tied_with_best(scores, maximize=True, best="best") == {"best", "wild"}
 
