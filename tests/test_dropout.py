@@ -86,8 +86,8 @@ def stock_losses(model: Any, batches: list[MicroBatch]) -> list[float]:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / TRAIN.max_steps)
     losses = []
     for batch in batches:
-        loss = sum(peft_loss(model, [row]) for row in batch.rows) / batch.num_labels
-        loss.backward()
+        loss = torch.stack([peft_loss(model, [row]) for row in batch.rows]).sum() / batch.num_labels
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(params, TRAIN.max_grad_norm)
         optimizer.step()
         schedule.step()
@@ -104,7 +104,7 @@ def test_under_the_same_masks_losses_are_those_of_stock_peft(base: Base, spec: M
     for index, path in enumerate(base.info.linears):
         own = [mask[0] for i, mask in masks if i == index]
         sizes = [[len(row.ids) for row in batch.rows] for batch in batches]
-        rows = [part for mask, size in zip(own, sizes, strict=True) for part in mask.split(size)]
+        rows = [part for mask, size in zip(own, sizes, strict=True) for part in torch.split(mask, size)]
         model.base_model.model.get_submodule(path).lora_dropout["default"] = GivenDropout(rows)
     assert losses == pytest.approx(stock_losses(model, batches), abs=1e-5)
 
@@ -143,7 +143,7 @@ def test_the_mean_over_masks_is_the_output_without_dropout(base: Base) -> None:
 def test_a_mask_drops_its_share_and_scales_the_rest(base: Base) -> None:
     slot = Bank(base, 1).add(0, lora_of(base), 0)
     mask = dropout_mask(torch.zeros(1, len(token_rows()[0].ids), 4096), noise(slot, 0), 0, is_flat=False)
-    assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - RATE)])
+    assert torch.unique(mask).tolist() == pytest.approx([0, 1 / (1 - RATE)])
     assert float((mask == 0).float().mean()) == pytest.approx(RATE, abs=0.01)
 
 
