@@ -127,3 +127,10 @@ def test_a_checkpoint_beside_a_result_is_deleted(tmp_path: Path) -> None:
     file.write_text("x")
     reopened(ledger)
     assert not file.exists()
+
+
+def test_a_holder_signs_with_its_name(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, owner="process 8 on box")
+    with pytest.raises(AlreadyRunning, match="is in use by process 8 on box"):
+        Ledger(tmp_path)
+    assert reopened(ledger).noted("owner") == {}

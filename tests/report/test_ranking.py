@@ -41,6 +41,9 @@ def test_contributions_have_the_objective_as_their_mean(objective: str) -> None:
     parts = contributions(replace(loss_trial(0, LONG_IS_EASY), scores=scores), objective)
     assert sum(parts) / len(parts) == pytest.approx(value)
     assert len({round(part, 6) for part in parts}) == 2
+    slope = value if objective == "perplexity" else 1  # of the exponential function at the loss
+    weight, own = 40 * 10 / sum(TOKENS), over_tokens(LONG_IS_EASY)
+    assert parts[0] == pytest.approx(value + slope * weight * (1.0 - own))
 
 
 def test_a_setting_whose_forgetting_is_unknown_is_not_taken_to_forget_nothing() -> None:
