@@ -8,7 +8,7 @@ import pytest
 
 from lorasweep.errors import AlreadyRunning
 from lorasweep.ledger import Ledger
-from lorasweep.result import Cost, Point, Probe, Sample, TrialState
+from lorasweep.result import CHECKPOINT, Cost, Point, Probe, Sample, TrialState
 from lorasweep.spec import ProbeSpec
 from tests.settings import SPEC, result
 
@@ -114,3 +114,23 @@ def test_a_result_written_before_examples_had_a_name_is_still_read(tmp_path: Pat
     del raw["spec"]["eval"]["probes"][0]["end_token"]
     file.write_text(json.dumps(raw))
     assert reopened(ledger).results == {3: FULL}
+
+
+def test_a_checkpoint_beside_a_result_is_deleted(tmp_path: Path) -> None:
+    """A driver may stop between the two; a trial that has ended is never taken up again."""
+    ledger = Ledger(tmp_path)
+    file = ledger.trial_folder(0) / CHECKPOINT
+    file.parent.mkdir(parents=True)
+    file.write_text("x")
+    ledger.write(result(0))
+    assert not file.exists()
+    file.write_text("x")
+    reopened(ledger)
+    assert not file.exists()
+
+
+def test_a_holder_signs_with_its_name(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, owner="process 8 on box")
+    with pytest.raises(AlreadyRunning, match="is in use by process 8 on box"):
+        Ledger(tmp_path)
+    assert reopened(ledger).noted("owner") == {}
