@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from lorasweep.errors import AlreadyRunning
 from lorasweep.files import write_json, write_text
-from lorasweep.result import CHECKPOINT, TrialResult, result_from_json
+from lorasweep.result import CHECKPOINT, TrialResult, TrialState, result_from_json
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,13 @@ class Ledger:
         write_json(self.trial_folder(result.number) / "result.json", asdict(result))
         self.results[result.number] = result
         self.drop_checkpoint(result.number)
+
+    def set_failed_aside(self) -> None:
+        """Forget the results of failed trials, so that they run again; their files stay under another name."""
+        for number in [n for n, result in self.results.items() if result.state is TrialState.FAILED]:
+            file = self.trial_folder(number) / "result.json"
+            file.replace(file.with_name(f"result.failed-{time.time():.0f}.json"))
+            del self.results[number]
 
     def trial_folder(self, number: int) -> Path:
         """Return where a trial's files are."""

@@ -40,7 +40,16 @@ from lorasweep.tracking import make_tracker
 log = logging.getLogger(__name__)
 
 # What may change between two launches of the same sweep without changing any trial.
-LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min", "hang_min", "halt_after")
+LIMITS = (
+    "trials",
+    "timeout_min",
+    "slots",
+    "keep_adapters",
+    "device_wait_min",
+    "hang_min",
+    "halt_after",
+    "retry_failed",
+)
 ELSEWHERE = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
 
 
@@ -73,6 +82,8 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
     ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
     text = redact(text)
     try:
+        if plan.config.study.retry_failed:
+            ledger.set_failed_aside()
         _check_inputs(plan, ledger)
         write_text(folder / "config.yaml", text)
         return _run(plan, text, ledger)

@@ -27,7 +27,7 @@ LAYERS = (
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
     ("comparable", "warmup", "facts", "plan"),
-    ("record", "outbox", "forecast", "placement", "supply"),
+    ("record", "outbox", "forecast", "placement", "supply", "retries"),
     ("driver",),
     ("report", "display", "outline"),
     ("run",),
