@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeGuard
 
 from lorasweep.errors import is_device_error
+from lorasweep.files import redact_values
 from lorasweep.forecast import Forecast
 from lorasweep.judge import Judge
 from lorasweep.lineup import Item, Lineup
@@ -234,7 +235,7 @@ class Driver:
         elif isinstance(event, Scored):
             self.test_metrics = event.metrics
         elif isinstance(event, Note):
-            self.display.say(event.text)
+            self.display.say(redact_values(event.text))
         elif isinstance(event, DiskFull):
             self.room.close(event.reason)
 

@@ -40,6 +40,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
+def unusable_path(error: BaseException | None) -> str:
+    """Return which file or folder cannot be used as it is, and why; empty where an error is none of these."""
+    kinds = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+    while error is not None:
+        is_path = isinstance(error, kinds) or (isinstance(error, OSError) and error.errno == errno.EROFS)
+        if is_path and isinstance(error, OSError) and error.filename:
+            return f"{error.filename}: {error.strerror}"
+        if "readonly database" in str(error):  # SQLite's words
+            return "a database: it is read-only"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Tell a full disk, or a quota that is used up, from any other failure; databases wrap the system's error."""
     while error is not None:

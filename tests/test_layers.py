@@ -11,7 +11,7 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
-    ("errors", "spec", "result", "rules", "rungs", "paths"),
+    ("errors", "spec", "result", "stored", "rules", "rungs", "paths"),
     ("config", "limits", "grammar", "shared", "space", "provenance", "files", "chatter", "targets", "cores"),
     ("catalogue", "fitting"),
     ("data",),
