@@ -14,7 +14,7 @@ LAYERS = (
     ("errors", "spec", "result", "stored", "rules", "rungs", "paths"),
     ("config", "limits", "grammar", "shared", "space", "provenance", "files", "chatter", "targets", "cores"),
     ("catalogue", "fitting"),
-    ("data",),
+    ("data", "stacking"),
     ("memory", "varlen", "norms", "twin", "usage", "base_info", "tokenizer", "base", "nats", "slot", "groups", "pace"),
     ("dropout", "layout", "products", "adapted"),
     ("bank", "self_test", "model", "learner", "train", "adapters", "live", "checkpoint", "meter"),
