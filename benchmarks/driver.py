@@ -36,7 +36,7 @@ SLOTS = 16
 class FakeExecutor:
     """Ends every trial at the second call after its start."""
 
-    pid = None
+    pid = exit_code = None
 
     def __init__(self) -> None:
         self.live: dict[int, tuple[Start, int]] = {}

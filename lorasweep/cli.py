@@ -12,13 +12,15 @@ from typing import Any
 
 from lorasweep import __version__
 from lorasweep.chatter import quiet
-from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full
+from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full, unusable_path
+from lorasweep.files import redact_values
 
 VERBS = {
     "run": "train and rank every candidate (the default)",
     "plan": "check everything and say what would be run, without training",
 }
 EXIT_FAILED, EXIT_RUNNING, EXIT_PREEMPTED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 75, 78, 130
+REMEDY = "make it writable, or set output_dir, tracking.uri or the variable LORASWEEP_CACHE to a place that is"
 EXIT_UNREAD = 141  # of a program that SIGPIPE has ended
 # The first kind that fits; whatever Hydra cannot compose is a mistake of configuration too.
 EXITS = {ConfigError: EXIT_CONFIG, AlreadyRunning: EXIT_RUNNING, LoraSweepError: EXIT_FAILED}
@@ -124,6 +126,9 @@ def _command(verb: str, overrides: list[str]) -> int:
         print("lorasweep: stopped; run the same command to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:  # every kind of store has its own
+        if path := unusable_path(error):
+            print(f"lorasweep: {redact(path)}; {REMEDY}", file=sys.stderr)
+            return EXIT_CONFIG
         if not is_disk_full(error):
             raise
         print(f"lorasweep: the disk is full ({error}); make room, and run the same command to go on", file=sys.stderr)
@@ -135,7 +140,7 @@ def _plan(raw: dict[str, Any]) -> int:
     from lorasweep.outline import plan_text
     from lorasweep.plan import make_plan
 
-    print(plan_text(make_plan(raw)))
+    print(redact_values(plan_text(make_plan(raw))))
     return 0
 
 
@@ -145,7 +150,7 @@ def _run(raw: dict[str, Any], text: str) -> int:
     from lorasweep.plan import make_plan
 
     plan = make_plan(raw)
-    print(headline(plan), flush=True)
+    print(redact_values(headline(plan)), flush=True)
     from rich.console import Console
 
     from lorasweep.report.text import to_text

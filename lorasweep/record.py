@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorasweep.courier import Courier
+from lorasweep.files import redact_values
 from lorasweep.ledger import Ledger
-from lorasweep.result import TrialResult
+from lorasweep.result import Sample, TrialResult
 from lorasweep.seat import Display
 from lorasweep.selection import winner
 from lorasweep.space import Params
@@ -48,7 +49,7 @@ class Record:
 
     def finish(self, result: TrialResult, params: Params) -> None:
         """Ledger first, then tracker and study: whatever dies in between, the result is not lost."""
-        result = replace(result, params=params, provenance=self.provenance)
+        result = replace(without_secrets(result), params=params, provenance=self.provenance)
         self.ledger.write(result)
         self._export(result)
         self.study.tell(result.number, result)
@@ -81,3 +82,13 @@ class Record:
             left = [r for r in self.ledger.results.values() if r.same_as is None]
             count = sum(not self.ledger.is_exported(r.number, self.destination) for r in left)
             log.warning("tracking was not told everything (%d results); the same command does it later", count)
+
+
+def without_secrets(result: TrialResult) -> TrialResult:
+    """Return a result in whose texts no secret of the environment stands: rows of data may hold one."""
+    samples = tuple(
+        Sample(prompt=redact_values(s.prompt), reference=redact_values(s.reference), output=redact_values(s.output))
+        for s in result.samples
+    )
+    probes = tuple(replace(probe, note=redact_values(probe.note)) for probe in result.probes)
+    return replace(result, samples=samples, probes=probes, reason=redact_values(result.reason))

@@ -21,7 +21,7 @@ from lorasweep.driver import Driver
 from lorasweep.errors import ConfigError
 from lorasweep.executors.base import Executor
 from lorasweep.executors.local import LocalExecutor
-from lorasweep.files import redact, write_text
+from lorasweep.files import redact_values, write_text
 from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan
 from lorasweep.provenance import provenance
@@ -40,7 +40,16 @@ from lorasweep.tracking import make_tracker
 log = logging.getLogger(__name__)
 
 # What may change between two launches of the same sweep without changing any trial.
-LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min", "hang_min", "halt_after")
+LIMITS = (
+    "trials",
+    "timeout_min",
+    "slots",
+    "keep_adapters",
+    "device_wait_min",
+    "hang_min",
+    "halt_after",
+    "retry_failed",
+)
 ELSEWHERE = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
 
 
@@ -71,8 +80,10 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
     """
     folder = run_folder(plan.raw, plan.config)
     ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
-    text = redact(text)
+    text = redact_values(text)  # settings are refused where they hold a secret, but for the tracker's address
     try:
+        if plan.config.study.retry_failed:
+            ledger.set_failed_aside()
         _check_inputs(plan, ledger)
         write_text(folder / "config.yaml", text)
         return _run(plan, text, ledger)
@@ -149,7 +160,7 @@ def _open_study(plan: Plan, ledger: Ledger) -> Study:
 
 def _open_courier(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> Courier:
     config = plan.config
-    tracker = make_tracker(config.tracking, config.sweep.name, str(ledger.folder))
+    tracker = make_tracker(config.tracking, config.sweep.name, ledger.run, str(ledger.folder))
     device = ", ".join(dict.fromkeys(d.description for d in plan.devices))
     objective = config.eval.objective
     tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective}

@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 BATCH = 900  # a tracking server takes 1000 metrics in one call
 
 
-def make_tracker(settings: TrackingSettings, name: str, key: str) -> Tracker:
-    """Return the tracker that the settings name."""
-    return NullTracker() if settings.backend == "none" else MlflowTracker(settings, name, key)
+def make_tracker(settings: TrackingSettings, name: str, key: str, folder: str = "") -> Tracker:
+    """Return the tracker that the settings name; `key` stays when the run's folder moves."""
+    return NullTracker() if settings.backend == "none" else MlflowTracker(settings, name, key, folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Child:
 class MlflowTracker:
     """A parent run named after the sweep, with a child per trial."""
 
-    def __init__(self, settings: TrackingSettings, name: str, key: str) -> None:
+    def __init__(self, settings: TrackingSettings, name: str, key: str, folder: str = "") -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # By default a call to a server that is away blocks for four minutes, and a run whose answer was lost is created
         # again. Here only the courier tries again, after it has looked.
@@ -72,7 +72,7 @@ class MlflowTracker:
             log.warning("tracking.uri: %s does not answer; results wait for it in the run folder (%s)", where, reason)
         self.settings = settings
         self.name = name
-        self.key = key
+        self.key, self.folder = key, folder or key
         self.parent = self.page = ""
         self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
         self.children: dict[int, Child] = {}
@@ -82,10 +82,11 @@ class MlflowTracker:
         """Open the sweep's parent run, or find it again with all its children, and save a view of its trials."""
         self.experiment = self.experiment or self._experiment(self.settings.experiment)
         run = self._find(self.key)
-        self.tags, self.data = dict(opening.tags), dict(opening.data)
+        self.tags, self.data = {**opening.tags, "lorasweep.folder": self.folder}, dict(opening.data)
         self.parent = run.run_id if run else self._create(self.key, self.name, {"lorasweep.kind": "sweep"})
         if run:
             self.children = self._known_children()
+            self.client.set_tag(self.parent, "lorasweep.folder", self.folder)  # it may have moved
         self.client.update_run(self.parent, status="RUNNING")
         self.client.log_text(self.parent, opening.config, "config.yaml")
         self._log_inputs(self.parent)
@@ -122,7 +123,7 @@ class MlflowTracker:
         self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
 
     def _save_view(self, opening: Opening) -> None:
-        name = Path(self.key).name
+        name = Path(self.folder).name
         params = [short_name(k) for k in opening.swept]
         now_ms = int(time.time() * 1000)
         tag = saved_view(name, self.parent, "objective", maximize=opening.maximize, params=params, created_ms=now_ms)

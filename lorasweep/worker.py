@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from lorasweep.errors import LoraSweepError, is_disk_full, is_out_of_memory
+from lorasweep.errors import LoraSweepError, is_device_error, is_disk_full, is_out_of_memory
 from lorasweep.files import redact
 from lorasweep.live import Live
 from lorasweep.outcome import failed
@@ -122,8 +122,17 @@ class Worker:
                 return [DiskFull(reason=str(error))]
             if is_out_of_memory(error):
                 return self._out_of_memory(start, error)
+            if is_device_error(str(error)):
+                return self._device_failed(start)
             log.debug("trial crashed", exc_info=error)
             return self._drop(numbers, start, TrialState.FAILED, traceback.format_exc())
+
+    def _device_failed(self, start: Start | None) -> list[Event]:
+        """Return what ended every trial here. Their tensors are not touched: each further call would raise as well."""
+        reason = redact(traceback.format_exc())
+        starts = {live.number: live.start for live in self.live.values()} | ({start.number: start} if start else {})
+        self.live.clear()
+        return [failed(start, TrialState.FAILED, reason) for start in starts.values()]
 
     def _drop(self, numbers: list[int], start: Start | None, state: TrialState, reason: str) -> list[Event]:
         reason = redact(reason)  # an error may tell the request it failed with

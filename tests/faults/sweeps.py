@@ -119,5 +119,5 @@ def tracked(folder: Path, kind: str = "trial", store: Path | None = None) -> lis
     return [
         {"name": r.info.run_name, "status": r.info.status, "objective": r.data.metrics.get("objective"),
          "start": r.info.start_time, "end": r.info.end_time}
-        for r in runs if r.data.tags["lorasweep.key"].startswith(f"{folder.resolve()}/")
+        for r in runs if r.data.tags["lorasweep.folder"].startswith(f"{folder.resolve()}/")
     ]  # fmt: skip
