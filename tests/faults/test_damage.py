@@ -126,8 +126,10 @@ def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkey
     monkeypatch.setattr("lorasweep.trials.Meter.peak_bytes", lambda _: 200 << 20)
     assert main([*PROBED, "tracking=none"]) == 0
     expected = results(in_tmp)[0]["metrics"]
-    files = [f for f in (in_tmp / "cache").rglob("*") if f.is_file()]
-    assert "forgetting" in expected and {f.parent.name for f in files} == {"tokens", "baselines", "memory"}
+    # What is known of a base is kept as well, where no earlier test has had this process describe it.
+    kinds = ("tokens", "baselines", "memory")
+    files = [f for f in (in_tmp / "cache").rglob("*") if f.is_file() and f.parent.name in kinds]
+    assert "forgetting" in expected and {f.parent.name for f in files} == set(kinds)
     for damage in ("cut off", "an empty object", "a list", "another object", "deep"):
         for file in files:
             data = DAMAGES[damage](file.read_bytes())
