@@ -116,7 +116,7 @@ def unusable_linears(config: Any) -> dict[str, str]:
     path = cache_dir() / "linears" / f"{config_key(config)}.json"
     try:
         return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         found = _tried(config)
     write_json(path, found)
     return found

@@ -142,10 +142,11 @@ class Ledger:
         return run
 
     def _runs_of_results(self) -> Iterator[str]:
-        """Yield the run that each result was written by; of an older one the folder's path."""
+        """Yield the run that each result names; older ones name none."""
         for file in (self.folder / "trials").glob("*/result.json"):
             with suppress(OSError, ValueError, RecursionError, AttributeError):
-                yield str(json.loads(file.read_text()).get(RUN, self.folder))
+                if run := json.loads(file.read_text()).get(RUN):
+                    yield str(run)
 
     def _read(self) -> list[TrialResult]:
         results = []

@@ -91,7 +91,7 @@ def _remembered(key: object, test: Callable[[], Paths]) -> Paths:
     try:
         kept = json.loads(path.read_text())
         return Paths(**{field.name: kept[field.name] for field in fields(Paths)})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         found = test()
     write_json(path, asdict(found))
     return found

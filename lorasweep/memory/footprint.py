@@ -87,7 +87,7 @@ def _slack(specs: Sequence[TrialSpec], activations: int, evaluation: int, kind: 
 def own_bytes(shape: Shape, loads: Loads, *, kind: str = "cpu") -> list[int]:
     """Return what each of these trials adds by itself: its adapter and its activations."""
     specs = [spec for spec, _ in loads]
-    kept = _kept(shape, specs, [load_of(spec, lengths) for spec, lengths in loads], kind)
+    kept = [_kept(shape, [spec], [load_of(spec, lengths)], kind)[0] for spec, lengths in loads]
     room = rooms(shape, specs)
     return [adapter_bytes(shape, s, r) + k for s, r, k in zip(specs, room, kept, strict=True)]
 

@@ -80,5 +80,5 @@ def test_a_secret_in_a_row_of_data_is_in_no_sample_report_or_table(in_tmp: Path,
     play = staged(*data, *space, *settings, scene=partial(failing_with, "", secrets()), is_real=True)
     assert play.code() == 0, play.text
     assert CANARY not in play.text and not leaks(in_tmp)
-    assert "say *** 0" in results(in_tmp)[0]["samples"][0]["prompt"]
+    assert "say *** " in results(in_tmp)[0]["samples"][0]["prompt"]
     assert results(in_tmp)[0]["samples"][0]["reference"].startswith("*** yes")
