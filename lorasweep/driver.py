@@ -70,7 +70,7 @@ class Driver:
 
     def run(self) -> None:
         """Run until nothing is left to do; `stop` ends it after the current time slice."""
-        self.display.begin(self.plan.num_trials, list(self.ledger.results.values()))
+        self.display.begin(self.plan.most_trials, list(self.ledger.results.values()))
         try:
             self.record.catch_up()
             self.supply.take_up()
@@ -227,6 +227,7 @@ class Driver:
             self.test_metrics = event.metrics
         elif isinstance(event, Note):
             self.display.say(event.text)
+            self.outbox.put(partial(self.record.note, event.text))
         elif isinstance(event, DiskFull):
             self.room.close(event.reason)
 

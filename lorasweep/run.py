@@ -170,6 +170,7 @@ def _report(driver: Driver) -> Leaderboard:
         objective=config.eval.objective,
         domains=driver.plan.domains,
         test_metrics=driver.test_metrics or None,
+        notes=_notes(driver),
     )
     files = write_reports(board, ledger.folder)
     # While seeds are missing, a mean over them may still change, and with it the winner.
@@ -178,6 +179,12 @@ def _report(driver: Driver) -> Leaderboard:
     note = (ledger.folder / "leaderboard.md").read_text()
     driver.record.close(note, files, driver.test_metrics, is_finished=driver.is_finished)
     return board
+
+
+def _notes(driver: Driver) -> list[str]:
+    """Return what the data's readers and the workers said, each once."""
+    of_data = (note for facts in driver.plan.facts.values() for note in facts.notes)
+    return list(dict.fromkeys([*of_data, *driver.record.notes]))
 
 
 def _data(plan: Plan) -> dict[str, str]:

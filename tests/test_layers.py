@@ -26,7 +26,7 @@ LAYERS = (
     ("pruning", "selection"),
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
-    ("comparable", "warmup", "facts", "plan"),
+    ("comparable", "warmup", "weight_files", "facts", "plan"),
     ("record", "outbox", "forecast", "placement", "supply"),
     ("driver",),
     ("report", "display", "outline"),
