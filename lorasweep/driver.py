@@ -141,7 +141,7 @@ class Driver:
         seat.base = item.spec.base_key
         seat.live[item.number] = start
         seat.orders.append(start)
-        self.record.courier.start(item.number, item.params)
+        self.record.courier.start(item.number, item.params, item.spec)
         self.display.started(item.number, item.params)
 
     def _listen(self) -> None:

@@ -85,7 +85,7 @@ class Record:
         best = winner(self.ledger.results.values(), self.objective)
         metrics = {f"test/{k}": v for k, v in test_metrics.items()}
         if best and (objective := best.objective(self.objective)) is not None:
-            metrics["objective"] = objective
+            metrics[self.objective] = objective
         adapter = self.ledger.adapter_folder(best.result.number) if best else None
         tracker = self.courier.tracker
         if self.courier.close(lambda: tracker.end(note, files, metrics, adapter, finished=is_finished)):

@@ -23,6 +23,7 @@ from lorasweep.executors.base import Executor
 from lorasweep.executors.local import LocalExecutor
 from lorasweep.files import redact, write_text
 from lorasweep.ledger import Ledger
+from lorasweep.outline import domain_words
 from lorasweep.plan import Plan
 from lorasweep.provenance import provenance
 from lorasweep.record import Record
@@ -154,7 +155,12 @@ def _open_courier(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str
     objective = config.eval.objective
     tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective}
     opening = Opening(
-        config=text, tags=tags, data=_data(plan), swept=tuple(plan.domains), maximize=is_maximized(objective)
+        config=text,
+        tags=tags,
+        data=_data(plan),
+        swept={key: domain_words(domain) for key, domain in plan.domains.items()},
+        objective=objective,
+        maximize=is_maximized(objective),
     )
     return Courier(tracker, opening)
 
