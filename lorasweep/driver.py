@@ -254,6 +254,7 @@ class Driver:
             self.test_metrics = noted.get("metrics", {})
             return
         seat = self.seats[0]
+        self.display.say(f"scoring trial {winner.number} on the test split")
         order = Score(number=winner.number, spec=winner.spec, adapter=str(self.ledger.adapter_folder(winner.number)))
         try:
             seat.submit([order])

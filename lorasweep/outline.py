@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from evaluation.metrics import CHOICE_METRICS
-from lorasweep.display import words
 from lorasweep.facts import DataFacts
 from lorasweep.grammar import Choice, Domain
 from lorasweep.memory import GIB
@@ -11,6 +10,7 @@ from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan
 from lorasweep.rungs import rung_shares
 from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.standing import words
 
 SHOWN = 24  # configurations listed one by one
 

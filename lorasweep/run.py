@@ -62,6 +62,7 @@ class Outcome:
     is_finished: bool
     is_preempted: bool  # by SIGTERM
     halted: str  # why the sweep gave itself up, empty where it did not
+    num_saved: int = 0  # trials that go on from their checkpoints
 
 
 def run_sweep(plan: Plan, text: str) -> Outcome:
@@ -126,6 +127,7 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
         is_finished=driver.is_finished,
         is_preempted=signal.SIGTERM in signals,
         halted=driver.outbox.halted,
+        num_saved=ledger.num_saved,
     )
 
 
@@ -167,6 +169,7 @@ def _open_courier(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str
 
 def _report(driver: Driver) -> Leaderboard:
     """Write the leaderboard, keep the best adapters, and close the sweep's run."""
+    driver.display.say("writing the leaderboard, and the last results to the tracker")
     ledger, config = driver.ledger, driver.plan.config
     results = list(ledger.results.values())
     board = build_leaderboard(
@@ -177,6 +180,7 @@ def _report(driver: Driver) -> Leaderboard:
         domains=driver.plan.domains,
         test_metrics=driver.test_metrics or None,
         notes=_notes(driver),
+        num_saved=ledger.num_saved,
     )
     files = write_reports(board, ledger.folder)
     # While seeds are missing, a mean over them may still change, and with it the winner.

@@ -123,10 +123,14 @@ class MlflowTracker:
 
     def _save_view(self, opening: Opening) -> None:
         name = Path(self.key).name
-        params = [short_name(k) for k in opening.swept]
-        now_ms = int(time.time() * 1000)
-        order = {"objective": opening.objective, "maximize": opening.maximize}
-        tag = saved_view(name, self.parent, **order, params=params, created_ms=now_ms)
+        tag = saved_view(
+            name,
+            self.parent,
+            opening.objective,
+            maximize=opening.maximize,
+            params=[short_name(k) for k in opening.swept],
+            created_ms=int(time.time() * 1000),
+        )
         self.client.set_experiment_tag(self.experiment, *tag)
         self.page = f"#/experiments/{self.experiment}/runs?{TRAINING}&viewStateShareKey={view_key(name)}"
 
