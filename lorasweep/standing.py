@@ -49,7 +49,7 @@ def expected(plan: Plan) -> Expected:
         evaluation=spec.eval,
         has_pruner=plan.config.study.pruner not in NO_PRUNER,
         rung_cost=EVALUATION * min(last, spec.eval.rung_limit or last) / batch,
-        last_cost=EVALUATION * last * (1 + len(spec.eval.probes)) / batch,
+        last_cost=EVALUATION * last / batch,
     )
 
 
@@ -70,6 +70,7 @@ class Standing:
         self._before = self._done = 0.0  # work of earlier launches, and of this one
         self._share = 0.0
         self._num_judged = self._num_stopped = 0
+        self._is_last_timed = False
 
     def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
         """Note where the sweep begins; `done` trials were finished by an earlier launch."""
@@ -98,6 +99,8 @@ class Standing:
     def rung(self, event: Rung) -> None:
         """Note what a trial reported, and what the evaluation cost."""
         self.rung_cost = event.eval_s * self._speed(event.number) or self.rung_cost
+        if not self._is_last_timed and self.work.rung_cost:  # it asks more examples, of the same kind
+            self.last_cost = self.work.last_cost * self.rung_cost / self.work.rung_cost
         self.rungs[event.number] = event
         self._done += self.rung_cost
         self._num_judged += 1
@@ -106,6 +109,7 @@ class Standing:
         """Note a result. A trial that equals another costs nothing."""
         if result.state is TrialState.COMPLETE and result.same_as is None:
             self.last_cost = result.cost.eval_s * self._speed(result.number) or self.last_cost
+            self._is_last_timed = True
             self._done += self.last_cost
         self._num_stopped += result.state is TrialState.PRUNED
         self.paces.pop(result.number, None)

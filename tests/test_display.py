@@ -110,6 +110,14 @@ def test_the_last_evaluation_is_work_that_is_left(monkeypatch: pytest.MonkeyPatc
     assert standing.is_evaluated(pace(1, 100)) and (standing.left_s() or 0) >= 5.9
 
 
+def test_a_timed_rung_says_what_the_last_evaluation_will_cost() -> None:
+    standing = standing_of("accuracy", rung_cost=8.0, last_cost=20.0)
+    standing.begin(1, [])
+    standing.progress(pace(0, 50))
+    standing.rung(rung(0, 1, 0.5, step=50, eval_s=1.6))
+    assert (standing.rung_cost, standing.last_cost) == (16.0, 40.0)
+
+
 def test_duplicates_are_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     standing = standing_of("accuracy")
     now = simulated(standing, monkeypatch, numbers=range(3))
