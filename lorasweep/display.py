@@ -10,12 +10,13 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
+from lorasweep.expected import expected
 from lorasweep.grammar import Scalar
 from lorasweep.plan import Plan
 from lorasweep.result import Progress as Pace
 from lorasweep.result import Rung, TrialResult
 from lorasweep.seat import Display
-from lorasweep.standing import Standing, clock, expected, words
+from lorasweep.standing import Standing, clock, words
 
 QUIET_S = 10.0  # without a terminal, a line about the live trials at most this often
 MOST_ROWS = 12  # live trials shown at once

@@ -3,19 +3,15 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from lorasweep.expected import Expected
 from lorasweep.grammar import Scalar
-from lorasweep.plan import Plan
 from lorasweep.result import Progress, Rung, TrialResult, TrialState
 from lorasweep.rungs import rungs_of
 from lorasweep.score import is_maximized
-from lorasweep.spec import EvalSpec
 
-NO_PRUNER = ("none", "patient")
 KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for
 SETTLE_S = 2.0  # seconds of training before the time left is more than a wild guess
-EVALUATION = 1.0  # cost of scoring a row before it was timed, in rows of training: forward alone, but every option
 
 
 def words(params: Mapping[str, Scalar]) -> str:
@@ -27,30 +23,6 @@ def words(params: Mapping[str, Scalar]) -> str:
 def clock(seconds: float) -> str:
     """Write a duration as minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What trials are expected to do. Costs of an evaluation are in training steps, until one was timed."""
-
-    evaluation: EvalSpec
-    has_pruner: bool = False
-    rung_cost: float = 0.0
-    last_cost: float = 0.0
-
-
-def expected(plan: Plan) -> Expected:
-    """Return what a plan says of its trials; the first one stands for all."""
-    spec = plan.spec(plan.points[0])
-    rows = plan.facts[spec.data_key].num_validation
-    last = min(rows, spec.eval.limit or rows)
-    batch = spec.train.per_device_train_batch_size * spec.train.gradient_accumulation_steps
-    return Expected(
-        evaluation=spec.eval,
-        has_pruner=plan.config.study.pruner not in NO_PRUNER,
-        rung_cost=EVALUATION * min(last, spec.eval.rung_limit or last) / batch,
-        last_cost=EVALUATION * last / batch,
-    )
 
 
 class Standing:

@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 
 from lorasweep.display import LineDisplay, LiveDisplay
+from lorasweep.expected import Expected
 from lorasweep.result import Cost, Point, Progress, Rung, TrialResult, TrialState
 from lorasweep.spec import EvalSpec
-from lorasweep.standing import Expected, Standing, clock, words
+from lorasweep.standing import Standing, clock, words
 from tests.specs import trial
 
 

@@ -29,7 +29,7 @@ LAYERS = (
     ("comparable", "warmup", "weight_files", "facts", "plan"),
     ("record", "outbox", "forecast", "placement", "supply"),
     ("driver",),
-    ("report", "standing", "display", "outline"),
+    ("report", "expected", "standing", "display", "outline"),
     ("run",),
     ("cli", "__main__"),
 )
