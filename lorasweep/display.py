@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -84,6 +93,18 @@ class LineDisplay:
         return "" if value is None else f"{self.standing.objective} {value:.4f}"
 
 
+class TimeLeft(ProgressColumn):
+    """Counts down to the expected end while no event comes, as in an evaluation."""
+
+    def render(self, task: Task) -> Text:
+        """Return the time left, or that the estimate was too short."""
+        end_s: float | None = task.fields["end_s"]
+        if end_s is None:
+            return Text("")
+        left = end_s - time.monotonic()
+        return Text(f"about {clock(left)} left" if left >= 1 else "longer than estimated" if left < -1 else "")
+
+
 class LiveDisplay:
     """Overall progress, the live trials and the best so far, redrawn in place."""
 
@@ -95,9 +116,9 @@ class LiveDisplay:
             TaskProgressColumn(),
             TextColumn("{task.fields[trials]}"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TimeLeft(),
         )
-        self.task: TaskID = self.bar.add_task("work", trials="", left="", total=1.0)
+        self.task: TaskID = self.bar.add_task("work", trials="", end_s=None, total=1.0)
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
 
     def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
@@ -135,7 +156,9 @@ class LiveDisplay:
 
     def _draw(self) -> None:
         standing = self.standing
-        self.bar.update(self.task, completed=standing.share(), trials=_trials(standing), left=_left(standing))
+        left = standing.left_s()
+        end_s = None if left is None else time.monotonic() + left
+        self.bar.update(self.task, completed=standing.share(), trials=_trials(standing), end_s=end_s)
         self.live.update(Group(self.bar, *self._below()))
 
     def _below(self) -> list[Table | Text]:

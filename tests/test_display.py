@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from lorasweep.display import LineDisplay, LiveDisplay
+from lorasweep.display import LineDisplay, LiveDisplay, TimeLeft
 from lorasweep.expected import Expected
 from lorasweep.result import Cost, Point, Progress, Rung, TrialResult, TrialState
 from lorasweep.spec import EvalSpec
@@ -178,3 +178,14 @@ def test_the_live_display_shows_slots_and_the_best() -> None:
     display.end()
     assert "r=4 target_modules=[q_proj,o_proj]" in shown and "1/3 trials" in shown
     assert "2/4" in shown and "0.2500" in shown and "accuracy 0.75 by trial 1 (r=16)" in shown
+
+
+def test_the_time_left_counts_down_while_an_evaluation_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = LiveDisplay(standing_of("accuracy"))
+    task = display.bar.tasks[0]
+    now = Clock(monkeypatch)
+    shown = {}
+    for end_s in (1020.0, 1000.0, 990.0):
+        display.bar.update(task.id, end_s=end_s)
+        shown[end_s] = str(TimeLeft().render(task))
+    assert now.s == 1000.0 and shown == {1020.0: "about 0:20 left", 1000.0: "", 990.0: "longer than estimated"}
