@@ -75,7 +75,7 @@ class Driver:
 
     def run(self) -> None:
         """Run until nothing is left to do; `stop` ends it after the current time slice."""
-        self.display.begin(self.plan.num_trials, list(self.ledger.results.values()))
+        self.display.begin(self.plan.most_trials, list(self.ledger.results.values()))
         try:
             self.record.catch_up()
             self.supply.take_up()
@@ -146,7 +146,7 @@ class Driver:
         seat.base = item.spec.base_key
         seat.live[item.number] = start
         seat.orders.append(start)
-        self.record.courier.start(item.number, item.params)
+        self.record.courier.start(item.number, item.params, item.spec)
         self.display.started(item.number, item.params)
 
     def _listen(self) -> None:
@@ -235,7 +235,9 @@ class Driver:
         elif isinstance(event, Scored):
             self.test_metrics = event.metrics
         elif isinstance(event, Note):
-            self.display.say(redact_values(event.text))
+            text = redact_values(event.text)
+            self.display.say(text)
+            self.outbox.put(partial(self.record.note, text))
         elif isinstance(event, DiskFull):
             self.room.close(event.reason)
 
@@ -269,6 +271,7 @@ class Driver:
             self.test_metrics = noted.get("metrics", {})
             return
         seat = min(self.seats, key=lambda seat: len(seat.failures))  # a device that works
+        self.display.say(f"scoring trial {winner.number} on the test split")
         order = Score(number=winner.number, spec=winner.spec, adapter=str(self.ledger.adapter_folder(winner.number)))
         try:
             seat.submit([order])

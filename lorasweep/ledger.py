@@ -79,6 +79,11 @@ class Ledger:
         for file in (self.folder / "trials").glob(f"*/{CHECKPOINT}"):
             file.unlink()
 
+    @property
+    def num_saved(self) -> int:
+        """Return how many trials have no result yet and a checkpoint to go on from."""
+        return len(list((self.folder / "trials").glob(f"*/{CHECKPOINT}")))
+
     def attempt(self, number: int) -> int:
         """Return how many workers have died under a trial."""
         found = self.noted(f"trials/{number:04d}/attempt").get("attempt", 0)

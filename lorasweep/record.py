@@ -62,6 +62,17 @@ class Record:
         self.study.tell(number, self.ledger.results[number])
         self.display.finished(self.ledger.results[number])
 
+    def note(self, text: str) -> None:
+        """Keep what a worker said of data, base or checkpoints for the leaderboard, once."""
+        if text not in self.notes:
+            self.ledger.note("notes", {"notes": [*self.notes, text]})
+
+    @property
+    def notes(self) -> list[str]:
+        """Return the notes of all workers of this and earlier launches."""
+        found = self.ledger.noted("notes").get("notes")
+        return [str(text) for text in found] if isinstance(found, list) else []
+
     @property
     def destination(self) -> str:
         """Name the place that results are exported to, empty where there is none."""
@@ -75,7 +86,7 @@ class Record:
         best = winner(self.ledger.results.values(), self.objective)
         metrics = {f"test/{k}": v for k, v in test_metrics.items()}
         if best and (objective := best.objective(self.objective)) is not None:
-            metrics["objective"] = objective
+            metrics[self.objective] = objective
         adapter = self.ledger.adapter_folder(best.result.number) if best else None
         tracker = self.courier.tracker
         if self.courier.close(lambda: tracker.end(note, files, metrics, adapter, finished=is_finished)):

@@ -19,14 +19,15 @@ from typing import Any
 from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
 from lorasweep.files import provision, redact, sqlite_url
-from lorasweep.mlflow_fields import STATUS, final_metrics, result_tags, short_name, spec_params
+from lorasweep.mlflow_fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
 from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.result import Point, Rung, TrialResult
-from lorasweep.spec import digest
+from lorasweep.spec import TrialSpec, digest
 from lorasweep.tracker import NullTracker, Opening, Tracker
 
 log = logging.getLogger(__name__)
 
+TRAINING = "workflowType=machine_learning"  # without it MLflow's page opens its view for traces of language models
 BATCH = 900  # a tracking server takes 1000 metrics in one call
 
 
@@ -90,23 +91,22 @@ class MlflowTracker:
         self.client.update_run(self.parent, status="RUNNING")
         self.client.log_text(self.parent, opening.config, "config.yaml")
         self._log_inputs(self.parent)
+        self._log(run or Child(run_id=self.parent), params=space_params(opening.swept))
         self._save_view(opening)
 
-    def start(self, number: int, params: Mapping[str, Any]) -> None:
+    def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None:
         """Open a trial's child run, so that it can be watched."""
-        self._log(self._child(number), params={short_name(k): v for k, v in params.items()})
+        self._log(self._child(number), params=trial_params(spec, params))
 
     def rung(self, event: Rung) -> None:
         """Log what a trial reported."""
-        self._log(self._child(event.number), points=[event.point])
+        self._log(self._child(event.number), points=[named(event.point)])
 
     def export(self, result: TrialResult) -> None:
         """Log a trial's whole result; repeating it changes nothing."""
         child = self._child(result.number)
-        params = {**spec_params(result), **{short_name(k): v for k, v in result.params.items()}}
-        step = result.history[-1].step if result.history else 0
-        final = Point(step=step, metrics=final_metrics(result), time_s=result.ended_s)
-        self._log(child, tags=result_tags(result), params=params, points=[*result.history, final])
+        params = trial_params(result.spec, result.params)
+        self._log(child, tags=result_tags(result), params=params, points=points(result))
         self._log_files(child.run_id, result)
         self.client.set_terminated(child.run_id, STATUS[result.state], int(result.ended_s * 1000))
 
@@ -126,9 +126,11 @@ class MlflowTracker:
         name = Path(self.folder).name
         params = [short_name(k) for k in opening.swept]
         now_ms = int(time.time() * 1000)
-        tag = saved_view(name, self.parent, "objective", maximize=opening.maximize, params=params, created_ms=now_ms)
+        tag = saved_view(
+            name, self.parent, opening.objective, maximize=opening.maximize, params=params, created_ms=now_ms
+        )
         self.client.set_experiment_tag(self.experiment, *tag)
-        self.page = f"#/experiments/{self.experiment}/runs?viewStateShareKey={view_key(name)}"
+        self.page = f"#/experiments/{self.experiment}/runs?{TRAINING}&viewStateShareKey={view_key(name)}"
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

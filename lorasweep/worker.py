@@ -83,7 +83,7 @@ class Worker:
         bank = self.trials.loaded.bank
         bank.set_mode(checkpointing=any(x.spec.train.activation_checkpointing for x in lives))
         events: list[Event] = self.trials.probe()
-        deadline = time.perf_counter() + self.settings.slice_s
+        deadline, num_due = time.perf_counter() + self.settings.slice_s, sum(live.is_due for live in lives)
         for live in lives:
             live.shared_by = max(live.shared_by, len(lives))
         # A trial may be due already: taken up at a rung, or its last report could not be made.
@@ -95,7 +95,10 @@ class Worker:
         for live in (x for x in lives if x.is_broken):
             reason = f"{NOT_FINITE} at step {live.learner.step}"
             events.append(self.trials.end(live.number, TrialState.FAILED, reason))
-        events += self._report([live for live in lives if live.is_due and not live.is_broken])
+        due = [live for live in lives if live.is_due and not live.is_broken]
+        if len(due) > num_due:  # an evaluation may take long: first the driver learns how far the trials are
+            return events
+        events += self._report(due)
         late = [x for x in self.live.values() if time.monotonic() - x.saved_s > SAVE_EVERY_S]
         return events + self.trials.save(late)
 

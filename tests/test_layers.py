@@ -26,10 +26,10 @@ LAYERS = (
     ("pruning", "selection"),
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
-    ("comparable", "warmup", "facts", "plan"),
+    ("comparable", "warmup", "weight_files", "facts", "plan"),
     ("record", "outbox", "forecast", "placement", "supply", "retries"),
     ("driver",),
-    ("report", "display", "outline"),
+    ("report", "expected", "standing", "display", "outline"),
     ("run",),
     ("cli", "__main__"),
 )

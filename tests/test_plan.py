@@ -14,7 +14,7 @@ from lorasweep.cli import data_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_task
 from lorasweep.errors import ConfigError
-from lorasweep.outline import plan_text
+from lorasweep.outline import headline, plan_text
 from lorasweep.plan import Plan, make_plan
 from lorasweep.tokenizer import load_tokenizer
 from tests.architectures import save_architecture
@@ -41,6 +41,11 @@ def test_points_that_mean_the_same_are_planned_once() -> None:
     grid = ("train.lr_scheduler_type=constant,linear", "train.warmup_steps=0.1,0.2", "study.sampler=grid")
     found = plan(*grid)
     assert (found.num_trials, found.num_same) == (3, 1)
+
+
+def test_the_headline_counts_the_trials_that_will_run() -> None:
+    line = headline(plan("lora.r=4,8", "study.sampler=random", "study.trials=20", "probes=none")).splitlines()[-1]
+    assert ": 2 trials (" in line
 
 
 def test_without_a_space_a_single_trial_is_planned() -> None:

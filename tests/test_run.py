@@ -183,7 +183,7 @@ def test_mlflow_holds_a_parent_and_a_child_per_trial_once(in_tmp: Path) -> None:
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(runs) == 3 and len(children) == 2
     assert {r.data.params["r"] for r in children} == {"2", "4"}
-    assert all(r.info.status == "FINISHED" and "objective" in r.data.metrics for r in (*children, parent))
+    assert all(r.info.status == "FINISHED" and "accuracy" in r.data.metrics for r in (*children, parent))
     assert "| trial |" in parent.data.tags["mlflow.note.content"]
     names = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert {"adapter", "leaderboard.html", "config.yaml"} <= names
