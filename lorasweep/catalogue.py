@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lorasweep.errors import ConfigError
-from lorasweep.fitting import fitting_probes, is_automatic, sets_probes
+from lorasweep.fitting import fitting_data, fitting_probes, is_automatic, sets_probes
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,11 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
         overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{Path(folder).absolute()}')}]"]
     name = options.get("--config-name", "config")
     with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-        plain = _plain(hydra_compose(config_name=name, overrides=overrides))
+        composed = hydra_compose(config_name=name, overrides=overrides, return_hydra_config=True)
+        group, plain = str(composed.hydra.runtime.choices.get("data")), _plain(composed)
+        if (fitting := fitting_data(plain, group, overrides, conf)) != group:
+            overrides = [f"data={fitting}", *overrides]
+            plain = _plain(hydra_compose(config_name=name, overrides=overrides))
         if is_automatic(plain):  # which probes fit is known only now that the base is
             chosen = "none" if sets_probes(overrides) else fitting_probes(plain)
             plain = _plain(hydra_compose(config_name=name, overrides=[*overrides, f"probes={chosen}"]))
@@ -70,6 +74,7 @@ def _plain(config: Any) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
+        config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         raise ConfigError([str(error).splitlines()[0]]) from error

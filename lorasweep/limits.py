@@ -73,7 +73,7 @@ def is_alpha(value: float | str) -> bool:
 
 def contradictions(config: Any) -> list[str]:
     """Return one sentence per pair of settings of a built `SweepConfig` that cannot both hold."""
-    found = []
+    found = _demo_beside_own(config.data)
     has_options = config.data.format in WITH_OPTIONS
     if config.eval.objective in CHOICE_METRICS and not has_options:
         found.append(f"eval.objective: {config.eval.objective} needs answer options, "
@@ -87,3 +87,15 @@ def contradictions(config: Any) -> list[str]:
         found.append(f"study.pruner: {config.study.pruner} judges trials before their end, where eval.rungs=1 has "
                      "no rung; set eval.rungs=5 or study.pruner=none")  # fmt: skip
     return found
+
+
+def _demo_beside_own(data: Any) -> list[str]:
+    """Rows of the demo answer questions that only the demo's rows teach."""
+    sources = {f"data.{name}": getattr(data, name) for name in ("train", "validation", "test")}
+    demo = [key for key, source in sources.items() if source and source.startswith("demo:")]
+    own = {key: source for key, source in sources.items() if source and key not in demo}
+    if not demo or not own:
+        return []
+    named = " and ".join(f"{key}={source}" for key, source in own.items())
+    return [f"{' and '.join(demo)}: the demo's rows cannot stand beside {named}; set {' '.join(f'{k}=null' for k in demo)}, "
+            "or name files of your own"]  # fmt: skip
