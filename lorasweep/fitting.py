@@ -1,7 +1,7 @@
 """Which probes fit a base and which data group fits a file, where the command line leaves that open.
 
-The demo's probes ask what only the demo has learned, so they say nothing of another base. The demo's data groups hold the
-demo's files, lengths and learning rates, so none of these may stay beside another training file.
+The demo's probes ask what only the demo has learned, so they say nothing of another base. The demo's data groups hold
+the demo's files, lengths and learning rates, so none of these may stay beside another training file.
 """
 
 import re

@@ -97,5 +97,7 @@ def _demo_beside_own(data: Any) -> list[str]:
     if not demo or not own:
         return []
     named = " and ".join(f"{key}={source}" for key, source in own.items())
-    return [f"{' and '.join(demo)}: the demo's rows cannot stand beside {named}; set {' '.join(f'{k}=null' for k in demo)}, "
-            "or name files of your own"]  # fmt: skip
+    unset = " ".join(f"{key}=null" for key in demo)
+    return [
+        f"{' and '.join(demo)}: the demo's rows cannot stand beside {named}; set {unset}, or name files of your own"
+    ]

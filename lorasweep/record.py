@@ -75,9 +75,18 @@ class Record:
         metrics = {f"test/{k}": v for k, v in test_metrics.items()}
         if best and (objective := best.objective(self.objective)) is not None:
             metrics["objective"] = objective
+        metrics |= _beside(best.result) if best else {}
         adapter = self.ledger.adapter_folder(best.result.number) if best else None
         tracker = self.courier.tracker
         if self.courier.close(lambda: tracker.end(note, files, metrics, adapter, finished=is_finished)):
             left = [r for r in self.ledger.results.values() if r.same_as is None]
             count = sum(not self.ledger.is_exported(r.number, self.destination) for r in left)
             log.warning("tracking was not told everything (%d results); the same command does it later", count)
+
+
+def _beside(result: TrialResult) -> dict[str, float]:
+    """Return what a trial is to be compared with, as metrics: `base/accuracy`, `chance/accuracy`."""
+    if result.base is None:
+        return {}
+    found = {"base": result.base.metrics, "chance": result.base.chance, "majority": result.base.majority}
+    return {f"{name}/{metric}": value for name, metrics in found.items() for metric, value in metrics.items()}

@@ -95,7 +95,8 @@ class LiveTrials:
         """Measure finished trials in full, keep their adapters and free their slots."""
         spec = lives[0].spec
         asked = self.loaded.asked([x.learner.slot for x in lives], spec.eval)
-        results = finish(asked, lives, self.loaded.task(spec), self.loaded.probes(spec), self.meter.peak_bytes())
+        task, probes, base = self.loaded.task(spec), self.loaded.probes(spec), self.loaded.base_score(spec)
+        results = finish(asked, lives, task, probes, base, self.meter.peak_bytes())
         for live in lives:
             self._free(live)
         return [

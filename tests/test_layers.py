@@ -18,7 +18,7 @@ LAYERS = (
     ("memory", "varlen", "norms", "twin", "usage", "base_info", "tokenizer", "base", "nats", "slot", "groups", "pace"),
     ("dropout", "layout", "products", "adapted"),
     ("bank", "self_test", "model", "learner", "train", "adapters", "live", "checkpoint", "meter"),
-    ("score", "probes", "outcome"),
+    ("score", "baseline", "probes", "outcome"),
     ("loaded",),
     ("trials",),
     ("worker",),

@@ -84,7 +84,7 @@ def test_an_example_of_the_help_is_accepted(line: str, reader: Path, capsys: pyt
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_file_that_a_page_links_to_or_names_is_there(page: Path) -> None:
     text = page.read_text()
-    linked = [link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
+    linked = re.findall(r"\]\(([^)#:]+)\)", text)
     named = re.findall(r"`((?:\.ci|benchmarks|tests|conf|sweeps|docs|lorasweep)/[\w./-]+)`|bash (\.ci/\w+)", text)
     assert [path for path in linked if not (page.parent / path).exists()] == []
     assert [path for pair in named for path in pair if path and not (ROOT / path).exists()] == []

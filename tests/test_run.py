@@ -293,3 +293,17 @@ def test_a_killed_driver_loses_no_finished_trial(in_tmp: Path) -> None:
     done = trial_files(in_tmp)
     assert main(command) == 0
     assert trial_files(in_tmp).items() >= done.items() and states(in_tmp) == ["COMPLETE"] * 4
+
+
+def test_the_sweeps_run_in_mlflow_has_the_base_and_chance_beside_its_winner(in_tmp: Path) -> None:
+    from mlflow import MlflowClient
+
+    assert main([*QUICK, "lora.r=2,4"]) == 0
+    client = MlflowClient(f"sqlite:///{in_tmp / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lorasweep")
+    assert experiment is not None
+    [parent] = client.search_runs([experiment.experiment_id], "tags.`lorasweep.kind` = 'sweep'")
+    [(name, base), (_, chance), *_] = [(one["name"], one["metrics"]) for one in board(in_tmp)["references"]]
+    assert name == "base" and set(base) == {"accuracy", "loss"}
+    assert {k: parent.data.metrics[f"base/{k}"] for k in base} == base
+    assert parent.data.metrics["chance/accuracy"] == chance["accuracy"] == 0.125
