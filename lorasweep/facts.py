@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.comparable import TokenizedData, incomparable
 from lorasweep.data.render import TokenRow
+from lorasweep.data.splits import FEWEST
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.errors import ConfigError, LoraSweepError
 from lorasweep.limits import TEXT_METRICS
@@ -27,9 +28,37 @@ class DataFacts:
     num_truncated: int
     num_empty: int
     num_duplicates: int
-    num_leaked: int
+    num_leaked_validation: int
+    num_leaked_test: int
     notes: tuple[str, ...]
     content: str  # names the rows themselves, probes included
+    num_scored: int  # validation rows that trials are scored on
+
+    @property
+    def num_leaked(self) -> int:
+        """Return how many validation and test prompts stand in the training data."""
+        return self.num_leaked_validation + self.num_leaked_test
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say what makes the scores of these rows unreliable."""
+        found = []
+        if self.num_scored < FEWEST:
+            found.append(
+                f"trials are scored on {self.num_scored} validation rows; below {FEWEST}, intervals are so wide that "
+                "few trials can be told apart: name more rows as data.validation, or raise eval.limit"
+            )
+        splits = (
+            ("validation", self.num_leaked_validation, self.num_validation),
+            ("test", self.num_leaked_test, self.num_test),
+        )
+        for name, leaked, count in splits:
+            if leaked:
+                found.append(
+                    f"{leaked} of {count} {name} prompts stand in the training data, so {name} scores say less about "
+                    f"new prompts: remove them from data.train or from data.{name}"
+                )
+        return tuple(found)
 
 
 def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
@@ -44,7 +73,7 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
             task = load_task(spec.data, tokenizer, key)
             problems += _unusable(spec, task)
             readings.append(TokenizedData(spec, tokenizer, key, task))
-            facts[spec.data_key] = data_facts(task)
+            facts[spec.data_key] = data_facts(task, spec.eval.limit)
         except LoraSweepError as error:
             problems.append(str(error))
             continue
@@ -84,8 +113,8 @@ def content_of(rows: Sequence[TokenRow]) -> str:
     return digest([(row.ids, row.is_label, row.options, row.target) for row in rows])
 
 
-def data_facts(task: Task) -> DataFacts:
-    """Count what a reader of a result should know about its data."""
+def data_facts(task: Task, limit: int | None = None) -> DataFacts:
+    """Count what a reader of a result should know about its data; trials are scored on `limit` rows at most."""
     everything = (*task.train, *task.validation, *task.test)
     train_prompts = Counter(_identity(row) for row in task.train)
     return DataFacts(
@@ -97,9 +126,11 @@ def data_facts(task: Task) -> DataFacts:
         num_truncated=sum(row.is_truncated for row in everything),
         num_empty=sum(not row.reference.strip() for row in task.train),
         num_duplicates=sum(count - 1 for count in train_prompts.values()),
-        num_leaked=sum(_identity(row) in train_prompts for row in (*task.validation, *task.test)),
+        num_leaked_validation=sum(_identity(row) in train_prompts for row in task.validation),
+        num_leaked_test=sum(_identity(row) in train_prompts for row in task.test),
         notes=task.notes,
         content=content_of(everything),
+        num_scored=len(task.validation[:limit]),
     )
 
 

@@ -64,6 +64,11 @@ class Plan:
         start = max(self.rung_start, spec.eval.rung_start)
         return replace(spec, eval=replace(spec.eval, rung_start=start))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say what makes the scores of the data unreliable."""
+        return tuple(dict.fromkeys(text for facts in self.facts.values() for text in facts.warnings))
+
     def info(self, model: ModelSpec) -> BaseInfo:
         """Return a base's shape."""
         return describe(model.id, model.revision, model.trust_remote_code)

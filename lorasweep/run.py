@@ -170,6 +170,7 @@ def _report(driver: Driver) -> Leaderboard:
         objective=config.eval.objective,
         domains=driver.plan.domains,
         test_metrics=driver.test_metrics or None,
+        notes=driver.plan.warnings,
     )
     files = write_reports(board, ledger.folder)
     # While seeds are missing, a mean over them may still change, and with it the winner.

@@ -14,7 +14,7 @@ from lorasweep.cli import data_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_task
 from lorasweep.errors import ConfigError
-from lorasweep.outline import plan_text
+from lorasweep.outline import headline, plan_text
 from lorasweep.plan import Plan, make_plan
 from lorasweep.tokenizer import load_tokenizer
 from tests.tiny import save_base
@@ -203,3 +203,18 @@ def test_the_outline_says_whether_the_end_token_is_scored() -> None:
     assert "without the end token" in plan_text(plan("probes=none", "eval.end_token=false"))
     loss = plan("probes=none", "eval.objective=loss", "eval.metrics=[]")
     assert "end token" not in plan_text(loss)
+
+
+def test_a_plan_warns_of_few_validation_rows_and_of_test_prompts_that_are_trained_on(in_tmp: Path) -> None:
+    rows = [json.dumps({"instruction": f"say {i}", "output": f"{i}"}) for i in range(80)]
+    Path("train.jsonl").write_text("\n".join(rows))
+    Path("test.jsonl").write_text("\n".join(rows[:20]))
+    found = plan("data=alpaca", "data.train=train.jsonl", "data.test=test.jsonl", "probes=none")
+    few, leaked = found.warnings
+    assert few.startswith("trials are scored on 40 validation rows; below 50")
+    assert re.match(r"\d+ of 20 test prompts stand in the training data", leaked)
+    assert headline(found).count("WARNING: ") == 2
+
+
+def test_a_plan_does_not_warn_of_the_demo() -> None:
+    assert plan("probes=none").warnings == plan("data=demo_answers", "probes=none").warnings == ()

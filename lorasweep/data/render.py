@@ -55,25 +55,34 @@ Segment = tuple[str, bool]  # text, and whether the model has to write it
 
 
 def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> list[TokenRow]:
-    """Return one row per example, cut at `max_length` tokens; rows whose labels were all cut away are left out."""
+    """Return one row per example of `max_length` tokens at most; rows whose labels were all cut away are left out.
+
+    Where prompt and answer are too long together, the prompt loses its middle, down to half of `max_length`, so that
+    the answer, every answer option, the beginning and the end of the prompt stay whole. Chats with several answers
+    are cut at their end.
+    """
     segments = [_chat_segments(e, tokenizer) if e.messages else [(e.completion, True)] for e in examples]
     texts = {text for parts in segments for text, _ in parts} | {o for e in examples for o in e.options}
     tokens = _tokenize(sorted(texts), tokenizer, special=False)
     prompts = _tokenize(sorted({p for e in examples for p in (e.prompt, *e.option_prompts)}), tokenizer, special=True)
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    options = _shared_options(examples, tokens, end)
+    longest = {texts: max(map(len, coded), default=0) for texts, coded in options.items()}
     rows = []
     for example, parts in zip(examples, segments, strict=True):
         # A chat template writes its own first and last tokens.
         head, tail = ((), ()) if example.messages else (prompts[example.prompt], end)
-        rows.append(_row(example, head, [(tokens[text], learn) for text, learn in parts], tail, max_length))
-    options = _shared_options(examples, tokens, end)
+        coded = [(tokens[text], learn) for text, learn in parts]
+        rows.append(_row(example, [(head, False), *coded], tail, longest[example.options], max_length))
     sizes = {e.options: tuple(max(1, len(o.strip().encode())) for o in e.options) for e in examples}
     rows = [
         replace(
             r,
             options=options[e.options],
             option_bytes=sizes[e.options],
-            option_prompts=tuple(prompts[p][:max_length] for p in e.option_prompts),
+            option_prompts=tuple(
+                _without_middle(prompts[p], _room(longest[e.options], max_length)) for p in e.option_prompts
+            ),
             num_bytes=_num_bytes(r, e, tokenizer),
         )
         for r, e in zip(rows, examples, strict=True)
@@ -90,14 +99,36 @@ def _tokenize(texts: list[str], tokenizer: Tokenizer, *, special: bool) -> dict[
     return {text: tuple(i) for text, i in zip(texts, ended, strict=True)}
 
 
-def _row(
-    example: Example,
-    head: tuple[int, ...],
-    parts: list[tuple[tuple[int, ...], bool]],
-    tail: tuple[int, ...],
-    max_length: int,
-) -> TokenRow:
-    ids, is_label = [*head], [False] * len(head)
+Coded = list[tuple[tuple[int, ...], bool]]  # tokens, and whether the model has to write them
+
+
+def _shortened(parts: Coded, num_answer: int, max_length: int) -> Coded:
+    """Return the parts of a row with one answer, its prompt without its middle where the answer would not fit."""
+    *given, answer = parts
+    if any(is_label for _, is_label in given):
+        return parts
+    prompt = tuple(token for tokens, _ in given for token in tokens)
+    return [(_without_middle(prompt, _room(num_answer, max_length)), False), answer]
+
+
+def _room(num_answer: int, max_length: int) -> int:
+    """Return how many tokens of a prompt stay: what the answer leaves, and at least half."""
+    return max(max_length - num_answer, max_length // 2)
+
+
+def _without_middle(prompt: tuple[int, ...], room: int) -> tuple[int, ...]:
+    """Return the beginning and the end of a prompt, where templates have their words and the model its first token."""
+    if len(prompt) <= room:
+        return prompt
+    end = room // 2
+    return (*prompt[: room - end], *prompt[len(prompt) - end :])
+
+
+def _row(example: Example, parts: Coded, tail: tuple[int, ...], longest_option: int, max_length: int) -> TokenRow:
+    num_whole = sum(len(tokens) for tokens, _ in parts) + len(tail)
+    parts = _shortened(parts, max(longest_option, len(parts[-1][0]) + len(tail)), max_length)
+    ids: list[int] = []
+    is_label: list[bool] = []
     for tokens, learn in parts:
         ids += tokens
         is_label += [learn] * len(tokens)
@@ -112,7 +143,7 @@ def _row(
         target=_target(example),
         reference=example.completion.strip(),
         prompt=example.prompt or "".join(f"{role}: {text}\n" for role, text in example.messages[:-1]),
-        is_truncated=len(ids) > max_length,
+        is_truncated=not num_whole == len(ids) <= max_length,
         row=example.row,
     )
 

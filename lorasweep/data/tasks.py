@@ -67,5 +67,5 @@ def _cuts(name: str, num_examples: int, rows: tuple[TokenRow, ...], max_length: 
     if lost := num_examples - len(rows):
         notes.append(f"{name}: {lost} of {num_examples} rows left out, their answers lie beyond {max_length} tokens")
     if cut := sum(row.is_truncated for row in rows):
-        notes.append(f"{name}: {cut} of {len(rows)} rows cut at {max_length} tokens")
+        notes.append(f"{name}: {cut} of {len(rows)} rows cut at {max_length} tokens, their prompts in the middle")
     return notes

@@ -96,9 +96,28 @@ def test_a_row_that_just_fits_is_not_cut() -> None:
     assert not one(Example(prompt="pp", completion="ab"), max_length=5).is_truncated
 
 
-def test_a_row_whose_answer_is_cut_away_is_left_out() -> None:
-    examples = [Example(prompt="p" * 9, completion="a"), Example(prompt="p", completion="a")]
-    assert [row.prompt for row in render(examples, tokens(), 9)] == ["p"]
+def test_a_prompt_that_is_too_long_loses_its_middle_and_the_answer_stays() -> None:
+    row = one(Example(prompt="Text: abcdefgh Label:", completion=" yes"), max_length=15)
+    assert (text(row.ids), row.is_truncated) == ("Text:abel: yes<eos>", True)
+    assert (labels(row), row.prompt_length, len(row.ids)) == (" yes<eos>", 10, 15)
+
+
+def test_a_prompt_is_cut_alike_whichever_option_is_right() -> None:
+    options = (" no", " perhaps")
+    rows = [one(Example(prompt="p" * 9 + "q" * 9, completion=o, options=options), max_length=16) for o in options]
+    assert {text(row.ids[: row.prompt_length]) for row in rows} == {"ppppqqqq"}
+    assert max(row.prompt_length + len(option) for row in rows for option in row.options) <= 17
+
+
+def test_a_long_answer_leaves_half_of_the_row_to_its_prompt() -> None:
+    row = one(Example(prompt="p" * 20, completion="a" * 20), max_length=10)
+    assert text(row.ids) == "p" * 5 + "a" * 5
+
+
+def test_a_chat_of_one_answer_that_is_too_long_keeps_its_answer() -> None:
+    chat = Example(messages=(("user", "x" * 60), ("assistant", "fine")), completion="fine")
+    row = one(chat, max_length=30, base=chatty())
+    assert "fine" in labels(row) and len(row.ids) <= 30 and row.is_truncated
 
 
 CHAT = Example(
