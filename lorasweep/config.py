@@ -36,16 +36,19 @@ class LoraSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings:
-    """The question, and the space that answers it: a nested mapping of Hydra sweep expressions."""
+    """The question, and the space that answers it: a nested mapping of Hydra sweep expressions.
 
-    name: str = "single"
+    Where `name` is empty, the run is named after its data and what it tries.
+    """
+
+    name: str = ""
     question: str = ""
     space: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySettings:
-    """How Optuna drives the sweep. `trials` is ignored by the grid sampler, which runs its whole grid."""
+    """How Optuna drives the sweep. A grid runs whole, and so does a finite space of no more than `trials` points."""
 
     sampler: Sampler = "tpe"
     pruner: Pruner = "none"

@@ -22,7 +22,8 @@ def headline(plan: Plan) -> str:
     together = "" if plan.num_trials == 1 else f", {_together(plan)} trained together"
     where = ", ".join(dict.fromkeys(device.description for device in plan.devices))
     question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
-    search = f"{plan.config.sweep.name}: {count} ({plan.config.study.sampler}) on {spec.model.id}"
+    sampler = "grid" if plan.is_grid else plan.config.study.sampler
+    search = f"{plan.config.sweep.name}: {count} ({sampler}) on {spec.model.id}"
     return "\n".join([f"{question}{search}{together}; {where}", *(f"WARNING: {text}" for text in plan.warnings)])
 
 

@@ -20,6 +20,7 @@ from lorasweep.memory import (
     slots_that_fit,
     weight_bytes,
 )
+from lorasweep.naming import run_name
 from lorasweep.result import WorkerSettings
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec
@@ -56,7 +57,8 @@ class Plan:
 
     @property
     def is_grid(self) -> bool:
-        return self.config.study.sampler == "grid" or not self.domains
+        """Tell whether every point is run: asked for, or because the space has no more points than the study trials."""
+        return self.config.study.sampler == "grid" or self.num_distinct <= self.config.study.trials
 
     def spec(self, params: Mapping[str, Scalar]) -> TrialSpec:
         """Return the trial of a point."""
@@ -142,15 +144,16 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
         raise ConfigError(list(dict.fromkeys(problems)))
     is_whole = num_points(domains) <= ENOUGH_POINTS
     points = distinct(every, spec_of)
-    is_grid = config.study.sampler == "grid" or not domains
+    num_distinct = len(points) if is_whole else float("inf")
+    is_grid = config.study.sampler == "grid" or num_distinct <= config.study.trials
     plan = Plan(
         raw=raw,
-        config=config,
+        config=replace(config, sweep=replace(config.sweep, name=run_name(config, domains))),
         domains=domains,
         points=tuple(points),
         num_trials=len(points) if is_grid else config.study.trials,
         num_same=len(every) - len(points) if is_whole else 0,
-        num_distinct=len(points) if is_whole else float("inf"),
+        num_distinct=num_distinct,
         devices=devices,
         facts=facts,
         corrections=Corrections(),

@@ -21,6 +21,7 @@ from lorasweep.errors import ConfigError
 from lorasweep.files import provision, redact, sqlite_url
 from lorasweep.mlflow_fields import STATUS, final_metrics, result_tags, short_name, spec_params
 from lorasweep.mlflow_view import saved_view, view_key
+from lorasweep.naming import trial_name
 from lorasweep.result import Point, Rung, TrialResult
 from lorasweep.spec import digest
 from lorasweep.tracker import NullTracker, Opening, Tracker
@@ -76,6 +77,7 @@ class MlflowTracker:
         self.parent = self.page = ""
         self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
         self.children: dict[int, Child] = {}
+        self.names: dict[int, str] = {}  # of trials: their numbers and values
         self._doubtful: set[int] = set()  # trials whose run may be there although nobody said so
 
     def begin(self, opening: Opening) -> None:
@@ -93,6 +95,7 @@ class MlflowTracker:
 
     def start(self, number: int, params: Mapping[str, Any]) -> None:
         """Open a trial's child run, so that it can be watched."""
+        self.names[number] = trial_name(number, params)
         self._log(self._child(number), params={short_name(k): v for k, v in params.items()})
 
     def rung(self, event: Rung) -> None:
@@ -101,6 +104,7 @@ class MlflowTracker:
 
     def export(self, result: TrialResult) -> None:
         """Log a trial's whole result; repeating it changes nothing."""
+        self.names[result.number] = trial_name(result.number, result.params)
         child = self._child(result.number)
         params = {**spec_params(result), **{short_name(k): v for k, v in result.params.items()}}
         step = result.history[-1].step if result.history else 0
@@ -144,7 +148,7 @@ class MlflowTracker:
             self._doubtful.add(number)
             if found is None:
                 tags = {"mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
-                found = Child(run_id=self._create(key, f"trial-{number:03d}", tags))
+                found = Child(run_id=self._create(key, self.names.get(number, trial_name(number, {})), tags))
             self._log_inputs(found.run_id)
             self.children[number] = found
         return self.children[number]

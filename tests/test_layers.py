@@ -24,7 +24,7 @@ LAYERS = (
     ("worker",),
     ("nvml", "visible", "devices", "executors", "seat"),
     ("pruning", "selection"),
-    ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "tracking", "courier"),
+    ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "naming", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
     ("comparable", "warmup", "facts", "plan"),
     ("record", "outbox", "forecast", "placement", "supply"),
