@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,30 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
         _unsweep(plain, key)
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     return (None if "--cfg" in options else plain), text
+
+
+def shell_completion(arguments: Sequence[str], conf: Path, sweeps: Path) -> None:
+    """Print what a shell's completion asks for; sweeps complete like groups.
+
+    Raises:
+        ValueError: no or an unknown subcommand or shell.
+    """
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
+    for name in _register([sweeps]):
+        ConfigStore.instance().store(group="sweep", name=name, node={})
+    # The command before the settings is no setting.
+    os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)(plan|run)\s+", r"\1", os.environ.get("COMP_LINE", ""))
+    sys.argv[0] = "lorasweep"  # what is completed, however this was started
+    GlobalHydra.instance().clear()
+    hydra = Hydra.create_main_hydra2("lorasweep", create_config_search_path(str(conf)))
+    try:
+        hydra.shell_completion("config", list(arguments))
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -48,3 +48,7 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+class HubAway(DataError):
+    """The hub does not answer, and a data set is not among those that were downloaded before."""

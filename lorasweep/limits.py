@@ -16,6 +16,9 @@ TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "roug
 WITH_OPTIONS = ("classification", "prompt_completion", "hellaswag", "arc", "winogrande")
 PROBE_METRICS = tuple(m for m in METRICS if m not in ("macro_f1", "bits_per_byte"))
 
+# Settings that hold names of a list, so that the nearest can be suggested.
+CLOSED = {"eval.objective": tuple(METRICS), "eval.metrics": tuple(METRICS), "eval.probes.*.metric": PROBE_METRICS}
+
 RANGES: dict[str, Rule] = {
     "lora.r": (lambda v: v >= 1, "must be at least 1"),
     "lora.lora_alpha": (lambda v: is_alpha(v), "must be a positive number or a multiple of the rank such as 2r"),

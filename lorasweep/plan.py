@@ -24,6 +24,8 @@ from lorasweep.naming import run_name
 from lorasweep.result import WorkerSettings
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.stores import store_problems
+from lorasweep.tokenizer import NO_TOKENIZER
 from lorasweep.warmup import longest_warmup
 
 T = TypeVar("T")
@@ -132,16 +134,17 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     def spec_of(params: Params) -> TrialSpec:
         return trial_spec(raw, params, resolve_targets)
 
-    def any_target(params: Params) -> TrialSpec:
-        return spec_of({**params, "lora.target_modules": "all-linear"})  # data can be read whatever the modules
+    def without_base(params: Params) -> TrialSpec:
+        return trial_spec(raw, params, lambda _model, _modules: ())  # files can be read whatever the base and modules
 
     problems: list[str] = []
     devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
+    problems += store_problems(config)
     problems += _too_many_threads(config, config.workers or len(devices))
     _attempt(problems, lambda: check_targets(every, spec_of))
-    facts = _attempt(problems, lambda: all_facts([any_target(p) for p in every])) or {}
+    facts = _attempt(problems, lambda: all_facts([without_base(p) for p in every])) or {}
     if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+        raise ConfigError(_without_echoes(problems))
     is_whole = num_points(domains) <= ENOUGH_POINTS
     points = distinct(every, spec_of)
     num_distinct = len(points) if is_whole else float("inf")
@@ -165,6 +168,17 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
         return plan
     plan = replace(plan, devices=devices[0].shared_by(_num_workers(plan)))
     return replace(plan, slots=_slots(plan))
+
+
+def _without_echoes(problems: Sequence[str]) -> list[str]:
+    """Return each problem once; that a base has no tokenizer is no news where the base itself cannot be read."""
+    bases = [
+        text.split("'")[1]
+        for text in problems
+        if text.startswith("model.id: ") and NO_TOKENIZER not in text and "'" in text
+    ]
+    echoes = tuple(f"model.id: {base!r} {NO_TOKENIZER}" for base in bases)
+    return [text for text in dict.fromkeys(problems) if not text.startswith(echoes)]
 
 
 def _num_workers(plan: Plan) -> int:

@@ -12,7 +12,7 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
     ("errors", "spec", "result", "rules", "rungs", "paths"),
-    ("config", "limits", "grammar", "shared", "space", "provenance", "files", "chatter", "targets", "cores"),
+    ("config", "limits", "grammar", "shared", "space", "provenance", "files", "hub", "chatter", "targets", "cores"),
     ("catalogue", "fitting"),
     ("data",),
     ("memory", "varlen", "norms", "twin", "usage", "base_info", "tokenizer", "base", "nats", "slot", "groups", "pace"),
@@ -26,7 +26,7 @@ LAYERS = (
     ("pruning", "selection"),
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "naming", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
-    ("comparable", "warmup", "facts", "plan"),
+    ("comparable", "warmup", "facts", "stores", "plan"),
     ("record", "outbox", "forecast", "placement", "supply"),
     ("driver",),
     ("report", "display", "outline"),

@@ -6,11 +6,13 @@ place.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from lorasweep.data.benchmarks import arc_parts, hellaswag_parts, winogrande_parts
 from lorasweep.data.identity import PROMPT_KEYS, TEXT_KEYS, columns_of, first_key, question_name, row_name, text_keys
 from lorasweep.data.source import Rows, accept
+from lorasweep.errors import DataError
 from lorasweep.spec import DataSpec, ProbeSpec, digest
 
 # The preamble and headings that Stanford Alpaca made a convention, with and without input.
@@ -57,12 +59,15 @@ def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
         DataError: more than 1 % of the rows lack what the format needs.
     """
     make = FORMATS[spec.format]
-    examples, bad = [], []
+    examples, bad, reasons = [], [], set()
     for row in rows.rows:
         try:
             examples.append(_named(make(row.values, spec, row.where), row.values, spec))
         except ValueError as error:
             bad.append(f"{row.where}: {error}")
+            reasons.add(str(error))
+    if len(bad) > 1 and not examples and len(reasons) == 1:
+        raise DataError(f"{rows.rows[0].where.rsplit(':', 1)[0]}: every row {reasons.pop()}")
     complaints = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
     return examples, [*rows.complaints, *complaints]
 
@@ -150,12 +155,22 @@ def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Examp
     """A text and its label; its options, all labels there are, are known when every split has been read."""
     data = spec if isinstance(spec, DataSpec) else None
     label_keys = (data.label_column,) if data and data.label_column else ("label", "category", "intent", "class")
-    text, label = _first(values, text_keys(data) if data else TEXT_KEYS), _first(values, label_keys)
+    text = _column(values, text_keys(data) if data else TEXT_KEYS, "text")
+    label = _column(values, label_keys, "label")
     if not label.strip():
         raise ValueError("has an empty label")
     template = _template(spec) or CLASSIFICATION
     prompt = _fill(template, {**values, "text": text})
     return Example(prompt=prompt, completion=f"{_space(template)}{label.strip()}", where=where)
+
+
+def _column(values: Mapping[str, Any], keys: tuple[str, ...], kind: str) -> str:
+    """Return the first of these columns; where the row has none, say which setting names the right one."""
+    if not set(keys) & set(values):
+        close = next((match for key in keys for match in get_close_matches(key, map(str, values), n=1)), None)
+        wanted = f"data.{kind}_column={close or 'NAME'}"
+        raise ValueError(f"has no {keys[0]!r}; set {wanted}, one of its columns {', '.join(map(repr, values))}")
+    return _first(values, keys)
 
 
 def plain_text(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
