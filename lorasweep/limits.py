@@ -13,7 +13,7 @@ Rule = tuple[Callable[[Any], bool], str]
 
 TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
 # Macro F1 has no score per example. A probe compares a base with itself, so it needs no bits per byte.
-WITH_OPTIONS = ("classification", "prompt_completion", "hellaswag", "arc", "winogrande")
+WITH_OPTIONS = ("classification", "multiple_choice", "prompt_completion", "hellaswag", "arc", "winogrande")
 PROBE_METRICS = tuple(m for m in METRICS if m not in ("macro_f1", "bits_per_byte"))
 
 # Settings that hold names of a list, so that the nearest can be suggested.

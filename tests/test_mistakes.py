@@ -56,13 +56,13 @@ def test_the_nearest_file_is_suggested(in_tmp: Path) -> None:
 def test_a_missing_label_column_is_said_once_with_the_columns_there_are(in_tmp: Path) -> None:
     Path("a.csv").write_text("text,labels,id\n" + "".join(f"t{i},x,{i}\n" for i in range(50)))
     text = problems("data=classification", "data.train=a.csv", "probes=none")
-    expected = "every row has no 'label'; set data.label_column=labels, one of its columns 'text', 'labels', 'id'"
+    expected = "every row has no 'label'; it has 'text', 'labels', 'id'; set data.label_column=labels"
     assert text.count(expected) == 1
 
 
 def test_a_missing_text_column_is_hinted_at_too(in_tmp: Path) -> None:
     Path("a.csv").write_text("words,label\n" + "".join(f"t{i},x\n" for i in range(50)))
-    assert "set data.text_column=NAME, one of its columns 'words', 'label'" in problems(
+    assert "has no 'text'; it has 'words', 'label'; set data.text_column=NAME" in problems(
         "data=classification", "data.train=a.csv", "probes=none"
     )
 

@@ -4,6 +4,7 @@ One function per layout, one line in `FORMATS`. Each raises `ValueError` saying 
 place.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -34,6 +35,8 @@ CLASSIFICATION = "Text: {text}\nLabel:"
 class Example:
     """`completion` is learned, `prompt` is given. A chat keeps its `messages` until a tokenizer's template is there.
 
+    `extras` holds, for each message, what its template may read beside role and content, such as `tool_calls`, and
+    `tools` the functions that the row describes, both as JSON or empty.
     `option_prompts` holds a prompt for each option, where options differ in what comes before the completion.
     `row` and `question` name the row of the file and what it asks, whatever the template.
     """
@@ -42,6 +45,8 @@ class Example:
     completion: str = ""
     options: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
+    extras: tuple[str, ...] = ()
+    tools: str = ""
     option_prompts: tuple[str, ...] = ()
     where: str = ""
     row: str = ""
@@ -49,7 +54,7 @@ class Example:
 
 
 Layout = DataSpec | ProbeSpec
-TEMPLATED = ("alpaca", "prompt_completion", "classification")
+TEMPLATED = ("alpaca", "prompt_completion", "classification", "multiple_choice")
 
 
 def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
@@ -151,6 +156,36 @@ def _options(values: Mapping[str, Any]) -> list[Any]:
     return options
 
 
+def multiple_choice(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """`prompt` (or question), its own `options`, and `answer`: the right option's text, or its place from 0 on."""
+    template = _template(spec)
+    prompt = _fill(template, values) if template else _first(values, PROMPT_KEYS)
+    texts = [str(option).strip() for option in _options({**values, "options": _listed(values.get("options"))})]
+    if len(set(texts)) < max(2, len(texts)):
+        raise ValueError(f"needs at least two 'options', all different, not {texts!r}")
+    options = tuple(f"{_space(prompt)}{text}" for text in texts)
+    return Example(prompt=prompt, completion=options[_place(values, texts)], options=options, where=where)
+
+
+def _place(values: Mapping[str, Any], options: list[str]) -> int:
+    answer = _text(values, "answer").strip()
+    if answer in options:  # before its place: options may be numbers
+        return options.index(answer)
+    if answer.isdecimal() and int(answer) < len(options):
+        return int(answer)
+    raise ValueError(
+        f"'answer' {answer!r} is neither one of its options {options!r} nor a place from 0 to {len(options) - 1}"
+    )
+
+
+def _listed(value: Any) -> Any:
+    """Return the list that a table's cell holds as JSON."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
+
+
 def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     """A text and its label; its options, all labels there are, are known when every split has been read."""
     data = spec if isinstance(spec, DataSpec) else None
@@ -169,7 +204,7 @@ def _column(values: Mapping[str, Any], keys: tuple[str, ...], kind: str) -> str:
     if not set(keys) & set(values):
         close = next((match for key in keys for match in get_close_matches(key, map(str, values), n=1)), None)
         wanted = f"data.{kind}_column={close or 'NAME'}"
-        raise ValueError(f"has no {keys[0]!r}; set {wanted}, one of its columns {', '.join(map(repr, values))}")
+        raise ValueError(f"has no {keys[0]!r}; it has {', '.join(map(repr, values))}; set {wanted}")
     return _first(values, keys)
 
 
@@ -178,7 +213,9 @@ def plain_text(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     return Example(completion=_first(values, ("text", "content")), where=where)
 
 
-ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system",
+         "developer": "system", "tool": "tool", "function": "tool", "observation": "tool"}  # fmt: skip
+EXTRAS = ("tool_calls", "tool_call_id", "name", "reasoning_content")
 
 
 def messages(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
@@ -191,7 +228,20 @@ def messages(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
         chat = chat[:-1]
     if not chat:
         raise ValueError("has no assistant turn to learn from")
-    return Example(messages=chat, completion=chat[-1][1], where=where)
+    extras = tuple(_extra(turn) for turn in turns[: len(chat)])
+    tools = values.get("tools")
+    return Example(
+        messages=chat,
+        completion=chat[-1][1],
+        where=where,
+        extras=extras if any(extras) else (),
+        tools=tools if isinstance(tools, str) else json.dumps(tools) if tools else "",
+    )
+
+
+def _extra(turn: Mapping[str, Any]) -> str:
+    found = {key: turn[key] for key in EXTRAS if turn.get(key)}
+    return json.dumps(found) if found else ""
 
 
 def _turn(turn: Any) -> tuple[str, str]:
@@ -200,6 +250,8 @@ def _turn(turn: Any) -> tuple[str, str]:
     role = str(turn.get("role", turn.get("from")))
     if role not in ROLES:
         raise ValueError(f"has the role {role!r}; known: {', '.join(ROLES)}")
+    if turn.get("tool_calls") and turn.get("content") is None:
+        return ROLES[role], ""  # the calls are the answer
     return ROLES[role], _first(turn, ("content", "value"))
 
 
@@ -230,6 +282,7 @@ FORMATS: dict[str, Callable[[Mapping[str, Any], Layout, str], Example]] = {
     "alpaca": alpaca,
     "prompt_completion": prompt_completion,
     "classification": classification,
+    "multiple_choice": multiple_choice,
     "messages": messages,
     "text": plain_text,
     "hellaswag": hellaswag,
