@@ -14,6 +14,7 @@ from lorasweep import targets, twin, usage
 from lorasweep.data.cache import cache_dir
 from lorasweep.errors import ModelError
 from lorasweep.files import write_json
+from lorasweep.hub import away_note
 from lorasweep.provenance import folder_fingerprint
 from lorasweep.spec import ModelSpec, digest
 
@@ -166,11 +167,12 @@ def read_config(model_id: str, revision: str | None, trust_remote_code: bool) ->
         )
     if any(Path(path).glob("*.bin")) and not any(Path(path).glob("*.safetensors")):
         raise ModelError(f"model.id: {model_id!r} holds pickled weights alone, which can run code; save *.safetensors")
+    away = "" if Path(path).is_dir() else away_note()
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model.id: {model_id!r} cannot be read as a folder or a hub model: {reason}") from error
+        raise ModelError(f"model.id: {model_id!r} cannot be read as a folder or a hub model: {reason}{away}") from error
     return _without_dropout(config)
 
 

@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is needed, so that help and mistakes are answered at once.
 """
 
+import difflib
 import os
 import select
 import sys
@@ -59,10 +60,26 @@ def _answer(arguments: Sequence[str] | None) -> int:
     if given and given[0] == "--version":
         print(f"lorasweep {__version__}")
         return 0
+    if given[:1] in (["--shell-completion"], ["-sc"]):
+        return _complete(given[1:])
     if given and "=" not in given[0] and not given[0].startswith(("-", "+", "~")):
-        print(f"lorasweep: {given[0]!r} is no command; known: {', '.join(VERBS)}; see --help", file=sys.stderr)
+        close = difflib.get_close_matches(given[0], VERBS, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"lorasweep: {given[0]!r} is no command; known: {', '.join(VERBS)}{meant}; see --help", file=sys.stderr)
         return EXIT_CONFIG
     return _command(verb, given)
+
+
+def _complete(arguments: list[str]) -> int:
+    """Print what a shell asks for, as Hydra does: `install=bash`, `uninstall=bash`, `query=bash`."""
+    from lorasweep.catalogue import shell_completion
+
+    try:
+        shell_completion(arguments, data_dir("conf"), data_dir("sweeps"))
+    except ValueError as error:
+        print(f"lorasweep: --shell-completion: {error}; write for example install=bash", file=sys.stderr)
+        return EXIT_CONFIG
+    return 0
 
 
 def _is_unread() -> bool:
@@ -103,6 +120,7 @@ settings (Hydra overrides; any of them can be swept):
   model.id=path/or/hub-id                      your own base
   --config-dir DIR                             your own sweeps: DIR/NAME.yaml
   --cfg job                                    print the composed configuration
+  --shell-completion install=bash              as of Hydra: eval "$(lorasweep -sc install=bash)", or zsh, fish
 """
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import TypeGuard
 
 from lorasweep.errors import is_device_error

@@ -77,3 +77,7 @@ DEVICE_ERRORS = re.compile(
 def is_device_error(text: str) -> bool:
     """Tell from an error's text whether the GPU failed, and not the trial that ran on it."""
     return DEVICE_ERRORS.search(text) is not None
+
+
+class HubAway(DataError):
+    """The hub does not answer, and a data set is not among those that were downloaded before."""

@@ -16,14 +16,15 @@ SHOWN = 24  # configurations listed one by one
 
 
 def headline(plan: Plan) -> str:
-    """Return one line: what is searched, on what, and how."""
+    """Return one line on what is searched, on what, and how; and a line for each warning about the data."""
     spec = plan.spec(plan.points[0])
     count = "1 trial" if plan.most_trials == 1 else f"{plan.most_trials} trials"
     together = "" if plan.most_trials == 1 else f", {_together(plan)} trained together"
     where = ", ".join(dict.fromkeys(device.description for device in plan.devices))
     question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
-    search = f"{plan.config.sweep.name}: {count} ({plan.config.study.sampler}) on {spec.model.id}"
-    return f"{question}{search}{together}; {where}"
+    sampler = "grid" if plan.is_grid else plan.config.study.sampler
+    search = f"{plan.config.sweep.name}: {count} ({sampler}) on {spec.model.id}"
+    return "\n".join([f"{question}{search}{together}; {where}", *(f"WARNING: {text}" for text in plan.warnings)])
 
 
 def _together(plan: Plan) -> str:

@@ -87,6 +87,7 @@ class Record:
         metrics = {f"test/{k}": v for k, v in test_metrics.items()}
         if best and (objective := best.objective(self.objective)) is not None:
             metrics[self.objective] = objective
+        metrics |= _beside(best.result) if best else {}
         adapter = self.ledger.adapter_folder(best.result.number) if best else None
         tracker = self.courier.tracker
         if self.courier.close(lambda: tracker.end(note, files, metrics, adapter, finished=is_finished)):
@@ -103,3 +104,11 @@ def without_secrets(result: TrialResult) -> TrialResult:
     )
     probes = tuple(replace(probe, note=redact_values(probe.note)) for probe in result.probes)
     return replace(result, samples=samples, probes=probes, reason=redact_values(result.reason))
+
+
+def _beside(result: TrialResult) -> dict[str, float]:
+    """Return what a trial is to be compared with, as metrics: `base/accuracy`, `chance/accuracy`."""
+    if result.base is None:
+        return {}
+    found = {"base": result.base.metrics, "chance": result.base.chance, "majority": result.base.majority}
+    return {f"{name}/{metric}": value for name, metrics in found.items() for metric, value in metrics.items()}

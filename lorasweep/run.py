@@ -190,7 +190,7 @@ def _report(driver: Driver) -> Leaderboard:
         objective=config.eval.objective,
         domains=driver.plan.domains,
         test_metrics=driver.test_metrics or None,
-        notes=_notes(driver),
+        notes=(*driver.plan.warnings, *_notes(driver)),
         num_saved=ledger.num_saved,
     )
     files = write_reports(board, ledger.folder)

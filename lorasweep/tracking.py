@@ -21,6 +21,7 @@ from lorasweep.errors import ConfigError
 from lorasweep.files import provision, redact, sqlite_url
 from lorasweep.mlflow_fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
 from lorasweep.mlflow_view import saved_view, view_key
+from lorasweep.naming import trial_name
 from lorasweep.result import Point, Rung, TrialResult
 from lorasweep.spec import TrialSpec, digest
 from lorasweep.tracker import NullTracker, Opening, Tracker
@@ -77,6 +78,7 @@ class MlflowTracker:
         self.parent = self.page = ""
         self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
         self.children: dict[int, Child] = {}
+        self.names: dict[int, str] = {}  # of trials: their numbers and values
         self._doubtful: set[int] = set()  # trials whose run may be there although nobody said so
 
     def begin(self, opening: Opening) -> None:
@@ -96,6 +98,7 @@ class MlflowTracker:
 
     def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None:
         """Open a trial's child run, so that it can be watched."""
+        self.names[number] = trial_name(number, params)
         self._log(self._child(number), params=trial_params(spec, params))
 
     def rung(self, event: Rung) -> None:
@@ -104,6 +107,7 @@ class MlflowTracker:
 
     def export(self, result: TrialResult) -> None:
         """Log a trial's whole result; repeating it changes nothing."""
+        self.names[result.number] = trial_name(result.number, result.params)
         child = self._child(result.number)
         params = trial_params(result.spec, result.params)
         self._log(child, tags=result_tags(result), params=params, points=points(result))
@@ -147,7 +151,7 @@ class MlflowTracker:
             self._doubtful.add(number)
             if found is None:
                 tags = {"mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
-                found = Child(run_id=self._create(key, f"trial-{number:03d}", tags))
+                found = Child(run_id=self._create(key, self.names.get(number, trial_name(number, {})), tags))
             self._log_inputs(found.run_id)
             self.children[number] = found
         return self.children[number]

@@ -98,7 +98,8 @@ class LiveTrials:
         spec = lives[0].spec
         began_s = time.perf_counter()
         asked = self.loaded.asked([x.learner.slot for x in lives], spec.eval)
-        results = finish(asked, lives, self.loaded.task(spec), self.loaded.probes(spec), self.meter.peak_bytes())
+        task, probes, base = self.loaded.task(spec), self.loaded.probes(spec), self.loaded.base_score(spec)
+        results = finish(asked, lives, task, probes, base, self.meter.peak_bytes())
         eval_s = time.perf_counter() - began_s
         results = [replace(result, cost=replace(result.cost, eval_s=eval_s)) for result in results]
         for live in lives:

@@ -303,3 +303,17 @@ def test_a_sweep_runs_again_from_the_config_that_it_wrote(in_tmp: Path) -> None:
     assert main(["--config-dir", str(run), "--config-name", "config"]) == 0
     assert trial_files(in_tmp) == before and len(before) == 2
     assert (run / "config.yaml").read_text() == text and "max_new_tokens: 9" in text
+
+
+def test_the_sweeps_run_in_mlflow_has_the_base_and_chance_beside_its_winner(in_tmp: Path) -> None:
+    from mlflow import MlflowClient
+
+    assert main([*QUICK, "lora.r=2,4"]) == 0
+    client = MlflowClient(f"sqlite:///{in_tmp / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lorasweep")
+    assert experiment is not None
+    [parent] = client.search_runs([experiment.experiment_id], "tags.`lorasweep.kind` = 'sweep'")
+    [(name, base), (_, chance), *_] = [(one["name"], one["metrics"]) for one in board(in_tmp)["references"]]
+    assert name == "base" and set(base) == {"accuracy", "loss"}
+    assert {k: parent.data.metrics[f"base/{k}"] for k in base} == base
+    assert parent.data.metrics["chance/accuracy"] == chance["accuracy"] == 0.125
