@@ -14,6 +14,7 @@ from lorasweep import targets, twin, usage
 from lorasweep.data.cache import cache_dir
 from lorasweep.errors import ModelError
 from lorasweep.files import write_json
+from lorasweep.hub import away_note
 from lorasweep.provenance import folder_fingerprint
 from lorasweep.spec import ModelSpec, digest
 
@@ -96,7 +97,7 @@ def info_of(model: Any, config: Any, *, name: str, fingerprint: str) -> BaseInfo
         linears=usage.usable(every, unusable),
         unusable=unusable,
         fused=tuple(
-            dict.fromkeys(usage.pattern(n) for n, p in model.named_parameters() if p.dim() == 3 and "conv" not in n)
+            dict.fromkeys(usage.pattern(n) for n, p in model.named_parameters() if p.dim() == 3 and "expert" in n)
         ),
         is_transposed=any(type(module).__name__ == "Conv1D" for module in model.modules()),
         num_layers=_first(text, "num_hidden_layers", "n_layer", "num_layers"),
@@ -116,7 +117,7 @@ def unusable_linears(config: Any) -> dict[str, str]:
     path = cache_dir() / "linears" / f"{config_key(config)}.json"
     try:
         return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         found = _tried(config)
     write_json(path, found)
     return found
@@ -137,7 +138,7 @@ def config_key(config: Any) -> str:
     return digest([shape, torch.__version__, metadata.version("transformers"), FORMAT])
 
 
-FORMAT = 1  # raise it when what is tried out changes
+FORMAT = 2  # raise it when what is tried out changes
 
 
 def _widest(sizes: Any) -> Any:
@@ -166,11 +167,12 @@ def read_config(model_id: str, revision: str | None, trust_remote_code: bool) ->
         )
     if any(Path(path).glob("*.bin")) and not any(Path(path).glob("*.safetensors")):
         raise ModelError(f"model.id: {model_id!r} holds pickled weights alone, which can run code; save *.safetensors")
+    away = "" if Path(path).is_dir() else away_note()
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model.id: {model_id!r} cannot be read as a folder or a hub model: {reason}") from error
+        raise ModelError(f"model.id: {model_id!r} cannot be read as a folder or a hub model: {reason}{away}") from error
     return _without_dropout(config)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from lorasweep.errors import ConfigError
-from lorasweep.fitting import fitting_probes, is_automatic, sets_probes
+from lorasweep.fitting import fitting_data, fitting_probes, is_automatic, sets_probes
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,18 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
     if problems:
         raise ConfigError(problems)
     overrides, pins = _to_space(overrides, set(known))
+    name = options.get("--config-name", "config").removesuffix(".yaml")
+    # A configuration in one's own folder is asked for by its name; without a name ours is meant.
+    is_own = bool(folder) and "--config-name" in options and (Path(folder or "") / f"{name}.yaml").is_file()
+    first, second = (Path(folder or ""), conf) if is_own else (conf, Path(folder or conf))
     if folder:
-        overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{Path(folder).absolute()}')}]"]
-    name = options.get("--config-name", "config")
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-        plain = _plain(hydra_compose(config_name=name, overrides=overrides))
+        overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{second.absolute()}')}]"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(first.absolute())):
+        composed = hydra_compose(config_name=name, overrides=overrides, return_hydra_config=True)
+        group, plain = str(composed.hydra.runtime.choices.get("data")), _plain(composed)
+        if (fitting := fitting_data(plain, group, overrides, conf)) != group:
+            overrides = [f"data={fitting}", *overrides]
+            plain = _plain(hydra_compose(config_name=name, overrides=overrides))
         if is_automatic(plain):  # which probes fit is known only now that the base is
             chosen = "none" if sets_probes(overrides) else fitting_probes(plain)
             plain = _plain(hydra_compose(config_name=name, overrides=[*overrides, f"probes={chosen}"]))
@@ -65,11 +73,36 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
     return (None if "--cfg" in options else plain), text
 
 
+def shell_completion(arguments: Sequence[str], conf: Path, sweeps: Path) -> None:
+    """Print what a shell's completion asks for; sweeps complete like groups.
+
+    Raises:
+        ValueError: no or an unknown subcommand or shell.
+    """
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
+    for name in _register([sweeps]):
+        ConfigStore.instance().store(group="sweep", name=name, node={})
+    # The command before the settings is no setting.
+    os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)(plan|run)\s+", r"\1", os.environ.get("COMP_LINE", ""))
+    sys.argv[0] = "lorasweep"  # what is completed, however this was started
+    GlobalHydra.instance().clear()
+    hydra = Hydra.create_main_hydra2("lorasweep", create_config_search_path(str(conf)))
+    try:
+        hydra.shell_completion("config", list(arguments))
+    finally:
+        GlobalHydra.instance().clear()
+
+
 def _plain(config: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
+        config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         raise ConfigError([str(error).splitlines()[0]]) from error

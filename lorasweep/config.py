@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lorasweep.errors import ConfigError
 from lorasweep.files import secrets
-from lorasweep.limits import RANGES, contradictions
+from lorasweep.limits import CLOSED, RANGES, contradictions
 from lorasweep.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
 
 Sampler = Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc"]
@@ -36,16 +36,19 @@ class LoraSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings:
-    """The question, and the space that answers it: a nested mapping of Hydra sweep expressions."""
+    """The question, and the space that answers it: a nested mapping of Hydra sweep expressions.
 
-    name: str = "single"
+    Where `name` is empty, the run is named after its data and what it tries.
+    """
+
+    name: str = ""
     question: str = ""
     space: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySettings:
-    """How Optuna drives the sweep. `trials` is ignored by the grid sampler, which runs its whole grid."""
+    """How Optuna drives the sweep. A grid runs whole, and so does a finite space of no more than `trials` points."""
 
     sampler: Sampler = "tpe"
     pruner: Pruner = "none"
@@ -58,6 +61,7 @@ class StudySettings:
     memory_gib: float | None = None
     hang_min: float = 10.0
     halt_after: int = 5
+    retry_failed: bool = False
     device_wait_min: float = 30.0  # for other people's jobs to leave a GPU that is full
 
 
@@ -144,8 +148,18 @@ def _checked(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     rule = re.sub(r"^eval\.probes\.[^.]+\.", "eval.probes.*.", path)
     if len(problems) == before and rule in RANGES:
         is_good, remedy = RANGES[rule]
-        problems += [] if is_good(result) else [f"{path}: {result!r} {remedy}"]
+        problems += [] if is_good(result) else [f"{path}: {result!r} {remedy}{_meant(rule, result)}"]
     return result
+
+
+def _meant(rule: str, value: Any) -> str:
+    """Suggest the nearest of the names that a setting may hold, for each that it does not know."""
+    known = CLOSED.get(rule, ())
+    unknown = [name for name in ([value] if isinstance(value, str) else value) if name not in known] if known else []
+    # In lower case, so that ROUGE-L finds rougeL.
+    names = {name.lower(): name for name in known}
+    close = [names[match] for name in unknown for match in difflib.get_close_matches(name.lower(), names, n=1)]
+    return f"; did you mean {' and '.join(map(repr, close))}?" if close else ""
 
 
 EXAMPLES = {"train": "my_data.jsonl", "id": "path/or/hub-id", "format": "alpaca"}

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.comparable import TokenizedData, incomparable
 from lorasweep.data.render import TokenRow
+from lorasweep.data.splits import FEWEST, read_source, read_splits
 from lorasweep.data.tasks import Task, load_probe, load_task
-from lorasweep.errors import ConfigError, LoraSweepError
+from lorasweep.errors import ConfigError, HubAway, LoraSweepError
+from lorasweep.hub import away_note
 from lorasweep.limits import TEXT_METRICS
 from lorasweep.memory import Lengths, lengths_of
-from lorasweep.spec import TrialSpec, digest
+from lorasweep.spec import ProbeSpec, TrialSpec, digest
 from lorasweep.tokenizer import load_tokenizer, tokenizer_key
 
 
@@ -27,9 +29,37 @@ class DataFacts:
     num_truncated: int
     num_empty: int
     num_duplicates: int
-    num_leaked: int
+    num_leaked_validation: int
+    num_leaked_test: int
     notes: tuple[str, ...]
     content: str  # names the rows themselves, probes included
+    num_scored: int  # validation rows that trials are scored on
+
+    @property
+    def num_leaked(self) -> int:
+        """Return how many validation and test prompts stand in the training data."""
+        return self.num_leaked_validation + self.num_leaked_test
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say what makes the scores of these rows unreliable."""
+        found = []
+        if self.num_scored < FEWEST:
+            found.append(
+                f"trials are scored on {self.num_scored} validation rows; below {FEWEST}, intervals are so wide that "
+                "few trials can be told apart: name more rows as data.validation, or raise eval.limit"
+            )
+        splits = (
+            ("validation", self.num_leaked_validation, self.num_validation),
+            ("test", self.num_leaked_test, self.num_test),
+        )
+        for name, leaked, count in splits:
+            if leaked:
+                found.append(
+                    f"{leaked} of {count} {name} prompts stand in the training data, so {name} scores say less about "
+                    f"new prompts: remove them from data.train or from data.{name}"
+                )
+        return tuple(found)
 
 
 def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
@@ -41,27 +71,68 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
         try:
             tokenizer = load_tokenizer(spec.model)
             key = tokenizer_key(tokenizer)
+        except LoraSweepError as error:  # its files may be wrong too
+            problems += [str(error).splitlines()[0], *_unreadable(spec)]
+            continue
+        try:
             task = load_task(spec.data, tokenizer, key)
             problems += _unusable(spec, task)
             readings.append(TokenizedData(spec, tokenizer, key, task))
-            facts[spec.data_key] = data_facts(task)
+            facts[spec.data_key] = data_facts(task, spec.eval.limit)
         except LoraSweepError as error:
-            problems.append(str(error))
-            continue
+            problems += problems_of(error)
+        away: list[str] = []
         for probe in spec.eval.probes:
             try:
                 rows = load_probe(probe, tokenizer, key)
-                known = facts[spec.data_key]
+                if (known := facts.get(spec.data_key)) is None:
+                    continue
                 longest = known.lengths.with_scored(rows)
                 facts[spec.data_key] = replace(
                     known, content=digest([known.content, content_of(rows)]), lengths=longest
                 )
+            except HubAway:
+                away.append(probe.name)
             except LoraSweepError as error:
-                problems.append(f"eval.probes.{probe.name}: {error}; or leave probes out with probes=none")
+                problems.append(_probe_problem(probe, error))
+        problems += _away_problems(away)
     problems += incomparable(readings)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return facts
+
+
+def problems_of(error: LoraSweepError) -> Sequence[str]:
+    """Return every mistake of an error that may hold several."""
+    return error.problems if isinstance(error, ConfigError) else (str(error),)
+
+
+def _unreadable(spec: TrialSpec) -> list[str]:
+    """Return what is wrong with the files of a trial whose base cannot be read."""
+    found: list[str] = []
+    try:
+        read_splits(spec.data)
+    except LoraSweepError as error:
+        found += problems_of(error)
+    away: list[str] = []
+    for probe in spec.eval.probes:
+        try:
+            read_source(probe.path, probe)
+        except HubAway:
+            away.append(probe.name)
+        except LoraSweepError as error:
+            found.append(_probe_problem(probe, error))
+    return [*found, *_away_problems(away)]
+
+
+def _away_problems(probes: Sequence[str]) -> list[str]:
+    """Say once which probes the hub would have to be asked for."""
+    names = ", ".join(probes)
+    return [f"eval.probes: {names} cannot be read{away_note()}; or leave probes out with probes=none"] if names else []
+
+
+def _probe_problem(probe: ProbeSpec, error: LoraSweepError) -> str:
+    return f"eval.probes.{probe.name}: {error}; or leave probes out with probes=none"
 
 
 def _unusable(spec: TrialSpec, task: Task) -> list[str]:
@@ -84,8 +155,8 @@ def content_of(rows: Sequence[TokenRow]) -> str:
     return digest([(row.ids, row.is_label, row.options, row.target) for row in rows])
 
 
-def data_facts(task: Task) -> DataFacts:
-    """Count what a reader of a result should know about its data."""
+def data_facts(task: Task, limit: int | None = None) -> DataFacts:
+    """Count what a reader of a result should know about its data; trials are scored on `limit` rows at most."""
     everything = (*task.train, *task.validation, *task.test)
     train_prompts = Counter(_identity(row) for row in task.train)
     return DataFacts(
@@ -97,9 +168,11 @@ def data_facts(task: Task) -> DataFacts:
         num_truncated=sum(row.is_truncated for row in everything),
         num_empty=sum(not row.reference.strip() for row in task.train),
         num_duplicates=sum(count - 1 for count in train_prompts.values()),
-        num_leaked=sum(_identity(row) in train_prompts for row in (*task.validation, *task.test)),
+        num_leaked_validation=sum(_identity(row) in train_prompts for row in task.validation),
+        num_leaked_test=sum(_identity(row) in train_prompts for row in task.test),
         notes=task.notes,
         content=content_of(everything),
+        num_scored=len(task.validation[:limit]),
     )
 
 

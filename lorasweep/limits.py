@@ -13,8 +13,11 @@ Rule = tuple[Callable[[Any], bool], str]
 
 TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
 # Macro F1 has no score per example. A probe compares a base with itself, so it needs no bits per byte.
-WITH_OPTIONS = ("classification", "prompt_completion", "hellaswag", "arc", "winogrande")
+WITH_OPTIONS = ("classification", "multiple_choice", "prompt_completion", "hellaswag", "arc", "winogrande")
 PROBE_METRICS = tuple(m for m in METRICS if m not in ("macro_f1", "bits_per_byte"))
+
+# Settings that hold names of a list, so that the nearest can be suggested.
+CLOSED = {"eval.objective": tuple(METRICS), "eval.metrics": tuple(METRICS), "eval.probes.*.metric": PROBE_METRICS}
 
 RANGES: dict[str, Rule] = {
     "lora.r": (lambda v: v >= 1, "must be at least 1"),
@@ -73,7 +76,7 @@ def is_alpha(value: float | str) -> bool:
 
 def contradictions(config: Any) -> list[str]:
     """Return one sentence per pair of settings of a built `SweepConfig` that cannot both hold."""
-    found = []
+    found = _demo_beside_own(config.data)
     has_options = config.data.format in WITH_OPTIONS
     if config.eval.objective in CHOICE_METRICS and not has_options:
         found.append(f"eval.objective: {config.eval.objective} needs answer options, "
@@ -87,3 +90,17 @@ def contradictions(config: Any) -> list[str]:
         found.append(f"study.pruner: {config.study.pruner} judges trials before their end, where eval.rungs=1 has "
                      "no rung; set eval.rungs=5 or study.pruner=none")  # fmt: skip
     return found
+
+
+def _demo_beside_own(data: Any) -> list[str]:
+    """Rows of the demo answer questions that only the demo's rows teach."""
+    sources = {f"data.{name}": getattr(data, name) for name in ("train", "validation", "test")}
+    demo = [key for key, source in sources.items() if source and source.startswith("demo:")]
+    own = {key: source for key, source in sources.items() if source and key not in demo}
+    if not demo or not own:
+        return []
+    named = " and ".join(f"{key}={source}" for key, source in own.items())
+    unset = " ".join(f"{key}=null" for key in demo)
+    return [
+        f"{' and '.join(demo)}: the demo's rows cannot stand beside {named}; set {unset}, or name files of your own"
+    ]

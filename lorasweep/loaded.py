@@ -5,11 +5,12 @@ from pathlib import Path
 
 from lorasweep.adapters import load_adapter
 from lorasweep.bank import Bank
+from lorasweep.baseline import base_score
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.model import load_base
 from lorasweep.outcome import test_metrics
 from lorasweep.probes import Probes
-from lorasweep.result import Score
+from lorasweep.result import BaseScore, Score
 from lorasweep.score import Asked
 from lorasweep.slot import Slot
 from lorasweep.spec import EvalSpec, ModelSpec, TrialSpec
@@ -25,6 +26,7 @@ class Loaded:
         self.is_probed = False  # whether the memory of its longest rows was measured
         self._tasks: dict[str, Task] = {}
         self._probes: dict[EvalSpec, Probes] = {}
+        self._base_scores: dict[tuple[str, EvalSpec], BaseScore] = {}
 
     def prepare(self, spec: TrialSpec) -> tuple[str, ...]:
         """Have a trial's probes measured on the base and its data in memory; return notes on data that is new."""
@@ -37,7 +39,7 @@ class Loaded:
     def _plain_passes(self) -> tuple[str, ...]:
         """Say which shortcuts this base does not allow."""
         plain = "; ".join(self.base.paths.plain)
-        return (f"{self.base.info.name}: {plain}, because packed passes give other numbers on it",) if plain else ()
+        return (f"{self.base.info.name}: {plain}, because a faster way is not exact on it",) if plain else ()
 
     def task(self, spec: TrialSpec) -> Task:
         """Return a trial's rows."""
@@ -50,6 +52,13 @@ class Loaded:
         if spec.eval not in self._probes:
             self._probes[spec.eval] = Probes(self.base, spec.eval)
         return self._probes[spec.eval]
+
+    def base_score(self, spec: TrialSpec) -> BaseScore:
+        """Return what the base without adapter scores on a trial's validation examples."""
+        key = (spec.data_key, spec.eval)
+        if key not in self._base_scores:
+            self._base_scores[key] = base_score(self.base, self.task(spec), spec.eval)
+        return self._base_scores[key]
 
     def asked(self, slots: Sequence[Slot], spec: EvalSpec) -> Asked:
         """Return who is to answer the questions of an evaluation."""

@@ -11,7 +11,7 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.live import Live
 from lorasweep.probes import Probes
-from lorasweep.result import Cost, Finished, Point, Sample, Start, TrialResult, TrialState
+from lorasweep.result import BaseScore, Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.score import Asked, SuiteScore, score_suite, write
 from lorasweep.spec import EvalSpec, digest
 
@@ -39,7 +39,9 @@ def test_metrics(asked: Asked, task: Task, spec: EvalSpec) -> dict[str, float]:
     return score_suite(asked, task.test[: spec.limit], spec.all_metrics, spec)[0].metrics
 
 
-def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak_bytes: int) -> list[TrialResult]:
+def finish(
+    asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, base: BaseScore, peak_bytes: int
+) -> list[TrialResult]:
     """Measure trials at their last step in full and save their adapters."""
     assert asked.bank is not None
     spec = lives[0].spec.eval
@@ -61,6 +63,7 @@ def finish(asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, peak
                 examples=digest([row.row for row in rows]),
                 probes=drops,
                 samples=samples,
+                base=base,
                 cost=replace(result.cost, adapter_bytes=size),
             )
         )

@@ -1,7 +1,8 @@
 """What a sweep would do: every trial built, every file read, nothing trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from lorasweep.base_info import BaseInfo, describe, resolve_targets
@@ -20,10 +21,14 @@ from lorasweep.memory import (
     slots_that_fit,
     weight_bytes,
 )
+from lorasweep.naming import run_name
 from lorasweep.result import WorkerSettings
 from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.stores import store_problems
+from lorasweep.tokenizer import NO_TOKENIZER
 from lorasweep.warmup import longest_warmup
+from lorasweep.weight_files import check_weights
 
 T = TypeVar("T")
 
@@ -55,14 +60,25 @@ class Plan:
     rung_start: float = 0.0  # share of the steps that the longest warm-up takes
 
     @property
+    def most_trials(self) -> int:
+        """Return how many trials will be trained at most: a finite space has no more than its different points."""
+        return int(min(self.num_trials, self.num_distinct))
+
+    @property
     def is_grid(self) -> bool:
-        return self.config.study.sampler == "grid" or not self.domains
+        """Tell whether every point is run: asked for, or because the space has no more points than the study trials."""
+        return self.config.study.sampler == "grid" or self.num_distinct <= self.config.study.trials
 
     def spec(self, params: Mapping[str, Scalar]) -> TrialSpec:
         """Return the trial of a point."""
         spec = trial_spec(self.raw, dict(params), resolve_targets)
         start = max(self.rung_start, spec.eval.rung_start)
         return replace(spec, eval=replace(spec.eval, rung_start=start))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say what makes the scores of the data unreliable."""
+        return tuple(dict.fromkeys(text for facts in self.facts.values() for text in facts.warnings))
 
     def info(self, model: ModelSpec) -> BaseInfo:
         """Return a base's shape."""
@@ -125,27 +141,30 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     def spec_of(params: Params) -> TrialSpec:
         return trial_spec(raw, params, resolve_targets)
 
-    def any_target(params: Params) -> TrialSpec:
-        return spec_of({**params, "lora.target_modules": "all-linear"})  # data can be read whatever the modules
+    def without_base(params: Params) -> TrialSpec:
+        return trial_spec(raw, params, lambda _model, _modules: ())  # files can be read whatever the base and modules
 
     problems: list[str] = []
     devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
+    problems += store_problems(config)
     problems += _too_many_threads(config, config.workers or len(devices))
     _attempt(problems, lambda: check_targets(every, spec_of))
-    facts = _attempt(problems, lambda: all_facts([any_target(p) for p in every])) or {}
+    facts = _attempt(problems, lambda: all_facts([without_base(p) for p in every])) or {}
+    problems += _weight_problems(dict.fromkeys(without_base(p).model for p in every)) if not problems else []
     if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+        raise ConfigError(_without_echoes(problems))
     is_whole = num_points(domains) <= ENOUGH_POINTS
     points = distinct(every, spec_of)
-    is_grid = config.study.sampler == "grid" or not domains
+    num_distinct = len(points) if is_whole else float("inf")
+    is_grid = config.study.sampler == "grid" or num_distinct <= config.study.trials
     plan = Plan(
         raw=raw,
-        config=config,
+        config=replace(config, sweep=replace(config.sweep, name=run_name(config, domains))),
         domains=domains,
         points=tuple(points),
         num_trials=len(points) if is_grid else config.study.trials,
         num_same=len(every) - len(points) if is_whole else 0,
-        num_distinct=len(points) if is_whole else float("inf"),
+        num_distinct=num_distinct,
         devices=devices,
         facts=facts,
         corrections=Corrections(),
@@ -157,6 +176,17 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
         return plan
     plan = replace(plan, devices=devices[0].shared_by(_num_workers(plan)))
     return replace(plan, slots=_slots(plan))
+
+
+def _without_echoes(problems: Sequence[str]) -> list[str]:
+    """Return each problem once; that a base has no tokenizer is no news where the base itself cannot be read."""
+    bases = [
+        text.split("'")[1]
+        for text in problems
+        if text.startswith("model.id: ") and NO_TOKENIZER not in text and "'" in text
+    ]
+    echoes = tuple(f"model.id: {base!r} {NO_TOKENIZER}" for base in bases)
+    return [text for text in dict.fromkeys(problems) if not text.startswith(echoes)]
 
 
 def _num_workers(plan: Plan) -> int:
@@ -182,6 +212,14 @@ def _too_many_threads(config: SweepConfig, num_devices: int) -> list[str]:
     most = max(1, cores // workers)
     who = "" if workers == 1 else f" for each of {workers} workers"
     return [f"threads: {threads}{who} are more than the {cores} cores that may be used; set threads={most}, or null"]
+
+
+def _weight_problems(models: Iterable[ModelSpec]) -> list[str]:
+    """Return what is wrong with the weights of bases that can be described."""
+    problems: list[str] = []
+    for model in models:
+        _attempt(problems, partial(check_weights, describe(model.id, model.revision, model.trust_remote_code)))
+    return problems
 
 
 def _attempt(problems: list[str], check: Callable[[], T]) -> T | None:

@@ -75,6 +75,7 @@ class Cost:
     num_planned_steps: int = 0
     wall_s: float = 0.0
     train_s: float = 0.0
+    eval_s: float = 0.0  # of the last evaluation, neighbours included
     its_per_s: float = 0.0
     tokens_per_s: float = 0.0
     predicted_bytes: int = 0
@@ -126,6 +127,21 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaseScore:
+    """The base without adapter on a trial's validation examples: `metrics`, and `scores` as in `TrialResult`.
+
+    `chance` and `majority` are the scores of guessing among the options and of always answering the most frequent
+    training label, by metric; empty where rows have no options, or none that they share.
+    """
+
+    metrics: dict[str, float]
+    scores: tuple[float, ...]
+    num_tokens: tuple[int, ...] = ()
+    chance: dict[str, float] = field(default_factory=dict)
+    majority: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
     """The outcome of a trial; `scores` holds the objective per validation example, for paired comparisons.
 
@@ -152,6 +168,7 @@ class TrialResult:
     ended_s: float = 0.0
     same_as: int | None = None
     examples: str = ""
+    base: BaseScore | None = None  # None where the trial did not end, or was written before it was kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +191,7 @@ class Rung:
     value: float  # the objective itself
     point: Point
     attempt: int = 0
+    eval_s: float = 0.0  # seconds that the evaluation took, neighbours that were evaluated with it included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +259,14 @@ def result_from_json(raw: dict[str, Any]) -> TrialResult:
     raw["scores"] = tuple(raw["scores"])
     raw["num_tokens"] = tuple(raw.get("num_tokens", ()))
     raw["cost"] = Cost(**raw["cost"])
+    raw["base"] = _base_from_json(raw.get("base"))
     return TrialResult(**raw)
+
+
+def _base_from_json(raw: dict[str, Any] | None) -> BaseScore | None:
+    if raw is None:
+        return None
+    return BaseScore(**{**raw, "scores": tuple(raw["scores"]), "num_tokens": tuple(raw["num_tokens"])})
 
 
 def spec_from_json(raw: dict[str, Any]) -> TrialSpec:

@@ -14,7 +14,10 @@ Precision = Literal["none", "int8", "nf4", "nf4_double", "fp4"]
 DType = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "paged_adamw_8bit"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"]
-Format = Literal["alpaca", "messages", "prompt_completion", "classification", "text", "hellaswag", "arc", "winogrande"]
+Format = Literal[
+    "alpaca", "messages", "prompt_completion", "classification", "multiple_choice", "text", "hellaswag", "arc",
+    "winogrande",
+]  # fmt: skip
 
 DIGEST_CHARS = 16  # 64 bits: collisions are out of reach for any study
 

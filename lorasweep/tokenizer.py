@@ -7,6 +7,8 @@ from lorasweep.base_info import model_path
 from lorasweep.errors import ModelError
 from lorasweep.spec import ModelSpec, digest
 
+NO_TOKENIZER = "has no tokenizer that can be read"
+
 
 def load_tokenizer(spec: ModelSpec) -> Any:
     """Return the base's tokenizer, with a pad token."""
@@ -17,7 +19,7 @@ def load_tokenizer(spec: ModelSpec) -> Any:
             model_path(spec.id), revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"model.id: {spec.id!r} has no tokenizer that can be read: {error}") from error
+        raise ModelError(f"model.id: {spec.id!r} {NO_TOKENIZER}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masked everywhere, so any token will do
     return tokenizer

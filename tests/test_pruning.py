@@ -1,6 +1,7 @@
 """Trials of a real study are judged at their rung, together or one after another."""
 
 from dataclasses import replace
+from typing import Literal
 
 import optuna
 import pytest
@@ -78,7 +79,7 @@ def test_rungs_that_share_a_step_are_read_back_under_the_number_that_they_were_r
     [(0.5, "maximize", [0, 1]), (0.5, "minimize", [3, 4]), (0.25, "maximize", [0]), (0.75, "maximize", [0, 1, 2])],
 )
 def test_the_worst_share_of_five_goes_and_the_one_at_the_cut_stays(
-    share: float, direction: str, gone: list[int]
+    share: float, direction: Literal["maximize", "minimize"], gone: list[int]
 ) -> None:
     study = optuna.create_study(direction=direction, pruner=PeerPruner(share))
     trials = [study.ask() for _ in range(5)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorasweep import groups
+from lorasweep import stacking
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
@@ -139,14 +139,14 @@ def joined_ranks(bank: Bank, *found: int) -> list[list[int]]:
 def test_slots_are_stacked_as_operations_or_their_overhead_weigh_more(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(groups.OVERHEAD, "cpu", 1)
+    monkeypatch.setitem(stacking.OVERHEAD, "cpu", 1)
     assert joined_ranks(Bank(loaded(folder), 3), 2, 4, 2) == [[2, 2], [4]]
-    monkeypatch.setitem(groups.OVERHEAD, "cpu", 1 << 60)
+    monkeypatch.setitem(stacking.OVERHEAD, "cpu", 1 << 60)
     assert joined_ranks(Bank(loaded(folder), 3), 2, 4, 2) == [[2, 2, 4]]
 
 
 def test_no_slot_is_filled_up_beyond_four_times_its_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(groups.OVERHEAD, "cpu", 1 << 60)
+    monkeypatch.setitem(stacking.OVERHEAD, "cpu", 1 << 60)
     monkeypatch.setattr(groups, "SMALL", 0)
     assert joined_ranks(Bank(loaded(folder), 2), 2, 8) == [[2, 8]]
     assert joined_ranks(Bank(loaded(folder), 2), 2, 9) == [[2], [9]]

@@ -24,7 +24,9 @@ def cached_rows(
     examples: Sequence[Example], tokenizer_key: str, max_length: int, make: Callable[[], list[TokenRow]]
 ) -> list[TokenRow]:
     """Return the rows from the cache, or make them and keep them. A damaged file is made anew."""
-    content = [[e.prompt, e.completion, e.messages, e.options, e.option_prompts, e.row] for e in examples]
+    content = [
+        [e.prompt, e.completion, e.messages, e.options, e.option_prompts, e.row, e.extras, e.tools] for e in examples
+    ]
     path = cache_dir() / "tokens" / f"{digest([content, tokenizer_key, max_length, FORMAT])}.json.z"
     if path.is_file():
         try:
@@ -36,7 +38,7 @@ def cached_rows(
     return rows
 
 
-FORMAT = 2  # raise it when what a row means changes
+FORMAT = 4  # raise it when what a row means changes
 
 
 def _dump(rows: Sequence[TokenRow]) -> bytes:

@@ -4,13 +4,16 @@ One function per layout, one line in `FORMATS`. Each raises `ValueError` saying 
 place.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from lorasweep.data.benchmarks import arc_parts, hellaswag_parts, winogrande_parts
 from lorasweep.data.identity import PROMPT_KEYS, TEXT_KEYS, columns_of, first_key, question_name, row_name, text_keys
 from lorasweep.data.source import Rows, accept
+from lorasweep.errors import DataError
 from lorasweep.spec import DataSpec, ProbeSpec, digest
 
 # The preamble and headings that Stanford Alpaca made a convention, with and without input.
@@ -32,6 +35,8 @@ CLASSIFICATION = "Text: {text}\nLabel:"
 class Example:
     """`completion` is learned, `prompt` is given. A chat keeps its `messages` until a tokenizer's template is there.
 
+    `extras` holds, for each message, what its template may read beside role and content, such as `tool_calls`, and
+    `tools` the functions that the row describes, both as JSON or empty.
     `option_prompts` holds a prompt for each option, where options differ in what comes before the completion.
     `row` and `question` name the row of the file and what it asks, whatever the template.
     """
@@ -40,6 +45,8 @@ class Example:
     completion: str = ""
     options: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
+    extras: tuple[str, ...] = ()
+    tools: str = ""
     option_prompts: tuple[str, ...] = ()
     where: str = ""
     row: str = ""
@@ -47,7 +54,7 @@ class Example:
 
 
 Layout = DataSpec | ProbeSpec
-TEMPLATED = ("alpaca", "prompt_completion", "classification")
+TEMPLATED = ("alpaca", "prompt_completion", "classification", "multiple_choice")
 
 
 def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
@@ -57,12 +64,15 @@ def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
         DataError: more than 1 % of the rows lack what the format needs.
     """
     make = FORMATS[spec.format]
-    examples, bad = [], []
+    examples, bad, reasons = [], [], set()
     for row in rows.rows:
         try:
             examples.append(_named(make(row.values, spec, row.where), row.values, spec))
         except ValueError as error:
             bad.append(f"{row.where}: {error}")
+            reasons.add(str(error))
+    if len(bad) > 1 and not examples and len(reasons) == 1:
+        raise DataError(f"{rows.rows[0].where.rsplit(':', 1)[0]}: every row {reasons.pop()}")
     complaints = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
     return examples, [*rows.complaints, *complaints]
 
@@ -146,11 +156,42 @@ def _options(values: Mapping[str, Any]) -> list[Any]:
     return options
 
 
+def multiple_choice(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
+    """`prompt` (or question), its own `options`, and `answer`: the right option's text, or its place from 0 on."""
+    template = _template(spec)
+    prompt = _fill(template, values) if template else _first(values, PROMPT_KEYS)
+    texts = [str(option).strip() for option in _options({**values, "options": _listed(values.get("options"))})]
+    if len(set(texts)) < max(2, len(texts)):
+        raise ValueError(f"needs at least two 'options', all different, not {texts!r}")
+    options = tuple(f"{_space(prompt)}{text}" for text in texts)
+    return Example(prompt=prompt, completion=options[_place(values, texts)], options=options, where=where)
+
+
+def _place(values: Mapping[str, Any], options: list[str]) -> int:
+    answer = _text(values, "answer").strip()
+    if answer in options:  # before its place: options may be numbers
+        return options.index(answer)
+    if answer.isdecimal() and int(answer) < len(options):
+        return int(answer)
+    raise ValueError(
+        f"'answer' {answer!r} is neither one of its options {options!r} nor a place from 0 to {len(options) - 1}"
+    )
+
+
+def _listed(value: Any) -> Any:
+    """Return the list that a table's cell holds as JSON."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return value
+
+
 def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     """A text and its label; its options, all labels there are, are known when every split has been read."""
     data = spec if isinstance(spec, DataSpec) else None
     label_keys = (data.label_column,) if data and data.label_column else ("label", "category", "intent", "class")
-    text, label = _first(values, text_keys(data) if data else TEXT_KEYS), _first(values, label_keys)
+    text = _column(values, text_keys(data) if data else TEXT_KEYS, "text")
+    label = _column(values, label_keys, "label")
     if not label.strip():
         raise ValueError("has an empty label")
     template = _template(spec) or CLASSIFICATION
@@ -158,12 +199,23 @@ def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Examp
     return Example(prompt=prompt, completion=f"{_space(template)}{label.strip()}", where=where)
 
 
+def _column(values: Mapping[str, Any], keys: tuple[str, ...], kind: str) -> str:
+    """Return the first of these columns; where the row has none, say which setting names the right one."""
+    if not set(keys) & set(values):
+        close = next((match for key in keys for match in get_close_matches(key, map(str, values), n=1)), None)
+        wanted = f"data.{kind}_column={close or 'NAME'}"
+        raise ValueError(f"has no {keys[0]!r}; it has {', '.join(map(repr, values))}; set {wanted}")
+    return _first(values, keys)
+
+
 def plain_text(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     """Text that is learned or scored as a whole."""
     return Example(completion=_first(values, ("text", "content")), where=where)
 
 
-ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system",
+         "developer": "system", "tool": "tool", "function": "tool", "observation": "tool"}  # fmt: skip
+EXTRAS = ("tool_calls", "tool_call_id", "name", "reasoning_content")
 
 
 def messages(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
@@ -176,7 +228,20 @@ def messages(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
         chat = chat[:-1]
     if not chat:
         raise ValueError("has no assistant turn to learn from")
-    return Example(messages=chat, completion=chat[-1][1], where=where)
+    extras = tuple(_extra(turn) for turn in turns[: len(chat)])
+    tools = values.get("tools")
+    return Example(
+        messages=chat,
+        completion=chat[-1][1],
+        where=where,
+        extras=extras if any(extras) else (),
+        tools=tools if isinstance(tools, str) else json.dumps(tools) if tools else "",
+    )
+
+
+def _extra(turn: Mapping[str, Any]) -> str:
+    found = {key: turn[key] for key in EXTRAS if turn.get(key)}
+    return json.dumps(found) if found else ""
 
 
 def _turn(turn: Any) -> tuple[str, str]:
@@ -185,6 +250,8 @@ def _turn(turn: Any) -> tuple[str, str]:
     role = str(turn.get("role", turn.get("from")))
     if role not in ROLES:
         raise ValueError(f"has the role {role!r}; known: {', '.join(ROLES)}")
+    if turn.get("tool_calls") and turn.get("content") is None:
+        return ROLES[role], ""  # the calls are the answer
     return ROLES[role], _first(turn, ("content", "value"))
 
 
@@ -215,6 +282,7 @@ FORMATS: dict[str, Callable[[Mapping[str, Any], Layout, str], Example]] = {
     "alpaca": alpaca,
     "prompt_completion": prompt_completion,
     "classification": classification,
+    "multiple_choice": multiple_choice,
     "messages": messages,
     "text": plain_text,
     "hellaswag": hellaswag,

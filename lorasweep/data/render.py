@@ -1,5 +1,6 @@
 """Examples become token ids and a label mask: only what the model has to write carries loss."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
 
-    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any: ...
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **kwargs: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,25 +56,40 @@ Segment = tuple[str, bool]  # text, and whether the model has to write it
 
 
 def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> list[TokenRow]:
-    """Return one row per example, cut at `max_length` tokens; rows whose labels were all cut away are left out."""
-    segments = [_chat_segments(e, tokenizer) if e.messages else [(e.completion, True)] for e in examples]
+    """Return one row per example of `max_length` tokens at most; rows whose labels were all cut away are left out.
+
+    A chat whose template rewrites earlier turns becomes a row per answer, each as the template writes it when that
+    answer is the last; their names are the row's with `/1`, `/2`, … behind it.
+
+    Where prompt and answer are too long together, the prompt loses its middle, down to half of `max_length`, so that
+    the answer, every answer option, the beginning and the end of the prompt stay whole. Chats with several answers
+    are cut at their end.
+    """
+    parts_of = [
+        part for e in examples for part in (_chats(e, tokenizer) if e.messages else [(e, [(e.completion, True)])])
+    ]
+    examples, segments = [e for e, _ in parts_of], [parts for _, parts in parts_of]
     texts = {text for parts in segments for text, _ in parts} | {o for e in examples for o in e.options}
     tokens = _tokenize(sorted(texts), tokenizer, special=False)
     prompts = _tokenize(sorted({p for e in examples for p in (e.prompt, *e.option_prompts)}), tokenizer, special=True)
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    options = _shared_options(examples, tokens, end)
+    longest = {texts: max(map(len, coded), default=0) for texts, coded in options.items()}
     rows = []
     for example, parts in zip(examples, segments, strict=True):
         # A chat template writes its own first and last tokens.
         head, tail = ((), ()) if example.messages else (prompts[example.prompt], end)
-        rows.append(_row(example, head, [(tokens[text], learn) for text, learn in parts], tail, max_length))
-    options = _shared_options(examples, tokens, end)
+        coded = [(tokens[text], learn) for text, learn in parts]
+        rows.append(_row(example, [(head, False), *coded], tail, longest[example.options], max_length))
     sizes = {e.options: tuple(max(1, len(o.strip().encode())) for o in e.options) for e in examples}
     rows = [
         replace(
             r,
             options=options[e.options],
             option_bytes=sizes[e.options],
-            option_prompts=tuple(prompts[p][:max_length] for p in e.option_prompts),
+            option_prompts=tuple(
+                _without_middle(prompts[p], _room(longest[e.options], max_length)) for p in e.option_prompts
+            ),
             num_bytes=_num_bytes(r, e, tokenizer),
         )
         for r, e in zip(rows, examples, strict=True)
@@ -90,14 +106,36 @@ def _tokenize(texts: list[str], tokenizer: Tokenizer, *, special: bool) -> dict[
     return {text: tuple(i) for text, i in zip(texts, ended, strict=True)}
 
 
-def _row(
-    example: Example,
-    head: tuple[int, ...],
-    parts: list[tuple[tuple[int, ...], bool]],
-    tail: tuple[int, ...],
-    max_length: int,
-) -> TokenRow:
-    ids, is_label = [*head], [False] * len(head)
+Coded = list[tuple[tuple[int, ...], bool]]  # tokens, and whether the model has to write them
+
+
+def _shortened(parts: Coded, num_answer: int, max_length: int) -> Coded:
+    """Return the parts of a row with one answer, its prompt without its middle where the answer would not fit."""
+    *given, answer = parts
+    if any(is_label for _, is_label in given):
+        return parts
+    prompt = tuple(token for tokens, _ in given for token in tokens)
+    return [(_without_middle(prompt, _room(num_answer, max_length)), False), answer]
+
+
+def _room(num_answer: int, max_length: int) -> int:
+    """Return how many tokens of a prompt stay: what the answer leaves, and at least half."""
+    return max(max_length - num_answer, max_length // 2)
+
+
+def _without_middle(prompt: tuple[int, ...], room: int) -> tuple[int, ...]:
+    """Return the beginning and the end of a prompt, where templates have their words and the model its first token."""
+    if len(prompt) <= room:
+        return prompt
+    end = room // 2
+    return (*prompt[: room - end], *prompt[len(prompt) - end :])
+
+
+def _row(example: Example, parts: Coded, tail: tuple[int, ...], longest_option: int, max_length: int) -> TokenRow:
+    num_whole = sum(len(tokens) for tokens, _ in parts) + len(tail)
+    parts = _shortened(parts, max(longest_option, len(parts[-1][0]) + len(tail)), max_length)
+    ids: list[int] = []
+    is_label: list[bool] = []
     for tokens, learn in parts:
         ids += tokens
         is_label += [learn] * len(tokens)
@@ -112,7 +150,7 @@ def _row(
         target=_target(example),
         reference=example.completion.strip(),
         prompt=example.prompt or "".join(f"{role}: {text}\n" for role, text in example.messages[:-1]),
-        is_truncated=len(ids) > max_length,
+        is_truncated=not num_whole == len(ids) <= max_length,
         row=example.row,
     )
 
@@ -139,32 +177,57 @@ def _shared_options(
     return {e.options: tuple(tokens[o] + end for o in e.options) for e in examples}
 
 
-def _chat_segments(example: Example, tokenizer: Tokenizer) -> list[Segment]:
-    """Cut the templated chat into what is given and what each assistant turn adds."""
+def _chats(example: Example, tokenizer: Tokenizer) -> list[tuple[Example, list[Segment]]]:
+    """Cut a templated chat into what is given and what each assistant turn adds: in one row, or in one per answer."""
     if not tokenizer.chat_template:
         raise DataError(
             f"{example.where}: is a chat, but the base's tokenizer has no chat template; use an instruct model, or "
             "data.format=alpaca or prompt_completion"
         )
-    turns = [{"role": role, "content": text} for role, text in example.messages]
-    segments: list[Segment] = []
-    done = ""
-    for i, turn in enumerate(turns):
-        if turn["role"] != "assistant":
-            continue
-        prompt = _templated(example, tokenizer, turns[:i], add_generation_prompt=True)
-        whole = _templated(example, tokenizer, turns[: i + 1])
-        if not whole.startswith(prompt) or not prompt.startswith(done):
-            raise DataError(f"{example.where}: the base's chat template rewrites earlier turns, so that the answer "
-                            "cannot be told from the prompt; use a template that only appends")  # fmt: skip
-        segments += [(prompt[len(done) :], False), (whole[len(prompt) :], True)]
-        done = whole
-    return segments
+    places = [i for i, (role, _) in enumerate(example.messages) if role == "assistant"]
+    answers = [_answer(example, tokenizer, place) for place in places]
+    starts = ["", *(prompt + answer for prompt, answer in answers)]
+    if all(prompt.startswith(start) for start, (prompt, _) in zip(starts, answers, strict=False)):
+        pairs = zip(starts, answers, strict=False)
+        segments = [s for start, (prompt, answer) in pairs for s in ((prompt[len(start) :], False), (answer, True))]
+        return [(example, segments)]
+    return [
+        (_until(example, place, number), [(prompt, False), (answer, True)])
+        for number, (place, (prompt, answer)) in enumerate(zip(places, answers, strict=True), 1)
+    ]
 
 
-def _templated(example: Example, tokenizer: Tokenizer, turns: list[dict[str, str]], **options: bool) -> str:
+def _answer(example: Example, tokenizer: Tokenizer, place: int) -> tuple[str, str]:
+    """Return what stands before the answer at this place, and the answer with what ends it, where it is the last."""
+    turns = _turns(example)
+    prompt = _templated(example, tokenizer, turns[:place], add_generation_prompt=True)
+    whole = _templated(example, tokenizer, turns[: place + 1])
+    if not whole.startswith(prompt):
+        raise DataError(
+            f"{example.where}: the base's chat template does not begin an answer as it asks for one, so the answer "
+            "cannot be told from the prompt; use another template"
+        )
+    return prompt, whole[len(prompt) :]
+
+
+def _turns(example: Example) -> list[dict[str, Any]]:
+    extras = example.extras or ("",) * len(example.messages)
+    return [
+        {"role": role, "content": text, **(json.loads(extra) if extra else {})}
+        for (role, text), extra in zip(example.messages, extras, strict=True)
+    ]
+
+
+def _until(example: Example, place: int, number: int) -> Example:
+    """Return the chat up to the answer at this place."""
+    messages, extras = example.messages[: place + 1], example.extras[: place + 1]
+    return replace(example, messages=messages, extras=extras, completion=messages[-1][1], row=f"{example.row}/{number}")
+
+
+def _templated(example: Example, tokenizer: Tokenizer, turns: list[dict[str, Any]], **options: Any) -> str:
     from jinja2 import TemplateError
 
+    options |= {"tools": json.loads(example.tools)} if example.tools else {}
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
     except (TemplateError, IndexError) as error:  # templates refuse roles and orders that they do not know

@@ -4,6 +4,7 @@ A source is written `path/to/file.jsonl`, `path/to/file.csv[:500]`, `hub/id:trai
 """
 
 import csv
+import difflib
 import io
 import json
 import re
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorasweep.errors import DataError
+from lorasweep.errors import DataError, HubAway
+from lorasweep.hub import away_note
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
@@ -85,8 +87,10 @@ def _bound(text: str | None, count: int) -> int | None:
 def _read_local(path: str) -> Rows:
     file = local_path(path)
     if not file.is_file():
-        near = ", ".join(sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)[:8])
-        beside = f"; beside it: {near}" if near else ""
+        names = sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)
+        close = difflib.get_close_matches(file.name, names, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        beside = f"{meant}; beside it: {', '.join(names[:8])}" if names else ""
         raise DataError(f"{path}: no such file (looked for {file.absolute()}){beside}")
     suffix = file.suffix.lower()
     if suffix not in READERS:
@@ -176,6 +180,7 @@ def accept(path: str, bad: list[str], num_good: int) -> tuple[str, ...]:
 
 
 def _read_hub(source: str) -> Rows:
+    away = away_note()
     import datasets
 
     path, part = split_source(source)
@@ -186,6 +191,8 @@ def _read_hub(source: str) -> Rows:
     try:
         table = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # the hub client raises a dozen kinds; all mean that there is no data
+        if away:
+            raise HubAway(f"{source}: cannot be read{away}") from error
         raise DataError(
             f"{source}: neither a local file nor a readable hub data set ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}); write for example tatsu-lab/alpaca:train[:5%]"

@@ -36,7 +36,7 @@ def load_task(spec: DataSpec, tokenizer: Any, tokenizer_key: str) -> Task:
         examples: tuple[Example, ...] = getattr(splits, name)
         length = spec.max_length if name == "train" else spec.scored_length
         rows[name] = _rows(examples, tokenizer, tokenizer_key, length)
-        notes += _cuts(f"data.{name}", len(examples), rows[name], length)
+        notes += _cuts(f"data.{name}", examples, rows[name], length)
     if not rows["train"] or not rows["validation"]:
         raise DataError(f"{spec.train}: every answer lies beyond data.max_length={spec.max_length}; raise it")
     return Task(train=rows["train"], validation=rows["validation"], test=rows["test"], notes=tuple(notes))
@@ -62,10 +62,16 @@ def _rows(examples: tuple[Example, ...], tokenizer: Any, key: str, max_length: i
     return tuple(cached_rows(examples, key, max_length, partial(render, examples, tokenizer, max_length)))
 
 
-def _cuts(name: str, num_examples: int, rows: tuple[TokenRow, ...], max_length: int) -> list[str]:
+def _cuts(name: str, examples: tuple[Example, ...], rows: tuple[TokenRow, ...], max_length: int) -> list[str]:
     notes = []
-    if lost := num_examples - len(rows):
-        notes.append(f"{name}: {lost} of {num_examples} rows left out, their answers lie beyond {max_length} tokens")
+    if any("/" in row.row for row in rows):
+        notes.append(
+            f"{name}: the base's chat template rewrites earlier turns, so {len(examples)} chats are {len(rows)} rows, "
+            "one per answer"
+        )
+    kept = {row.row.partition("/")[0] for row in rows}
+    if lost := sum(example.row not in kept for example in examples):
+        notes.append(f"{name}: {lost} of {len(examples)} rows left out, their answers lie beyond {max_length} tokens")
     if cut := sum(row.is_truncated for row in rows):
-        notes.append(f"{name}: {cut} of {len(rows)} rows cut at {max_length} tokens")
+        notes.append(f"{name}: {cut} of {len(rows)} rows cut at {max_length} tokens, their prompts in the middle")
     return notes

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from lorasweep.report.certainty import adapter, certainty, flattery, seeds
 from lorasweep.report.edges import Edge
 from lorasweep.report.figures import count, percent, score, setting
+from lorasweep.report.learned import describe, doubt, nothing_learned
 from lorasweep.report.rate import through_rate
+from lorasweep.report.references import Reference
 from lorasweep.report.settings import labels
 from lorasweep.result import TrialState
 
@@ -20,19 +22,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What was computed about the winner: see `Leaderboard`."""
+    """What was computed about the winner and beside it: see `Leaderboard`."""
 
     optimism: float | None = None
     edges: tuple[Edge, ...] = ()
     test_metrics: Mapping[str, float] = field(default_factory=dict)
+    num_saved: int = 0  # trials that were interrupted
+    references: tuple[Reference, ...] = ()
+    better_than_base: frozenset[int] | None = None
 
 
 def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> tuple[str, ...]:
     """Return the sentences, the most important first."""
     ranked = [row for row in rows if row.rank]
     if not ranked:
-        return (_nothing(rows),)
+        return (*_nothing(rows, found.num_saved), *_saved(found.num_saved))
     winner, *others = ranked
+    if doubt(winner, objective, found):
+        return (*nothing_learned(ranked, swept, objective, found), *_stopped(rows), *seeds(ranked))
     return (
         f"Use {describe(winner, swept)}: {objective} {_with_interval(winner)} on validation.",
         *flattery(ranked, found.optimism),
@@ -43,19 +50,9 @@ def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Fin
         *seeds(ranked),
         _test(winner, objective, found.test_metrics),
         *_edges(found.edges),
+        *_saved(found.num_saved),
         *through_rate([result for row in rows for result in row.trials], swept),
     )
-
-
-def describe(row: Row, swept: Sequence[str]) -> str:
-    """Name a row by its trials and the settings that make it different."""
-    names = labels(swept or row.settings)
-    values = [f"{name}={setting(row.settings[key])}" for key, name in names.items() if key in row.settings]
-    return f"{_trials(row.numbers)} ({', '.join(values)})" if values else _trials(row.numbers)
-
-
-def _trials(numbers: Sequence[int]) -> str:
-    return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def _with_interval(row: Row) -> str:
@@ -130,9 +127,20 @@ def _edges(edges: Sequence[Edge]) -> Iterator[str]:
     )
 
 
-def _nothing(rows: Sequence[Row]) -> str:
+def _saved(num_saved: int) -> Iterator[str]:
+    if num_saved:
+        many = (
+            "trials are saved where they were interrupted"
+            if num_saved > 1
+            else "trial is saved where it was interrupted"
+        )
+        yield f"{num_saved} {many}; the same command goes on from there."
+
+
+def _nothing(rows: Sequence[Row], num_saved: int) -> Iterator[str]:
     if not rows:
-        return "There are no trials yet."
+        yield "No trial has ended yet." if num_saved else "There are no trials yet."
+        return
     states = Counter(result.state.value for row in rows for result in row.trials)
     ended = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-    return f"No trial can be recommended ({ended}); the reasons stand in the table."
+    yield f"No trial can be recommended ({ended}); the reasons stand in the table."

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from evaluation.statistics import Interval
 from lorasweep.report import figures
 from lorasweep.report.figures import MISSING, one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
+from lorasweep.report.references import Reference
 from lorasweep.report.settings import SCALE_PARTS, labels
 
 Sortable = float | str | None
@@ -46,6 +48,19 @@ def columns(board: Leaderboard) -> list[Column]:
     return [column for column in found if _says_something(column, board)]
 
 
+def reference_cell(key: str, reference: Reference) -> str:
+    """Return what a column says of a row that is no trial: its name, scores and settings."""
+    if key == "trial":
+        return reference.name
+    if key == "objective":
+        return score(reference.objective)
+    if key == "interval":
+        return _bounds(reference.interval)
+    if key in reference.settings:
+        return figures.setting(reference.settings[key])
+    return score(reference.metrics.get(key))
+
+
 def rank(row: Row) -> str:
     if row.rank is None:
         return MISSING
@@ -57,7 +72,11 @@ def trial(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    return f"{score(row.interval.low)}\N{EN DASH}{score(row.interval.high)}" if row.interval else MISSING
+    return _bounds(row.interval)
+
+
+def _bounds(found: Interval | None) -> str:
+    return f"{score(found.low)}\N{EN DASH}{score(found.high)}" if found else MISSING
 
 
 def state(row: Row) -> str:

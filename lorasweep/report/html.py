@@ -11,10 +11,11 @@ import jinja2
 from markupsafe import Markup
 
 from lorasweep.report import figures, svg
-from lorasweep.report.advice import describe
-from lorasweep.report.columns import Column, columns, memory
+from lorasweep.report.columns import Column, columns, memory, reference_cell
 from lorasweep.report.endings import endings
 from lorasweep.report.leaderboard import Leaderboard, Row
+from lorasweep.report.learned import describe
+from lorasweep.report.references import Reference
 from lorasweep.report.settings import overrides
 
 SCRIPT = "leaderboard.js.j2"
@@ -56,6 +57,7 @@ def to_html(board: Leaderboard) -> str:
         board=board,
         columns=every,
         cells=[_cells(board, every, row) for row in board.rows],
+        references=[_reference_cells(board, every, one) for one in board.references],
         tiles=list(_tiles(board)),
         overrides=overrides(board.winner.result) if board.winner else "",
         chart=_chart(board),
@@ -83,6 +85,13 @@ def _columns(board: Leaderboard) -> list[Column]:
 def _cells(board: Leaderboard, every: Sequence[Column], row: Row) -> list[Cell]:
     drawings = {"interval": _bar(board, row), "curve": _spark(board, row)}
     return [Cell(c.key, c.cell(row), _sort(c.value(row)), drawings.get(c.key, "")) for c in every]
+
+
+def _reference_cells(board: Leaderboard, every: Sequence[Column], reference: Reference) -> list[Cell]:
+    """Return the cells of a row that is no trial; they sort by their numbers as trials do."""
+    numbers = {**reference.metrics, "objective": reference.objective}
+    cells = [(column, reference_cell(column.key, reference)) for column in every]
+    return [Cell(c.key, "" if c.key == "curve" else text, _sort(numbers.get(c.key))) for c, text in cells]
 
 
 def _spark(board: Leaderboard, row: Row) -> Markup | str:

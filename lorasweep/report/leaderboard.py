@@ -9,7 +9,9 @@ from evaluation.statistics import Interval
 from lorasweep.grammar import Domain
 from lorasweep.report.advice import Findings, advise
 from lorasweep.report.edges import Edge, edges
+from lorasweep.report.learned import doubt
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
+from lorasweep.report.references import Reference, better_than_base, references
 from lorasweep.report.settings import SEED, effective, fixed, varying
 from lorasweep.result import TrialResult, TrialState
 from lorasweep.selection import Configuration, finite, in_order, is_maximized
@@ -107,6 +109,9 @@ class Leaderboard:
     edges: tuple[Edge, ...] = ()  # of the winner
     test_metrics: dict[str, float] = field(default_factory=dict)  # the winner's
     notes: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()  # the base, chance and majority class: no trials
+    better_than_base: frozenset[int] | None = None  # trials, significantly; None where the base was not scored
+    is_recommended: bool = False  # whether the winner is better than the base, and than guessing
 
     @property
     def is_maximized(self) -> bool:
@@ -154,18 +159,25 @@ def build_leaderboard(
     domains: Mapping[str, Domain] | None = None,
     test_metrics: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
+    num_saved: int = 0,
 ) -> Leaderboard:
     """Rank the results by their validation objective; `test_metrics` are the winner's and rank nothing.
+
+    `num_saved` trials were interrupted and go on from their checkpoints.
 
     `domains` is what the sweep may choose from: without it, no edges are found.
     """
     results = sorted(results, key=lambda result: result.number)
     ranked, others = in_order(results, objective)
     rows = _rows(ranked, others, objective)
+    beside, better = references(ranked, objective), better_than_base(ranked, objective)
     found = Findings(
+        references=beside,
+        better_than_base=better,
         optimism=optimism(ranked, objective),
         edges=edges(rows[0].settings, domains or {}) if ranked else (),
         test_metrics=dict(test_metrics or {}),
+        num_saved=num_saved,
     )
     swept = varying(results)
     return Leaderboard(
@@ -180,6 +192,9 @@ def build_leaderboard(
         edges=found.edges,
         test_metrics=dict(found.test_metrics),
         notes=(*notes, *_own_notes(rows, objective)),
+        references=beside,
+        better_than_base=better,
+        is_recommended=bool(ranked) and not doubt(rows[0], objective, found),
     )
 
 

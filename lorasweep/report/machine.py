@@ -13,6 +13,7 @@ from typing import Any
 
 from lorasweep.report.figures import printable
 from lorasweep.report.leaderboard import Leaderboard, Row, reason_of
+from lorasweep.report.references import Reference
 from lorasweep.report.settings import SEED, effective, overrides
 from lorasweep.result import TrialResult
 from lorasweep.selection import measured
@@ -27,6 +28,7 @@ COSTS = (
 def to_csv(board: Leaderboard) -> str:
     """Return one line per row; a cell is empty where a setting had no effect or nothing was measured."""
     lines = [_flat(row, board.objective) for row in board.rows]
+    lines += [_flat_reference(one, board.objective) for one in board.references]
     names = _header(board, lines)
     file = io.StringIO()
     writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
@@ -45,6 +47,11 @@ def to_json(board: Leaderboard) -> dict[str, Any]:
         "direction": "maximize" if board.is_maximized else "minimize",
         "recommendation": board.recommendation,
         "winner": winner and winner.number,
+        "is_recommended": board.is_recommended,
+        "better_than_base": board.better_than_base
+        if board.better_than_base is None
+        else sorted(board.better_than_base),
+        "references": [_reference(one) for one in board.references],
         "winner_overrides": winner and overrides(winner.result),
         "optimism": board.optimism,
         "edges": [{**asdict(edge), "place": edge.place} for edge in board.edges],
@@ -75,6 +82,16 @@ def _flat(row: Row, objective: str) -> dict[str, Any]:
         "stopped_by": result.stopped_by, "reason": row.reason,
     }  # fmt: skip
     return {key: "" if value is None else _plain(value) for key, value in values.items()}
+
+
+def _flat_reference(reference: Reference, objective: str) -> dict[str, Any]:
+    """Return the line of a row that is no trial: it has a state of its own, and neither rank nor number."""
+    bounds = reference.interval
+    values = {
+        "state": reference.name, **reference.settings, **reference.metrics, objective: reference.objective,
+        f"{objective}_low": bounds and bounds.low, f"{objective}_high": bounds and bounds.high,
+    }  # fmt: skip
+    return {key: _plain(value) for key, value in values.items() if value is not None}
 
 
 def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -116,6 +133,11 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
+def _reference(reference: Reference) -> dict[str, Any]:
+    found = asdict(reference)
+    return {**found, "interval": reference.interval and [reference.interval.low, reference.interval.high]}
+
+
 def _standing(row: Row) -> dict[str, Any]:
     return {
         "rank": row.rank,
@@ -127,7 +149,24 @@ def _standing(row: Row) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) else value
+    return _as_text(printable(value)) if isinstance(value, str) else value
+
+
+def _as_text(text: str) -> str:
+    """Return text that no spreadsheet runs as a formula: an apostrophe marks it as text (OWASP, CSV injection)."""
+    is_formula = text.lstrip()[:1] in FORMULA or text[:1] in LEADING
+    return f"'{text}" if text and is_formula and not _is_number(text) else text
+
+
+FORMULA, LEADING = ("=", "+", "-", "@"), ("\t", "\n")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _trial(row: Row, result: TrialResult, objective: str) -> dict[str, Any]:

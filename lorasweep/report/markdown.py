@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from lorasweep.report.columns import Column, columns, shortened
+from lorasweep.report.columns import Column, columns, reference_cell, shortened
 from lorasweep.report.endings import headline
 from lorasweep.report.figures import one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
@@ -44,7 +44,9 @@ def _table(board: Leaderboard) -> str:
     titles = [escape(column.title) for column in every] + ["reason"] * has_reasons
     rules = ["---" if column.is_text(board.rows) else "---:" for column in every] + ["---"] * has_reasons
     rows = [_cells(every, row) + [_reason(row)] * has_reasons for row in board.rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows))
+    beside = [[escape(reference_cell(c.key, one)) for c in every] + [""] * has_reasons for one in board.references]
+    place = len(board.ranked)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rules, *rows[:place], *beside, *rows[place:]))
 
 
 def _cells(every: Sequence[Column], row: Row) -> list[str]:

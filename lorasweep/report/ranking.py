@@ -7,10 +7,11 @@ from evaluation.optimism import expected_optimism
 from evaluation.seeds import crossed_interval
 from evaluation.statistics import Interval, mean_interval, ratio_interval, wilson_interval
 from evaluation.ties import tied_with_best
-from lorasweep.result import TrialResult
+from lorasweep.result import BaseScore, TrialResult
 from lorasweep.selection import Configuration, examples_of, finite, is_maximized
 
 OVER_TOKENS = ("loss", "perplexity")
+Scored = TrialResult | BaseScore
 
 
 def interval_of(found: Configuration, objective: str) -> Interval | None:
@@ -26,7 +27,15 @@ def interval_of(found: Configuration, objective: str) -> Interval | None:
     return _over_examples(found.result, objective)
 
 
-def contributions(result: TrialResult, objective: str) -> tuple[float, ...]:
+def interval_of_base(base: BaseScore, objective: str) -> Interval | None:
+    """Return the 95% interval of a base's objective; None where it cannot be had from scores per example."""
+    value = finite(base.metrics.get(objective))
+    if value is None or len(base.scores) < 2 or not _is_mean_of(base, objective, value):
+        return None
+    return _over_examples(base, objective)
+
+
+def contributions(result: Scored, objective: str) -> tuple[float, ...]:
     """Return one number per example, with the objective as their mean where it can be had from examples at all.
 
     A loss over all tokens is a ratio of sums: here stands its linear part, in which long examples count for more.
@@ -46,7 +55,7 @@ def tied(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
     if not ranked:
         return frozenset()
     best = ranked[0].result.number
-    scores = {n: [_compared(r, objective) for r in found.ranked] for n, found in _comparable(ranked).items()}
+    scores = {n: [compared(r, objective) for r in found.ranked] for n, found in _comparable(ranked).items()}
     found = tied_with_best(scores, maximize=is_maximized(objective), best=best) if best in scores else set()
     return frozenset(found | {best})
 
@@ -84,14 +93,14 @@ def _comparable(ranked: Sequence[Configuration]) -> dict[int, Configuration]:
     return {found.result.number: found for found in ranked if are_comparable(found, ranked[0])}
 
 
-def _compared(result: TrialResult, objective: str) -> tuple[float, ...]:
+def compared(result: Scored, objective: str) -> tuple[float, ...]:
     """Return one number per example to pair with another trial's: nats where the objective is a mean over tokens."""
     if objective not in OVER_TOKENS or not result.num_tokens:
         return result.scores
     return tuple(loss * weight for loss, weight in zip(_losses(result, objective), _weights(result), strict=True))
 
 
-def _over_examples(result: TrialResult, objective: str) -> Interval:
+def _over_examples(result: Scored, objective: str) -> Interval:
     if objective in OVER_TOKENS and result.num_tokens:
         found = ratio_interval(_losses(result, objective), result.num_tokens)
         if objective == "loss":
@@ -105,18 +114,23 @@ def _over_examples(result: TrialResult, objective: str) -> Interval:
 
 def _is_mean(result: TrialResult, objective: str) -> bool:
     """Tell whether the objective is the mean of the contributions, which a macro F1 is not."""
-    if not result.scores or not all(map(math.isfinite, result.scores)) or finite(result.objective) is None:
+    value = finite(result.objective)
+    return value is not None and _is_mean_of(result, objective, value)
+
+
+def _is_mean_of(result: Scored, objective: str, value: float) -> bool:
+    if not result.scores or not all(map(math.isfinite, result.scores)):
         return False
     values = contributions(result, objective)
-    return math.isclose(sum(values) / len(values), result.objective or 0.0, rel_tol=1e-5, abs_tol=1e-9)
+    return math.isclose(sum(values) / len(values), value, rel_tol=1e-5, abs_tol=1e-9)
 
 
-def _losses(result: TrialResult, objective: str) -> list[float]:
+def _losses(result: Scored, objective: str) -> list[float]:
     """Return nats per token of each example."""
     return [math.log(score) for score in result.scores] if objective == "perplexity" else list(result.scores)
 
 
-def _weights(result: TrialResult) -> list[float]:
+def _weights(result: Scored) -> list[float]:
     return [len(result.num_tokens) * number / sum(result.num_tokens) for number in result.num_tokens]
 
 

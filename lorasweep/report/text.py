@@ -1,18 +1,19 @@
-"""The leaderboard in a terminal: the columns that fit, and a word on those that do not."""
+"""The leaderboard in a terminal: the columns and rows that fit, a word on those that do not, and the verdict last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.report.columns import Column, columns, shortened
+from lorasweep.report.columns import Column, columns, reference_cell, shortened
 from lorasweep.report.endings import endings
 from lorasweep.report.figures import one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
+from lorasweep.report.references import Reference
 from lorasweep.result import TrialState
 
 GAP = 2  # blanks between columns: one of padding, one in place of the box's line
@@ -22,12 +23,35 @@ STYLES = {
     TrialState.INFEASIBLE: "magenta",
     TrialState.FAILED: "red",
 }
+MAX_ROWS, FEWEST_ROWS = 30, 5
 MAX_CELL = 28  # a long module list may not push every number off the screen
 
 
-def to_text(board: Leaderboard, width: int | None = None, max_rows: int = 30) -> RenderableType:
-    """Return what `rich.print` shows; `width` narrows it below the terminal's."""
+def to_text(board: Leaderboard, width: int | None = None, max_rows: int = MAX_ROWS) -> RenderableType:
+    """Return the table with its notes for `rich.print`; `width` narrows it below the terminal's."""
     return Printed(board, width, max_rows)
+
+
+def verdict(board: Leaderboard) -> RenderableType:
+    """Return what the sweep found out, in sentences."""
+    # Text, not str: rich would read a module list such as [q_proj] as markup.
+    title = Text(one_line(board.name), style="bold") + Text(f"  {one_line(board.question)}", style="italic")
+    sentences = enumerate(board.advice)
+    return Group(
+        title,
+        *(
+            Text(one_line(s), style="bold green" if place == 0 and board.is_recommended else "")
+            for place, s in sentences
+        ),
+    )
+
+
+def rows_that_fit(board: Leaderboard, console: Console, num_lines: int) -> int:
+    """Return how many rows leave room for the notes and `num_lines` more on the same screen; at least a few."""
+    if not console.is_terminal:
+        return MAX_ROWS
+    notes = len(console.render_lines(to_text(board, console.width, max_rows=0)))
+    return max(FEWEST_ROWS, console.height - notes - num_lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,50 +65,52 @@ class Printed:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         width = min(self.width or options.max_width, options.max_width)
         every = columns(self.board)
-        kept = fitting(every, self.board.rows, width)
-        yield from _head(self.board)
+        kept = fitting(every, self.board.rows, width, self.board.references)
         if not self.board.rows:
             return
-        yield _table(kept, self.board.rows[: self.max_rows])
+        yield _table(kept, self.board.rows[: self.max_rows], self.board)
         yield from _foot(self.board, [c.title for c in every if c not in kept], self.max_rows, width)
 
 
-def fitting(every: Sequence[Column], rows: Sequence[Row], width: int) -> list[Column]:
+def fitting(
+    every: Sequence[Column], rows: Sequence[Row], width: int, references: Sequence[Reference] = ()
+) -> list[Column]:
     """Return the columns that fit, in reading order, the most important taken first."""
     kept: set[str] = set()
     left = width
     for column in sorted(every, key=lambda c: c.importance):
-        need = _width(column, rows) + (GAP if kept else 0)
+        need = _width(column, rows, references) + (GAP if kept else 0)
         if need <= left:
             kept.add(column.key)
             left -= need
     return [column for column in every if column.key in kept]
 
 
-def _width(column: Column, rows: Sequence[Row]) -> int:
-    widest = max((cell_len(_cell(column, row)) for row in rows), default=0)
-    return max(widest, cell_len(column.title))
+def _width(column: Column, rows: Sequence[Row], references: Sequence[Reference]) -> int:
+    cells = [*(_cell(column, row) for row in rows), *(_beside(column, one) for one in references)]
+    return max(map(cell_len, [column.title, *cells]))
 
 
 def _cell(column: Column, row: Row) -> str:
     return shortened(column.cell(row), MAX_CELL)
 
 
-def _head(board: Leaderboard) -> Iterator[RenderableType]:
-    # Text, not str: rich would read a module list such as [q_proj] as markup.
-    yield Text(one_line(board.name), style="bold") + Text(f"  {one_line(board.question)}", style="italic")
-    for place, sentence in enumerate(board.advice):
-        yield Text(one_line(sentence), style="bold green" if place == 0 and board.winner else "")
-    yield Text("")
+def _beside(column: Column, reference: Reference) -> str:
+    return shortened(reference_cell(column.key, reference), MAX_CELL)
 
 
-def _table(kept: Sequence[Column], rows: Sequence[Row]) -> Table:
+def _table(kept: Sequence[Column], rows: Sequence[Row], board: Leaderboard) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for column in kept:
         table.add_column(Text(column.title), justify="right" if _is_right(column, rows) else "left", no_wrap=True)
-    for row in rows:
-        style = "bold green" if row.rank == 1 else STYLES[row.result.state]
+    ranked = [row for row in rows if row.rank is not None]
+    for row in ranked:
+        style = "bold green" if row.rank == 1 and board.is_recommended else STYLES[row.result.state]
         table.add_row(*(Text(_cell(column, row)) for column in kept), style=style)
+    for reference in board.references:
+        table.add_row(*(Text(_beside(column, reference)) for column in kept), style="italic")
+    for row in rows[len(ranked) :]:
+        table.add_row(*(Text(_cell(column, row)) for column in kept), style=STYLES[row.result.state])
     return table
 
 

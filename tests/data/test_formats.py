@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lorasweep.data.formats import Example, read_examples
+from lorasweep.data.formats import Example, multiple_choice, read_examples
 from lorasweep.data.source import Rows, SourceRow
 from lorasweep.errors import DataError
 from lorasweep.spec import DataSpec, Format, ProbeSpec
@@ -117,7 +117,7 @@ def test_what_follows_the_last_answer_is_cut() -> None:
     [
         ({"messages": []}, "no list of 'messages'"),
         ({"messages": [{"role": "user", "content": "x"}]}, "no assistant turn"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "the role 'tool'"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "the role 'robot'"),
         ({"messages": ["x"]}, "a turn must be an object"),
         ({"messages": [{"role": "assistant", "content": None}]}, "has no 'content'"),
     ],
@@ -143,3 +143,38 @@ def test_few_rows_without_their_columns_are_left_out_and_told() -> None:
     examples, complaints = read_examples(source, ProbeSpec(name="p", path="a", format="text", metric="loss"))
     assert len(examples) == 150
     assert complaints == ["a:150: has no 'text'; it has 'txt'"]
+
+
+CHOICE = DataSpec(train="a.jsonl", format="multiple_choice")
+
+
+@pytest.mark.parametrize("answer", ["oxygen", 1, "1", " oxygen "])
+def test_a_multiple_choice_row_has_options_of_its_own(answer: object) -> None:
+    row = {"prompt": "Which gas do we breathe?", "options": ["iron", "oxygen"], "answer": answer}
+    found = multiple_choice(row, CHOICE, "a.jsonl:1")
+    assert (found.options, found.completion) == ((" iron", " oxygen"), " oxygen")
+
+
+def test_options_that_are_numbers_are_known_by_their_text_first() -> None:
+    row = {"question": "1 + 1 =", "options": [1, 2, 0], "answer": 2}
+    assert multiple_choice(row, CHOICE, "a.jsonl:1").completion == " 2"
+
+
+def test_options_in_a_table_are_json() -> None:
+    row = {"prompt": "Sky?", "options": '["blue", "red"]', "answer": "0"}
+    assert multiple_choice(row, CHOICE, "a.csv:2").completion == " blue"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"options": ["a", "b"], "answer": 2}, "neither one of its options .* nor a place from 0 to 1"),
+        ({"options": ["a", "a"], "answer": 0}, "at least two 'options', all different"),
+        ({"options": ["a"], "answer": 0}, "at least two 'options'"),
+        ({"options": "a,b", "answer": 0}, "must be a list"),
+        ({"options": ["a", "b"]}, "has no 'answer'"),
+    ],
+)
+def test_a_multiple_choice_row_that_cannot_be_scored_is_refused(row: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        multiple_choice({"prompt": "p", **row}, CHOICE, "a.jsonl:1")

@@ -1,13 +1,15 @@
 """Only what the model has to write carries loss."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 
-from lorasweep.data.formats import Example
+from lorasweep.data.formats import Example, messages
 from lorasweep.data.render import TokenRow, render
 from lorasweep.errors import DataError
+from lorasweep.spec import DataSpec
 from tests.tiny import tokenizer
 
 TEMPLATE = (
@@ -96,9 +98,28 @@ def test_a_row_that_just_fits_is_not_cut() -> None:
     assert not one(Example(prompt="pp", completion="ab"), max_length=5).is_truncated
 
 
-def test_a_row_whose_answer_is_cut_away_is_left_out() -> None:
-    examples = [Example(prompt="p" * 9, completion="a"), Example(prompt="p", completion="a")]
-    assert [row.prompt for row in render(examples, tokens(), 9)] == ["p"]
+def test_a_prompt_that_is_too_long_loses_its_middle_and_the_answer_stays() -> None:
+    row = one(Example(prompt="Text: abcdefgh Label:", completion=" yes"), max_length=15)
+    assert (text(row.ids), row.is_truncated) == ("Text:abel: yes<eos>", True)
+    assert (labels(row), row.prompt_length, len(row.ids)) == (" yes<eos>", 10, 15)
+
+
+def test_a_prompt_is_cut_alike_whichever_option_is_right() -> None:
+    options = (" no", " perhaps")
+    rows = [one(Example(prompt="p" * 9 + "q" * 9, completion=o, options=options), max_length=16) for o in options]
+    assert {text(row.ids[: row.prompt_length]) for row in rows} == {"ppppqqqq"}
+    assert max(row.prompt_length + len(option) for row in rows for option in row.options) <= 17
+
+
+def test_a_long_answer_leaves_half_of_the_row_to_its_prompt() -> None:
+    row = one(Example(prompt="p" * 20, completion="a" * 20), max_length=10)
+    assert text(row.ids) == "p" * 5 + "a" * 5
+
+
+def test_a_chat_of_one_answer_that_is_too_long_keeps_its_answer() -> None:
+    chat = Example(messages=(("user", "x" * 60), ("assistant", "fine")), completion="fine")
+    row = one(chat, max_length=30, base=chatty())
+    assert "fine" in labels(row) and len(row.ids) <= 30 and row.is_truncated
 
 
 CHAT = Example(
@@ -131,8 +152,39 @@ def test_a_chat_needs_a_template() -> None:
         one(CHAT)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl:7: the base's chat template rewrites earlier turns"):
+# As Qwen3's: reasoning before the last question is dropped, and the last answer has some, empty or not.
+THINKS = (
+    "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' and loop.last %}<t></t>{% endif %}{{ m.content }}"
+    "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}"
+    "{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_a_chat_whose_template_rewrites_earlier_turns_becomes_a_row_per_answer() -> None:
+    first, second = render([replace(CHAT, row="r")], chatty(THINKS), 100)
+    assert text(first.ids) == "[system]S[user]one[assistant]<t></t>1<eos>"
+    assert text(second.ids) == "[system]S[user]one[assistant]1<eos>[user]two[assistant]<t></t>2<eos>"
+    assert [labels(row) for row in (first, second)] == ["<t></t>1<eos>", "<t></t>2<eos>"]
+    assert [(row.row, row.reference) for row in (first, second)] == [("r/1", "1"), ("r/2", "2")]
+
+
+def test_a_chat_of_one_answer_stays_one_row_under_any_template() -> None:
+    [row] = render([replace(CHAT, messages=CHAT.messages[:3], row="r")], chatty(THINKS), 100)
+    assert row.row == "r"
+
+
+def test_tools_and_their_calls_reach_the_template() -> None:
+    calls = [{"function": {"name": "add", "arguments": {"a": 1}}}]
+    turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": None, "tool_calls": calls},
+             {"role": "tool", "content": "2"}, {"role": "assistant", "content": "two"}]  # fmt: skip
+    chat = messages({"messages": turns, "tools": [{"name": "add"}]}, DataSpec(train="a", format="messages"), "a:1")
+    rows = render([chat], chatty("{% for t in tools %}<{{ t.name }}>{% endfor %}" + THINKS), 200)
+    assert "<add>[user]1+1?[assistant]" in text(rows[0].ids) and '"name": "add"' in labels(rows[0])
+    assert "[tool]2[assistant]" in text(rows[1].ids) and labels(rows[1]) == "<t></t>two<eos>"
+
+
+def test_a_template_that_begins_answers_otherwise_than_it_asks_for_them_is_refused() -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:7: the base's chat template does not begin an answer as it asks"):
         one(CHAT, base=chatty(REWRITES))
 
 

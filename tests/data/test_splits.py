@@ -42,10 +42,24 @@ def classification(train: str, **spec: Any) -> DataSpec:
     return DataSpec(train=train, format="classification", **spec)
 
 
-def test_about_the_asked_share_is_set_aside() -> None:
+def test_exactly_the_asked_share_is_set_aside() -> None:
     kept, aside = set_aside(MANY, 0.1, seed=0)
-    assert len(kept) + len(aside) == 2000
-    assert 150 < len(aside) < 250
+    assert (len(kept), len(aside)) == (1800, 200)
+
+
+@pytest.mark.parametrize(("num", "expected"), [(2, 1), (3, 1), (11, 5), (80, 40), (100, 50), (300, 50), (700, 70)])
+def test_fifty_rows_are_set_aside_where_there_are_twice_as_many(num: int, expected: int) -> None:
+    assert len(set_aside(MANY[:num], 0.1, seed=0)[1]) == expected
+
+
+def test_a_larger_share_holds_a_smaller_one() -> None:
+    small, large = (set(set_aside(MANY, share, seed=0)[1]) for share in (0.1, 0.2))
+    assert small < large
+
+
+def test_one_question_with_most_of_the_rows_is_not_set_aside() -> None:
+    rows = examples({"prompt": p, "completion": str(n)} for n, p in enumerate("aaaaaaaab"))
+    assert [e.prompt for e in set_aside(rows, 0.5, seed=0)[1]] == ["b"]
 
 
 def test_the_order_of_the_file_changes_nothing() -> None:

@@ -8,7 +8,7 @@ import pytest
 from lorasweep.base_info import BaseInfo, describe
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of, slots_that_fit, weights
-from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, workspace_bytes
+from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.footprint import CUDA_SLACK, HEAP_SLACK
 from lorasweep.memory.weights import rooms
@@ -33,7 +33,9 @@ def evaluated(**changes: Any) -> TrialSpec:
 
 
 def kept(shape: BaseInfo, spec: TrialSpec) -> int:
-    return kept_bytes(shape, spec, load_of(spec, LENGTHS), kind="cpu", rank=spec.lora.r, dropout=False)
+    load = load_of(spec, LENGTHS)
+    (stack,) = stacks_of(shape, [spec], [load], "cpu")
+    return kept_bytes(shape, spec, load, kind="cpu", stack=stack, dropout=False)
 
 
 def row(prompt: int, *options: int, size: int = 0) -> TokenRow:

@@ -1,0 +1,82 @@
+"""What the untouched base scores on its trials' validation examples, and what is scored without any model.
+
+The base is scored once per base, data and evaluation; the scores are kept in the cache.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+
+from evaluation.metrics import CHOICE_METRICS, macro_f1
+from lorasweep.base import Base
+from lorasweep.data.cache import cache_dir
+from lorasweep.data.render import TokenRow
+from lorasweep.data.tasks import Task
+from lorasweep.files import write_json
+from lorasweep.result import BaseScore
+from lorasweep.score import Asked, SuiteScore, score_suite
+from lorasweep.spec import EvalSpec, digest
+
+
+def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:
+    """Return the base's scores on the validation examples, by every metric of the evaluation."""
+    rows = task.validation[: spec.limit]
+    found = _kept_or_measured(base, rows, spec)
+    return BaseScore(
+        metrics=found.metrics,
+        scores=found.scores[spec.objective],
+        num_tokens=found.num_tokens if spec.objective in ("loss", "perplexity") else (),
+        chance=chance_levels(rows, spec.all_metrics),
+        majority=majority_scores(task.train, rows, spec.all_metrics),
+    )
+
+
+def chance_levels(rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str, float]:
+    """Return the expected accuracy of guessing among each row's options; nothing where rows have no options."""
+    if not rows or not all(row.options for row in rows):
+        return {}
+    level = fmean(1 / len(row.options) for row in rows)
+    return {name: level for name in metrics if name in CHOICE_METRICS}
+
+
+def majority_scores(train: Sequence[TokenRow], rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str, float]:
+    """Return the scores of always answering the most frequent label of the training rows, where all share their labels.
+
+    Of labels that are equally frequent the first in alphabetical order counts.
+    """
+    if not train or not rows or len({row.options for row in (*train, *rows)}) != 1 or not rows[0].options:
+        return {}
+    counts = Counter(row.reference for row in train)
+    label = min(counts, key=lambda name: (-counts[name], name))
+    share = fmean(row.reference == label for row in rows)
+    found = {name: share for name in metrics if name in (*CHOICE_METRICS, "exact_match")}
+    if "macro_f1" in metrics:
+        found["macro_f1"] = macro_f1([label] * len(rows), [row.reference for row in rows])
+    return found
+
+
+def _kept_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> SuiteScore:
+    """Read the scores from the cache, or measure them. A damaged file is measured anew."""
+    path = cache_dir() / "base-scores" / f"{_key(base, rows, spec)}.json"
+    try:
+        kept = json.loads(path.read_text())
+        scores = {name: tuple(values) for name, values in kept["scores"].items()}
+        found = SuiteScore(metrics=dict(kept["metrics"]), scores=scores, num_tokens=tuple(kept["num_tokens"]))
+        if len(found.scores[spec.objective]) == len(rows):
+            return found
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    [found] = score_suite(Asked(base, None, (), spec.batch_rows), rows, spec.all_metrics, spec)
+    write_json(path, {"metrics": found.metrics, "scores": found.scores, "num_tokens": found.num_tokens})
+    return found
+
+
+def _key(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> str:
+    contents = [
+        (row.ids, row.prompt_length, row.options, row.option_prompts, row.option_bytes, row.target, row.reference,
+         row.num_bytes) for row in rows
+    ]  # fmt: skip
+    asked = [spec.all_metrics, spec.max_new_tokens, spec.end_token]
+    return digest([base.info.fingerprint, asdict(base.spec), base.device.type, contents, asked])

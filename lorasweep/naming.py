@@ -1,0 +1,49 @@
+"""What runs are called: a sweep by its own name, else by its data and what it tries; a trial by its values."""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from lorasweep.config import SweepConfig
+from lorasweep.grammar import Choice, Domain
+from lorasweep.mlflow_fields import short_name
+
+MOST_CHARS = 60  # of a run's name, which also names its folder
+UNINFORMATIVE = ("train", "data", "dataset", "default")  # file names that say nothing; their folder's name may
+
+
+def run_name(config: SweepConfig, domains: Mapping[str, Domain]) -> str:
+    """Return `sweep.name`, or where it is not set the data, the swept settings and their values."""
+    if config.sweep.name:
+        return config.sweep.name
+    parts = [_data_name(config.data.train)]
+    parts += [_swept(key, domain) for key, domain in domains.items()] or [PurePath(config.model.id).name]
+    name = "-".join(filter(None, map(_plain, parts)))
+    return name if len(name) <= MOST_CHARS else name[:MOST_CHARS].rstrip("._-")
+
+
+def trial_name(number: int, params: Mapping[str, Any]) -> str:
+    """Return `trial-003 r=8 learning_rate=0.001`."""
+    values = [f"{short_name(key)}={value:.4g}" if isinstance(value, float) else f"{short_name(key)}={value}"
+              for key, value in params.items()]  # fmt: skip
+    return " ".join([f"trial-{number:03d}", *values])[:250]
+
+
+def _data_name(source: str) -> str:
+    """Return the name of a training file or of a hub data set, without folder, slice and ending."""
+    path = PurePath(re.sub(r"\[[^\]]*\]$", "", source.removeprefix("demo:")))
+    if not path.suffix:
+        return path.name.partition(":")[0]
+    return path.parent.name if path.stem in UNINFORMATIVE and path.parent.name else path.stem
+
+
+def _swept(key: str, domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return "_".join([short_name(key), *map(str, domain.values)])
+    return f"{short_name(key)}_{domain.low:g}_to_{domain.high:g}"
+
+
+def _plain(text: str) -> str:
+    """Return letters, digits, dots and underscores alone: they need no quotes in a shell."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("._")

@@ -1,0 +1,64 @@
+"""Say whether anything was learned: whether the best trial is better than its base, than guessing, than one label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from lorasweep.report.figures import score, setting
+from lorasweep.report.references import BASE, CHANCE, Reference
+from lorasweep.report.settings import labels
+from lorasweep.selection import is_maximized
+
+if TYPE_CHECKING:
+    from lorasweep.report.advice import Findings
+    from lorasweep.report.leaderboard import Row
+
+
+def doubt(winner: Row, objective: str, found: Findings) -> str:
+    """Return what the best trial is not better than, in words; empty where it is better than all that is known."""
+    if found.better_than_base is not None and not found.better_than_base:
+        return "the untouched base"
+    if not is_maximized(objective):
+        return ""
+    low = winner.interval.low if winner.interval else winner.objective
+    for reference in found.references:
+        if reference.name != BASE and None not in (low, reference.objective) and low <= reference.objective:  # type: ignore[operator]
+            return "guessing" if reference.name == CHANCE else "always answering the most frequent training label"
+    return ""
+
+
+def nothing_learned(ranked: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> Iterator[str]:
+    """Say that no trial is recommended, and which one leads by the validation loss."""
+    winner = ranked[0]
+    yield (
+        f"No trial is significantly better than {doubt(winner, objective, found)}, so none is recommended"
+        f"{_leader(ranked, swept, found.references)}."
+    )
+    rivals = ", ".join(f"{one.name} {score(one.objective)}" for one in found.references if one.objective is not None)
+    asked = f"on the same {len(winner.result.scores)} validation examples"
+    yield f"The highest-ranked is {describe(winner, swept)}: {objective} {score(winner.objective)} {asked} ({rivals})."
+
+
+def describe(row: Row, swept: Sequence[str]) -> str:
+    """Name a row by its trials and the settings that make it different."""
+    names = labels(swept or row.settings)
+    values = [f"{name}={setting(row.settings[key])}" for key, name in names.items() if key in row.settings]
+    return f"{_trials(row.numbers)} ({', '.join(values)})" if values else _trials(row.numbers)
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
+def _leader(ranked: Sequence[Row], swept: Sequence[str], references: Sequence[Reference]) -> str:
+    """Name the row with the lowest loss; between bases with tokens of their own, with the fewest bits per byte."""
+    is_one = len({row.result.spec.model.id for row in ranked}) == 1
+    metric, called = ("loss", "loss") if is_one else ("bits_per_byte", "bits per byte")
+    losses = [(value, row) for row in ranked if (value := row.configuration.metric(metric)) is not None]
+    if not losses:
+        return ""
+    lowest, first = min(losses, key=lambda found: found[0])
+    bases = [one.metrics[metric] for one in references if one.name == BASE and metric in one.metrics]
+    beside = f" (base: {', '.join(map(score, bases))})" if bases else ""
+    return f"; by validation {called} {describe(first, swept)} leads with {score(lowest)}{beside}"

@@ -1,0 +1,92 @@
+"""What trials are measured against: the untouched base, guessing, and always answering the most frequent label."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evaluation.statistics import Interval
+from evaluation.ties import tied_with_best
+from lorasweep.report.ranking import compared, interval_of_base
+from lorasweep.report.settings import effective
+from lorasweep.result import BaseScore, TrialResult
+from lorasweep.selection import Configuration, examples_of, finite, is_maximized
+
+CHANCE, MAJORITY, BASE = "chance", "majority", "base"
+OF_THE_BASE = ("model.", "data.template")  # swept settings that make another base, or ask it in other words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A row of the leaderboard that is no trial: it has no rank, and no sweep counts it."""
+
+    name: str
+    objective: float | None
+    metrics: Mapping[str, float]
+    interval: Interval | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def references(ranked: Sequence[Configuration], objective: str) -> tuple[Reference, ...]:
+    """Return every base of the ranked settings, then chance and the majority class where there are any."""
+    bases = _bases(ranked)
+    found = [
+        Reference(
+            name=BASE,
+            objective=finite(score.metrics.get(objective)),
+            metrics=score.metrics,
+            interval=interval_of_base(score, objective),
+            settings={k: v for k, v in effective(result).items() if k.startswith(OF_THE_BASE)},
+        )
+        for result, score in bases
+    ]
+    return (*found, *_without_model([score for _, score in bases], objective))
+
+
+def better_than_base(ranked: Sequence[Configuration], objective: str) -> frozenset[int] | None:
+    """Return the trials that are significantly better than their base; None where no base was scored.
+
+    All trials and bases are tested together, so the best of many is not called better by luck.
+    """
+    bases = [score for _, score in _bases(ranked)]
+    first = ranked[0].result if bases else None
+    same = [found for found in ranked if first and all(_can_be_paired(result, first) for result in found.ranked)]
+    if not same:
+        return None
+    scores: dict[object, list[tuple[float, ...]]] = {
+        found.result.number: [compared(result, objective) for result in found.ranked] for found in same
+    }
+    scores |= {(BASE, place): [compared(score, objective)] for place, score in enumerate(bases)}
+    sign = 1 if is_maximized(objective) else -1
+    better: set[int] = set()
+    for place, score in enumerate(bases):
+        tied = tied_with_best(scores, maximize=is_maximized(objective), best=(BASE, place))
+        own = [found for found in same if found.result.base == score and found.result.number not in tied]
+        better |= {
+            f.result.number for f in own if sign * (f.objective(objective) or 0.0) > sign * score.metrics[objective]
+        }
+    return frozenset(better)
+
+
+def _bases(ranked: Sequence[Configuration]) -> list[tuple[TrialResult, BaseScore]]:
+    """Return each different base with the first trial that has it."""
+    found: list[tuple[TrialResult, BaseScore]] = []
+    for result in (one.result for one in ranked):
+        if result.base is not None and all(result.base != score for _, score in found):
+            found.append((result, result.base))
+    return found
+
+
+def _can_be_paired(result: TrialResult, first: TrialResult) -> bool:
+    base = result.base
+    if base is None or examples_of(result) != examples_of(first):
+        return False
+    lengths = {len(result.scores), len(base.scores), len(first.scores)}
+    return lengths == {len(first.scores)} and bool(first.scores) and all(finite(s) is not None for s in
+                                                                        (*result.scores, *base.scores))  # fmt: skip
+
+
+def _without_model(bases: Sequence[BaseScore], objective: str) -> Iterator[Reference]:
+    for name, metrics in ((CHANCE, [b.chance for b in bases]), (MAJORITY, [b.majority for b in bases])):
+        for scores in metrics[:1]:  # all bases answered the same examples
+            if scores:
+                yield Reference(name=name, objective=scores.get(objective), metrics=scores)

@@ -1,0 +1,44 @@
+"""Whether results can be written where the settings say, found out without writing anything."""
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lorasweep.config import SweepConfig
+from lorasweep.files import redact
+
+SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")
+
+
+def store_problems(config: SweepConfig) -> list[str]:
+    """Return what is wrong with the run folder's place and with the tracker's address."""
+    tracked = _tracker_problems(config.tracking.uri) if config.tracking.backend == "mlflow" else []
+    return [
+        *_folder_problems("output_dir", Path(config.output_dir).expanduser(), "name a folder of your own"),
+        *tracked,
+    ]
+
+
+def _tracker_problems(uri: str | None) -> list[str]:
+    if uri is None:
+        return _folder_problems("tracking.uri", Path.cwd(), "set tracking.uri=sqlite:///PATH, or tracking=none")
+    scheme, colon, rest = uri.partition("://")
+    if not colon:
+        return []  # a folder or a word that MLflow knows
+    if scheme.split("+")[0] not in SCHEMES:
+        return [f"tracking.uri: {redact(uri)} begins with none of {', '.join(s + '://' for s in SCHEMES)}"]
+    if scheme == "sqlite":
+        return _folder_problems("tracking.uri", Path(rest.removeprefix("/")).absolute().parent, "name another file")
+    if scheme in ("http", "https") and not urlsplit(uri).hostname:
+        return [f"tracking.uri: {redact(uri)} names no host; write for example http://127.0.0.1:5000"]
+    return []
+
+
+def _folder_problems(key: str, folder: Path, remedy: str) -> list[str]:
+    """Say why nothing can be written in a folder, or where it has yet to be made, in the nearest one above it."""
+    above = folder.absolute()
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        return [f"{key}: {above} is a file, not a folder; {remedy}"]
+    return [] if os.access(above, os.W_OK | os.X_OK) else [f"{key}: {above} cannot be written to; {remedy}"]
