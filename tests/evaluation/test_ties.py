@@ -107,7 +107,7 @@ def test_too_few_flips_can_show_no_difference() -> None:
 def test_pairs_that_differ_leave_the_others_a_fairer_comparison() -> None:
     """Among the 190 pairs of 20 unequal trials a gap of 2.8 standard errors is common; alone it is not."""
     rng = np.random.default_rng(0)
-    far = {n: (rng.normal(size=200) - 5 * n).tolist() for n in range(1, 19)}
+    far = {n: (rng.normal(size=200) - n / 2).tolist() for n in range(2, 20)}
     best, noise = rng.normal(size=(2, 200))
     gap = 2.8 / np.sqrt(200) + (noise - noise.mean()) / noise.std()
     trials = {"best": best.tolist(), "worse": (best - gap).tolist()}
