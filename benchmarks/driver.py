@@ -36,7 +36,7 @@ SLOTS = 16
 class FakeExecutor:
     """Ends every trial at the second call after its start."""
 
-    pid = None
+    pid = exit_code = None
 
     def __init__(self) -> None:
         self.live: dict[int, tuple[Start, int]] = {}
@@ -115,7 +115,7 @@ def fake_sweep(plan: Plan, folder: Path, clock: Clock, tracker: Tracker) -> Driv
     ledger = Ledger(folder)
     maximize = is_maximized(objective)
     study = Study(folder / "study.db", plan.config.study, plan.domains, maximize=maximize, num_rungs=2)
-    courier = Courier(tracker, Opening(config="", tags={}, data={}, swept=(), maximize=maximize))
+    courier = Courier(tracker, Opening(config="", tags={}, data={}, swept={}, objective=objective, maximize=maximize))
     record = Record(ledger, study, courier, clock, objective=objective, provenance={})
     clock.driver = Driver(plan, record, clock, [Seat(executor=FakeExecutor(), num_slots=SLOTS, device="fake")])
     return clock.driver

@@ -5,7 +5,7 @@ Legend: L copies (one per slot), N options of all questions, end to end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from evaluation.cached import CachedLogits, cached_logprobs
 from evaluation.scoring import LabelLogits, Likelihoods, RowsHook, TokenSequence, completion_logprobs
 from evaluation.trees import TreeLogits, tree_logprobs
 
@@ -38,6 +39,7 @@ def option_choices(
     questions: Sequence[Sequence[TokenSequence]],
     *,
     tree_logits: TreeLogits | None = None,
+    cached_logits: CachedLogits | None = None,
     batch_rows: int,
     pad_id: int,
     copies: int = 1,
@@ -46,14 +48,15 @@ def option_choices(
 ) -> OptionChoices:
     """Answer multiple choice: each question is its options, every one the same prompt with another completion.
 
-    The first of equally likely options wins. With `tree_logits` every prompt is read once instead of once per option.
+    The first of equally likely options wins. With `tree_logits`, or `cached_logits` where a tree
+    is not exact, every prompt is read once instead of once per option.
     Other arguments as for `completion_logprobs`.
     """
-    ask = (
-        partial(tree_logprobs, tree_logits, questions)
-        if tree_logits
-        else partial(completion_logprobs, label_logits, [o for q in questions for o in q])
-    )
+    ask: Callable[..., Likelihoods] = partial(completion_logprobs, label_logits, [o for q in questions for o in q])
+    if tree_logits:
+        ask = partial(tree_logprobs, tree_logits, questions)
+    elif cached_logits:
+        ask = partial(cached_logprobs, cached_logits, questions)
     scored = ask(batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device)
     num_options = tuple(len(question) for question in questions)
     return OptionChoices(

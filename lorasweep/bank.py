@@ -40,7 +40,7 @@ class Bank:
         self._groups: list[Group] | None = []
         base.note_tokens = self.layout.note_tokens
         self._dims = cache(lambda target_modules: base.info.adapted(target_modules))  # equal shapes are one object
-        _unwrap(base)
+        unwrap(base)
 
     @property
     def num_free(self) -> int:
@@ -158,7 +158,7 @@ class Bank:
         self.group_of(slot).publish(slot)
 
 
-def _unwrap(base: Base) -> None:
+def unwrap(base: Base) -> None:
     """Take another bank's adapters off the base."""
     for path in base.info.linears:
         parent_path, _, name = path.rpartition(".")

@@ -1,5 +1,6 @@
 """A frozen base in memory, and its logits at the positions that are asked for."""
 
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from lorasweep.paths import Paths
 from lorasweep.spec import ModelSpec
 
 # B rows, S tokens, T label positions, D width, V vocabulary
+
+LIBC = ctypes.CDLL(None)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -57,17 +60,34 @@ class Base:
     def tree_logits(
         self, ids_BS: Tensor, positions_BS: Tensor, mask_B1SS: Tensor, row_T: Tensor, column_T: Tensor
     ) -> Tensor:
-        """Return logits_TV of rows whose tokens see what the mask says, in the way that `paths.tree_form` names."""
-        assert self.paths.tree_form != "none", "this base scores each option in a row of its own"
+        """Return logits_TV of rows whose tokens see what the mask says, in the way that `paths.option_form` names."""
+        assert self.paths.option_form in ("layout", "mask", "bias"), self.paths.option_form
         mask: Tensor = mask_B1SS
-        if self.paths.tree_form == "layout":
+        if self.paths.option_form == "layout":
             mask = torch.ones_like(ids_BS, dtype=torch.bool)
-        elif self.paths.tree_form == "bias":
+        elif self.paths.option_form == "bias":
             dtype = DTYPES[self.spec.dtype]
             mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        tree = varlen.Tree(positions_BS, mask_B1SS[:, 0]) if self.paths.tree_form == "layout" else None
+        tree = varlen.Tree(positions_BS, mask_B1SS[:, 0]) if self.paths.option_form == "layout" else None
         with varlen.laid_out(tree):
             return self._logits((row_T, column_T), input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask)
+
+    @property
+    def option_logits(self) -> dict[str, Any]:
+        """Return the function that reads a question's prompt once for all options, by `option_choices`' argument."""
+        if self.paths.option_form == "cache":
+            return {"cached_logits": self.cached_logits}
+        return {} if self.paths.option_form == "none" else {"tree_logits": self.tree_logits}
+
+    def cached_logits(self, ids_BS: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Return the logits_BV after the last token, and the cache with these tokens; `cache` holds those before."""
+        rows = torch.arange(len(ids_BS), device=ids_BS.device)
+        self._gather = (rows, torch.full_like(rows, ids_BS.shape[1] - 1))
+        try:
+            found = self.model(use_cache=True, input_ids=ids_BS, past_key_values=cache)
+        finally:
+            self._gather = None
+        return found.logits, found.past_key_values
 
     def _logits(self, gather: tuple[Tensor, Tensor], **inputs: Any) -> Tensor:
         self._gather = gather
@@ -92,9 +112,11 @@ class Base:
             yield
 
     def empty_cache(self) -> None:
-        """Give the device back what no tensor holds any more."""
+        """Give the device, or the system, back what no tensor holds any more."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif hasattr(LIBC, "malloc_trim"):  # glibc's heap keeps freed memory, which would count as used
+            LIBC.malloc_trim(0)
 
     def count_tokens(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         """Note, before the embeddings look them up, how many tokens a pass has."""

@@ -97,7 +97,7 @@ def info_of(model: Any, config: Any, *, name: str, fingerprint: str) -> BaseInfo
         linears=usage.usable(every, unusable),
         unusable=unusable,
         fused=tuple(
-            dict.fromkeys(usage.pattern(n) for n, p in model.named_parameters() if p.dim() == 3 and "conv" not in n)
+            dict.fromkeys(usage.pattern(n) for n, p in model.named_parameters() if p.dim() == 3 and "expert" in n)
         ),
         is_transposed=any(type(module).__name__ == "Conv1D" for module in model.modules()),
         num_layers=_first(text, "num_hidden_layers", "n_layer", "num_layers"),
@@ -117,7 +117,7 @@ def unusable_linears(config: Any) -> dict[str, str]:
     path = cache_dir() / "linears" / f"{config_key(config)}.json"
     try:
         return {str(k): str(v) for k, v in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         found = _tried(config)
     write_json(path, found)
     return found
@@ -138,7 +138,7 @@ def config_key(config: Any) -> str:
     return digest([shape, torch.__version__, metadata.version("transformers"), FORMAT])
 
 
-FORMAT = 1  # raise it when what is tried out changes
+FORMAT = 2  # raise it when what is tried out changes
 
 
 def _widest(sizes: Any) -> Any:

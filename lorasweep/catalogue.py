@@ -52,10 +52,13 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
     if problems:
         raise ConfigError(problems)
     overrides, pins = _to_space(overrides, set(known))
+    name = options.get("--config-name", "config").removesuffix(".yaml")
+    # A configuration in one's own folder is asked for by its name; without a name ours is meant.
+    is_own = bool(folder) and "--config-name" in options and (Path(folder or "") / f"{name}.yaml").is_file()
+    first, second = (Path(folder or ""), conf) if is_own else (conf, Path(folder or conf))
     if folder:
-        overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{Path(folder).absolute()}')}]"]
-    name = options.get("--config-name", "config")
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{second.absolute()}')}]"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(first.absolute())):
         composed = hydra_compose(config_name=name, overrides=overrides, return_hydra_config=True)
         group, plain = str(composed.hydra.runtime.choices.get("data")), _plain(composed)
         if (fitting := fitting_data(plain, group, overrides, conf)) != group:

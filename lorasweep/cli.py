@@ -9,17 +9,22 @@ import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorasweep import __version__
 from lorasweep.chatter import quiet
-from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full
+from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full, unusable_path
+from lorasweep.files import redact_values
+
+if TYPE_CHECKING:
+    from lorasweep.run import Outcome
 
 VERBS = {
     "run": "train and rank every candidate (the default)",
     "plan": "check everything and say what would be run, without training",
 }
 EXIT_FAILED, EXIT_RUNNING, EXIT_PREEMPTED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 75, 78, 130
+REMEDY = "make it writable, or set output_dir, tracking.uri or the variable LORASWEEP_CACHE to a place that is"
 EXIT_UNREAD = 141  # of a program that SIGPIPE has ended
 # The first kind that fits; whatever Hydra cannot compose is a mistake of configuration too.
 EXITS = {ConfigError: EXIT_CONFIG, AlreadyRunning: EXIT_RUNNING, LoraSweepError: EXIT_FAILED}
@@ -119,7 +124,12 @@ settings (Hydra overrides; any of them can be swept):
 """
 
 
+FIRST = "reading the settings, the base and the data"  # said before the imports, which take seconds
+
+
 def _command(verb: str, overrides: list[str]) -> int:
+    if not {"--cfg", "-c"} & {word.split("=")[0] for word in overrides}:
+        print(FIRST, flush=True)
     from hydra.errors import HydraException
 
     from lorasweep.catalogue import compose
@@ -142,6 +152,9 @@ def _command(verb: str, overrides: list[str]) -> int:
         print("lorasweep: stopped; run the same command to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:  # every kind of store has its own
+        if path := unusable_path(error):
+            print(f"lorasweep: {redact(path)}; {REMEDY}", file=sys.stderr)
+            return EXIT_CONFIG
         if not is_disk_full(error):
             raise
         print(f"lorasweep: the disk is full ({error}); make room, and run the same command to go on", file=sys.stderr)
@@ -153,7 +166,7 @@ def _plan(raw: dict[str, Any]) -> int:
     from lorasweep.outline import plan_text
     from lorasweep.plan import make_plan
 
-    print(plan_text(make_plan(raw)))
+    print(redact_values(plan_text(make_plan(raw))))
     return 0
 
 
@@ -163,32 +176,45 @@ def _run(raw: dict[str, Any], text: str) -> int:
     from lorasweep.plan import make_plan
 
     plan = make_plan(raw)
-    print(headline(plan), flush=True)
-    from rich.console import Console
-
-    from lorasweep.report.text import to_text
+    print(redact_values(headline(plan)), "starting the workers, the study and the tracker", sep="\n", flush=True)
     from lorasweep.run import run_sweep
 
     outcome = run_sweep(plan, text)
-    console = Console()
-    console.print(to_text(outcome.board, console.width))
-    print(f"\nfull leaderboard: {outcome.folder}/leaderboard.html (also .md .csv .json)")
-    if outcome.page:
-        print(f"every run: {_where(plan.config.tracking.uri)}/{outcome.page}")
+    _show(outcome, plan.config.tracking.uri)
     if outcome.halted:
         print(f"lorasweep: given up: {outcome.halted}", file=sys.stderr)
         return EXIT_FAILED
     if not outcome.is_finished:
-        print("stopped before the end; run the same command to go on", file=sys.stderr)
+        saved = f"; {outcome.num_saved} unfinished trials are saved" if outcome.num_saved else ""
+        print(f"stopped before the end{saved}; run the same command to go on", file=sys.stderr)
         return EXIT_PREEMPTED if outcome.is_preempted else EXIT_INTERRUPTED
     return 0 if any(row.rank is not None for row in outcome.board.rows) else EXIT_FAILED
 
 
-def _where(uri: str | None) -> str:
-    """Say how to get to the tracker's page."""
+def _show(outcome: "Outcome", uri: str | None) -> None:
+    """Print the table, where all of it is, and last what the sweep found out."""
+    from rich.console import Console
+
+    from lorasweep.report.text import rows_that_fit, to_text, verdict
+
+    console, last = Console(), verdict(outcome.board)
+    places = [f"full leaderboard: {outcome.folder}/leaderboard.html (also .md .csv .json)"]
+    if outcome.page:
+        places += _where(uri, outcome.page)
+    num_lines = len(console.render_lines(last)) + len(places) + SPACES
+    console.print(to_text(outcome.board, console.width, rows_that_fit(outcome.board, console, num_lines)))
+    print("", *places, "", sep="\n")  # not by rich, which would break addresses
+    console.print(last)
+
+
+SPACES = 4  # blank lines, and the prompt
+
+
+def _where(uri: str | None, page: str) -> list[str]:
+    """Say how to get to the tracker's page, its address in a line of its own."""
     from lorasweep.files import redact
 
     if uri and uri.startswith("http"):
-        return redact(uri).rstrip("/")
+        return ["every run:", f"{redact(uri).rstrip('/')}/{page}"]
     store = f" --backend-store-uri {redact(uri)}" if uri else ""
-    return f"mlflow ui{store}, then http://127.0.0.1:5000"
+    return [f"every run, after mlflow ui{store}:", f"http://127.0.0.1:5000/{page}"]

@@ -61,6 +61,7 @@ class StudySettings:
     memory_gib: float | None = None
     hang_min: float = 10.0
     halt_after: int = 5
+    retry_failed: bool = False
     device_wait_min: float = 30.0  # for other people's jobs to leave a GPU that is full
 
 

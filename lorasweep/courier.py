@@ -11,6 +11,7 @@ from typing import Any
 
 from lorasweep.files import redact
 from lorasweep.result import Rung, TrialResult
+from lorasweep.spec import TrialSpec
 from lorasweep.tracker import Opening, Tracker
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,9 @@ class Courier:
         if tracker.destination:
             self._thread.start()
 
-    def start(self, number: int, params: Mapping[str, Any]) -> None:
+    def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None:
         """Tell that a trial starts."""
-        self._put(lambda: self.tracker.start(number, params), is_kept=False)
+        self._put(lambda: self.tracker.start(number, params, spec), is_kept=False)
 
     def rung(self, event: Rung) -> None:
         """Tell what a trial reported."""

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from typing import TypeGuard
 
+from lorasweep.errors import is_device_error
+from lorasweep.files import redact_values
 from lorasweep.forecast import Forecast
 from lorasweep.judge import Judge
-from lorasweep.lineup import MOST_RETRIES, Item, Lineup
+from lorasweep.lineup import Item, Lineup
 from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.placement import Placement
 from lorasweep.plan import Plan
@@ -33,12 +36,14 @@ from lorasweep.result import (
     Scored,
     Start,
     Stop,
+    TrialResult,
     TrialState,
 )
+from lorasweep.retries import Retries, how_it_died
 from lorasweep.room import Room
 from lorasweep.rules import read
 from lorasweep.seat import Display, Seat
-from lorasweep.streak import Streak
+from lorasweep.streak import last_line
 from lorasweep.supply import Supply
 
 log = logging.getLogger(__name__)
@@ -62,15 +67,16 @@ class Driver:
         self.forecast, self.placement = Forecast(plan), Placement(plan, display)
         self.lineup = Lineup(record.ledger.results)
         self.room = Room(record.ledger.folder, display.say)
-        self.outbox = Outbox(record, self.lineup, self.room, Streak(plan.config.study.halt_after))
+        self.outbox = Outbox(record, self.lineup, self.room)
         self.judge = Judge(record.study, plan.config.study.pruner, plan.config.eval.objective)
         self.supply = Supply(plan, record, self.lineup, self.placement, self.outbox)
+        self.retries = Retries(self.supply, self.outbox, display, plan.config.study.halt_after)
         self.test_metrics: dict[str, float] = {}
         self.is_stopping = False
 
     def run(self) -> None:
         """Run until nothing is left to do; `stop` ends it after the current time slice."""
-        self.display.begin(self.plan.num_trials, list(self.ledger.results.values()))
+        self.display.begin(self.plan.most_trials, list(self.ledger.results.values()))
         try:
             self.record.catch_up()
             self.supply.take_up()
@@ -106,7 +112,7 @@ class Driver:
             self._occupy(seat)
             if seat.live or seat.orders:
                 self._submit(seat, self._orders(seat))
-        is_resting = any(not seat.is_ready for seat in self.seats) and bool(self.lineup.waiting)
+        is_resting = any(not seat.is_ready for seat in self.seats) and self.supply.has_more
         return is_resting or self.room.is_paused or any(s.answer or s.full_since_s is not None for s in self.seats)
 
     def _occupy(self, seat: Seat) -> None:
@@ -125,8 +131,8 @@ class Driver:
     def _submit(self, seat: Seat, commands: Sequence[Command]) -> None:
         try:
             seat.submit(commands)
-        except BrokenProcessPool:
-            self._lost(seat, "died")
+        except Exception as error:
+            self._worker_raised(seat, error)
 
     def _orders(self, seat: Seat) -> list[Command]:
         """Hand over what is to be done, and note what all live trials together should need."""
@@ -141,7 +147,7 @@ class Driver:
         seat.base = item.spec.base_key
         seat.live[item.number] = start
         seat.orders.append(start)
-        self.record.courier.start(item.number, item.params)
+        self.record.courier.start(item.number, item.params, item.spec)
         self.display.started(item.number, item.params)
 
     def _listen(self) -> None:
@@ -159,23 +165,36 @@ class Driver:
     def _hear_answer(self, seat: Seat) -> None:
         try:
             events = seat.take_answer()
-        except BrokenProcessPool:
-            self._lost(seat, "died")
+        except Exception as error:
+            self._worker_raised(seat, error)
             return
         self._hear_all(seat, events)
 
+    def _worker_raised(self, seat: Seat, error: Exception) -> None:
+        if isinstance(error, BrokenProcessPool):
+            how, is_outside = how_it_died(seat.executor.exit_code)
+            self._lost(seat, how, is_outside=is_outside)
+        elif is_device_error(str(error)):
+            self._lost(seat, f"failed: {last_line(str(error))}")
+        else:
+            raise error
+
     def _hear_all(self, seat: Seat, events: Sequence[Event]) -> None:
         """Act on a worker's events; a rung's reports all come before its verdicts, so that all are judged alike."""
-        for event in (e for e in events if _is_current(seat, e)):
+        current = [event for event in events if _is_current(seat, event)]
+        broken = [event.result.reason for event in current if _is_of_device(event)]
+        for event in (e for e in current if not _is_of_device(e)):
             self._hear(seat, event)
         rungs = [event for event in events if isinstance(event, Rung) and event.number in seat.live]
         seats = {number: seat for seat in self.seats for number in seat.live}
         for stop in self.judge.hear(rungs, seats):
             seats[stop.number].orders.append(stop)
+        if broken:
+            self._lost(seat, f"failed: {last_line(broken[0])}")
         if seat.live and not events and self._goes_on:
             for start in list(seat.live.values()):
-                self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial"))
-            seat.live.clear()
+                lost = unmeasured(start.number, start.spec, TrialState.FAILED, "its worker lost the trial")
+                self._finish(seat, lost)
 
     def _drain(self) -> None:
         """Let what the workers are doing come to the end of its time slice, and have them save what they leave."""
@@ -195,30 +214,21 @@ class Driver:
             if done:
                 self._hear_answer(seat)
 
-    def _lost(self, seat: Seat, how: str) -> None:
+    def _lost(self, seat: Seat, how: str, *, is_outside: bool = False) -> None:
         """A worker's process is gone, or as good as gone: its trials go on from their checkpoints in another."""
-        orphans = seat.bury()
-        if not self._goes_on:
-            return
-        self.display.say(f"the worker on {seat.device} {how}; its {len(orphans)} trials go on in a new one")
-        for start in orphans:
-            reason = f"the worker process on {seat.device} {how}"
-            self.outbox.put(partial(self.ledger.note_attempt, start.number, start.attempt + 1, reason))
-            if start.attempt < MOST_RETRIES:
-                self.lineup.put_back(start, start.attempt + 1)
-            else:
-                reason = f"{reason}, as it did {MOST_RETRIES} times before"
-                self.outbox.finish(unmeasured(start.number, start.spec, TrialState.FAILED, reason))
+        if self._goes_on:
+            self.retries.failed(seat, self.seats, how, is_outside=is_outside)
+        else:
+            seat.fail(how)
 
     def _hear(self, seat: Seat, event: Event) -> None:
         if isinstance(event, Progress):
             self.display.progress(event)
         elif isinstance(event, Rung):
             self._report(event)
+            self.retries.works(seat)
         elif isinstance(event, Finished):
-            result = self.forecast.settle(seat, event.result)
-            seat.live.pop(event.number)
-            self.outbox.finish(result)
+            self._finish(seat, self.forecast.settle(seat, event.result))
         elif isinstance(event, Measured):
             self.forecast.probed(seat, event)
         elif isinstance(event, Evicted):
@@ -226,9 +236,18 @@ class Driver:
         elif isinstance(event, Scored):
             self.test_metrics = event.metrics
         elif isinstance(event, Note):
-            self.display.say(event.text)
+            text = redact_values(event.text)
+            self.display.say(text)
+            self.outbox.put(partial(self.record.note, text))
         elif isinstance(event, DiskFull):
             self.room.close(event.reason)
+
+    def _finish(self, seat: Seat, result: TrialResult) -> None:
+        del seat.live[result.number]
+        self.outbox.finish(result)
+        if result.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            self.retries.works(seat)
+        self.retries.ended(seat, self.seats, result)
 
     def _report(self, event: Rung) -> None:
         self.display.rung(event)
@@ -252,7 +271,8 @@ class Driver:
         if noted.get("trial") == winner.number:
             self.test_metrics = noted.get("metrics", {})
             return
-        seat = self.seats[0]
+        seat = min(self.seats, key=lambda seat: len(seat.failures))  # a device that works
+        self.display.say(f"scoring trial {winner.number} on the test split")
         order = Score(number=winner.number, spec=winner.spec, adapter=str(self.ledger.adapter_folder(winner.number)))
         try:
             seat.submit([order])
@@ -269,3 +289,10 @@ def _is_current(seat: Seat, event: Event) -> bool:
         return True
     start = seat.live.get(event.number)
     return start is not None and start.attempt == event.attempt
+
+
+def _is_of_device(event: Event) -> TypeGuard[Finished]:
+    """Tell whether a trial ended because the device failed, so that it is to go on elsewhere."""
+    return (
+        isinstance(event, Finished) and event.result.state is TrialState.FAILED and is_device_error(event.result.reason)
+    )

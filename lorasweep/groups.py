@@ -1,24 +1,13 @@
-"""Which slots multiply together: a group's adapters are stacked, and one batched product serves them all.
-
-Of unequal slots the smaller are filled up with zeros, which costs products with zeros and saves operations; which of
-the two is dearer decides who joins whom.
-"""
+"""Slots that multiply together: a group's adapters are stacked, and one batched product serves them all."""
 
 from collections.abc import Sequence
-from itertools import pairwise
-from math import inf
 
 import torch
 
 from lorasweep.slot import Dims, Matrices, Room, Slot
+from lorasweep.stacking import Member, stacks
 
 # k slots of a group, P numbers of its largest shape, R its largest rank, D inputs, O outputs
-
-PRODUCTS = 6  # per adapted linear: two forward, four backward
-# What one operation costs besides its arithmetic, in multiply-adds that the device could have done in that time.
-OVERHEAD = {"cpu": 2_000_000, "cuda": 400_000_000}
-MOST_PADDING = 4  # times its own size that a slot may be filled up to, beyond what is small anyway
-SMALL = 4_000_000
 
 
 class Group:
@@ -49,35 +38,9 @@ def arrange(slots: Sequence[Slot], every: Dims, dtype: torch.dtype) -> list[Grou
     """Return the slots in groups that together cost least. `every` gives the order of linears."""
     if not slots:
         return []
-    overhead = OVERHEAD.get(slots[0].vector.device.type, OVERHEAD["cuda"])
-    orders = [
-        sorted(slots, key=lambda s: (tuple(s.own.dims), s.spec.r, s.num_tokens)),
-        sorted(slots, key=lambda s: (s.spec.r, tuple(s.own.dims), s.num_tokens)),
-        sorted(slots, key=lambda s: (s.num_tokens, s.spec.r, tuple(s.own.dims))),
-    ]
-    plans = [(*_cheapest(order, overhead), order) for order in orders]
-    _, cuts, order = min(plans, key=lambda plan: plan[0])
-    groups = [order[i:j] for i, j in pairwise(cuts)]
+    device = slots[0].vector.device.type
+    groups = stacks(slots, lambda s: Member(s.own.dims, s.own.rank, s.num_tokens), device)
     return [Group(group, _room(group, every), dtype) for group in groups]
-
-
-def _cheapest(order: Sequence[Slot], overhead: int) -> tuple[float, list[int]]:
-    """Cut an order into neighbours that cost least: dynamic programming over the last cut."""
-    best: list[tuple[float, list[int]]] = [(0.0, [0])]
-    for stop in range(1, len(order) + 1):
-        found = [(best[i][0] + _cost(order[i:stop], overhead), [*best[i][1], stop]) for i in range(stop)]
-        best.append(min(found))
-    return best[-1]
-
-
-def _cost(slots: Sequence[Slot], overhead: int) -> float:
-    """Return multiply-adds of a group's products, with those of the zeros, and what its operations cost besides."""
-    dims = {p: dim for shape in {id(s.own.dims): s.own.dims for s in slots}.values() for p, dim in shape.items()}
-    room = Room(dims, max(s.own.rank for s in slots))
-    if any(room.size > max(SMALL, MOST_PADDING * s.own.size) for s in slots):
-        return inf
-    tokens = max(s.num_tokens for s in slots)
-    return PRODUCTS * len(dims) * overhead + PRODUCTS / 2 * len(slots) * tokens * room.size
 
 
 def _room(slots: Sequence[Slot], every: Dims) -> Room:

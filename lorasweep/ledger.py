@@ -7,16 +7,19 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from lorasweep.errors import AlreadyRunning
-from lorasweep.files import write_json, write_text
-from lorasweep.result import CHECKPOINT, TrialResult, result_from_json
+from lorasweep.files import set_aside, write_json, write_text
+from lorasweep.result import CHECKPOINT, TrialResult, TrialState
+from lorasweep.stored import RUN, from_json, to_json
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class Ledger:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / ".lock")
         self._hold(owner)
+        self.run = self._identified()
         self.results = {result.number: result for result in self._read()}
         for number in self.results:  # of a driver that died just after it wrote the result
             self.drop_checkpoint(number)
@@ -43,9 +47,16 @@ class Ledger:
 
     def write(self, result: TrialResult) -> None:
         """Keep a result; only then may the study and the tracker hear of it."""
-        write_json(self.trial_folder(result.number) / "result.json", asdict(result))
+        write_json(self.trial_folder(result.number) / "result.json", to_json(result, self.run))
         self.results[result.number] = result
         self.drop_checkpoint(result.number)
+
+    def set_failed_aside(self) -> None:
+        """Forget the results of failed trials, so that they run again; their files stay under another name."""
+        for number in [n for n, result in self.results.items() if result.state is TrialState.FAILED]:
+            file = self.trial_folder(number) / "result.json"
+            file.replace(file.with_name(f"result.failed-{time.time():.0f}.json"))
+            del self.results[number]
 
     def trial_folder(self, number: int) -> Path:
         """Return where a trial's files are."""
@@ -67,6 +78,11 @@ class Ledger:
         """Have every trial in flight begin again."""
         for file in (self.folder / "trials").glob(f"*/{CHECKPOINT}"):
             file.unlink()
+
+    @property
+    def num_saved(self) -> int:
+        """Return how many trials have no result yet and a checkpoint to go on from."""
+        return len(list((self.folder / "trials").glob(f"*/{CHECKPOINT}")))
 
     def attempt(self, number: int) -> int:
         """Return how many workers have died under a trial."""
@@ -116,11 +132,33 @@ class Ledger:
             time.sleep(0.01)
         return str(owner or "another process")
 
+    def _identified(self) -> str:
+        """Return the name of this run, which moves with its folder; results and tracked runs are found by it.
+
+        A folder from before runs had names goes by its path, as its tracked runs do.
+        """
+        run = self.noted("run").get("id")
+        if isinstance(run, str) and run:
+            return run
+        found = Counter(self._runs_of_results())
+        old = str(self.folder) if (self.folder / "study.db").exists() else uuid.uuid4().hex
+        run = found.most_common(1)[0][0] if found else old
+        self.note("run", {"id": run})
+        return run
+
+    def _runs_of_results(self) -> Iterator[str]:
+        """Yield the run that each result names; older ones name none."""
+        for file in (self.folder / "trials").glob("*/result.json"):
+            with suppress(OSError, ValueError, RecursionError, AttributeError):
+                if run := json.loads(file.read_text()).get(RUN):
+                    yield str(run)
+
     def _read(self) -> list[TrialResult]:
         results = []
         for file in sorted((self.folder / "trials").glob("*/result.json")):
             try:
-                results.append(result_from_json(json.loads(file.read_text())))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                log.warning("%s cannot be read (%s); the trial will run again", file, error)
+                results.append(from_json(json.loads(file.read_text()), self.run, int(file.parent.name)))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                aside = set_aside(file)
+                log.warning("%s cannot be read (%s); it is kept as %s, the trial will run again", file, error, aside)
         return results

@@ -9,7 +9,7 @@ from lorasweep.seat import Seat
 from lorasweep.space import Params
 from lorasweep.spec import TrialSpec
 
-MOST_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it can take nobody with it
+MOST_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it cannot end other trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,8 @@ class Item:
     attempt: int = 0
 
     @property
-    def is_last_try(self) -> bool:
+    def is_alone(self) -> bool:
+        """Tell whether so many workers were lost under it that it must take no other trial with it."""
         return self.attempt >= MOST_RETRIES
 
 
@@ -63,15 +64,23 @@ class Lineup:
         )
 
     def open_to(self, seat: Seat) -> list[Item]:
-        """Return the trials that may go to a seat: a last try shares it with nobody."""
+        """Return the trials that may go to a seat, those that failed on it last; an `is_alone` trial shares no seat."""
         if any(start.attempt >= MOST_RETRIES for start in seat.live.values()):
             return []
-        return [item for item in self.waiting if not (seat.live and item.is_last_try)]
+        found = [item for item in self.waiting if not (seat.live and item.is_alone)]
+        return sorted(found, key=lambda item: sum(item.number in f.numbers for f in seat.failures))
 
     def take(self, item: Item) -> None:
         """Take a trial out of those that wait."""
         self.waiting.remove(item)
         self.params[item.number] = item.params
+
+    def withdraw(self, number: int) -> Item | None:
+        """Take a trial that waits out, for it is not to run again; None where it does not wait."""
+        item = next((item for item in self.waiting if item.number == number), None)
+        if item is not None:
+            self.take(item)
+        return item
 
     def twins(self, fingerprint: str) -> list[Item]:
         """Return the suggestions that wait for the result of an equal trial."""

@@ -21,6 +21,7 @@ class Live:
     before_s: float = 0.0  # that it had lived before it was taken up again
     saved_s: float = field(default_factory=time.monotonic)
     rung: int = 0
+    eval_s: float = 0.0  # seconds of the last evaluation, neighbours included
     shared_by: int = 1
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[Point] = field(default_factory=list)
@@ -63,7 +64,14 @@ class Live:
     def report(self) -> Rung:
         """Return what it has to say of the last rung that it reached."""
         value = self.metrics[self.spec.eval.objective]
-        return Rung(number=self.number, rung=self.rung, value=value, point=self.history[-1], attempt=self.start.attempt)
+        return Rung(
+            number=self.number,
+            rung=self.rung,
+            value=value,
+            point=self.history[-1],
+            attempt=self.start.attempt,
+            eval_s=self.eval_s,
+        )
 
     def reach(self, metrics: dict[str, float], peak_bytes: int) -> None:
         """Note what was measured at the rung that the learner is at."""

@@ -39,7 +39,7 @@ class Loaded:
     def _plain_passes(self) -> tuple[str, ...]:
         """Say which shortcuts this base does not allow."""
         plain = "; ".join(self.base.paths.plain)
-        return (f"{self.base.info.name}: {plain}, because packed passes give other numbers on it",) if plain else ()
+        return (f"{self.base.info.name}: {plain}, because a faster way is not exact on it",) if plain else ()
 
     def task(self, spec: TrialSpec) -> Task:
         """Return a trial's rows."""

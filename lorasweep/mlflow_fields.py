@@ -1,12 +1,16 @@
 """What results are called in MLflow: tags, parameters and metrics under the names that people search for."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from lorasweep.result import TrialResult, TrialState
+from lorasweep.result import Point, TrialResult, TrialState
+from lorasweep.spec import TrialSpec
 
+# MLflow's page shows KILLED as it shows FAILED, and a pruned trial did not fail: the tag `state` tells it apart.
 STATUS = {
     TrialState.COMPLETE: "FINISHED",
-    TrialState.PRUNED: "KILLED",
+    TrialState.PRUNED: "FINISHED",
     TrialState.INFEASIBLE: "FAILED",
     TrialState.FAILED: "FAILED",
 }
@@ -29,9 +33,26 @@ def short_name(key: str) -> str:
     return key.split(".")[-1]
 
 
-def spec_params(result: TrialResult) -> dict[str, Any]:
-    """Return a trial's settings, those that no sweep varied included."""
-    spec = result.spec
+def space_params(swept: Mapping[str, str]) -> dict[str, str]:
+    """Return the search space as parameters of the sweep's run: `swept/r` is `4, 8, 16`."""
+    return {f"swept/{short_name(key)}": values for key, values in swept.items()}
+
+
+def trial_params(spec: TrialSpec, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's settings, those that no sweep varied included.
+
+    A number that was swept as an expression is logged as a number: `lora_alpha` is 16, `swept/lora_alpha` is `2r`.
+    """
+    settings, swept = _settings(spec), {short_name(key): value for key, value in params.items()}
+    numbers = {k: f"{settings[k]:g}" for k, v in swept.items() if isinstance(v, str) and _is_number(settings.get(k))}
+    return {**settings, **swept, **numbers, **{f"swept/{name}": swept[name] for name in numbers}}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _settings(spec: TrialSpec) -> dict[str, Any]:
     return {
         "r": spec.lora.r,
         "lora_alpha": spec.lora.lora_alpha,
@@ -48,8 +69,24 @@ def spec_params(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def final_metrics(result: TrialResult) -> dict[str, float]:
-    """Return a trial's scores, its objective once more under that name, and what it cost."""
+def points(result: TrialResult) -> list[Point]:
+    """Return all that a trial measured: its history, then what the history does not hold."""
+    history = [named(point) for point in result.history]
+    known = {name for point in history for name in point.metrics}
+    rest = {name: value for name, value in _final_metrics(result).items() if name not in known}
+    step = history[-1].step if history else 0
+    return [*history, Point(step=step, metrics=rest, time_s=result.ended_s)]
+
+
+def named(point: Point) -> Point:
+    """Return a point whose metrics have their plain names, so that a score has one curve and not two names."""
+    return replace(
+        point, metrics={name.removeprefix("eval/").removeprefix("perf/"): v for name, v in point.metrics.items()}
+    )
+
+
+def _final_metrics(result: TrialResult) -> dict[str, float]:
+    """Return a trial's scores and what it cost."""
     cost = result.cost
     values = {
         **result.metrics,
@@ -65,4 +102,4 @@ def final_metrics(result: TrialResult) -> dict[str, float]:
         "trainable_percent": cost.trainable_percent,
         "adapter_mb": cost.adapter_bytes / 1e6,
     }
-    return values if result.objective is None else {"objective": result.objective, **values}
+    return values if result.objective is None else {result.spec.eval.objective: result.objective, **values}

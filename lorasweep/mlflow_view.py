@@ -32,7 +32,7 @@ def saved_view(
         created_ms: when the view was made, milliseconds since 1970.
     """
     metrics = dict.fromkeys((objective, *METRICS))
-    columns = [*(f"params.`{p}`" for p in params), *(f"metrics.`{m}`" for m in metrics)]
+    columns = [*(f"params.`{p}`" for p in params), "tags.`state`", *(f"metrics.`{m}`" for m in metrics)]
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",
         "orderByKey": f"metrics.`{objective}`",

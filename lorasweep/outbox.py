@@ -10,20 +10,18 @@ from lorasweep.record import Record
 from lorasweep.result import TrialResult, TrialState
 from lorasweep.room import Room
 from lorasweep.spec import TrialSpec
-from lorasweep.streak import Streak
 
 
 class Outbox:
-    """Writes things in their order, and says when there were too many bad results."""
+    """Writes things in their order."""
 
-    def __init__(self, record: Record, lineup: Lineup, room: Room, streak: Streak) -> None:
-        self.record, self.lineup, self.room, self.streak = record, lineup, room, streak
+    def __init__(self, record: Record, lineup: Lineup, room: Room) -> None:
+        self.record, self.lineup, self.room = record, lineup, room
         self.waiting: deque[Callable[[], None]] = deque()  # for room on the disk
         self.halted = ""  # why the sweep gives itself up
 
     def finish(self, result: TrialResult) -> None:
         """Record a result, and give it to the suggestions that waited for the same trial."""
-        self.halted = self.halted or self.streak.note(result)
         self.put(lambda: self._record(result))
 
     def put(self, write: Callable[[], None]) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from evaluation.metrics import CHOICE_METRICS
-from lorasweep.display import words
 from lorasweep.facts import DataFacts
-from lorasweep.grammar import Choice
+from lorasweep.grammar import Choice, Domain
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan
 from lorasweep.rungs import rung_shares
 from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.standing import words
 
 SHOWN = 24  # configurations listed one by one
 
@@ -18,8 +18,8 @@ SHOWN = 24  # configurations listed one by one
 def headline(plan: Plan) -> str:
     """Return one line on what is searched, on what, and how; and a line for each warning about the data."""
     spec = plan.spec(plan.points[0])
-    count = "1 trial" if plan.num_trials == 1 else f"{plan.num_trials} trials"
-    together = "" if plan.num_trials == 1 else f", {_together(plan)} trained together"
+    count = "1 trial" if plan.most_trials == 1 else f"{plan.most_trials} trials"
+    together = "" if plan.most_trials == 1 else f", {_together(plan)} trained together"
     where = ", ".join(dict.fromkeys(device.description for device in plan.devices))
     question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
     sampler = "grid" if plan.is_grid else plan.config.study.sampler
@@ -54,15 +54,18 @@ def plan_text(plan: Plan) -> str:
 def _space(plan: Plan) -> Iterator[str]:
     yield "search space" if plan.domains else "no search space: a single trial"
     for key, domain in plan.domains.items():
-        if isinstance(domain, Choice):
-            yield f"  {key}: {', '.join(map(str, domain.values))}"
-        else:
-            log = " (log)" if domain.is_log else ""
-            yield f"  {key}: {domain.low:g} to {domain.high:g}{log}"
+        yield f"  {key}: {domain_words(domain)}"
     if plan.num_same:
         yield f"  {plan.num_same} points mean the same as others and are left out"
     yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
     yield from _end_token(plan)
+
+
+def domain_words(domain: Domain) -> str:
+    """Write what a setting may be: `4, 8, 16` or `0.0001 to 0.01 (log)`."""
+    if isinstance(domain, Choice):
+        return ", ".join(map(str, domain.values))
+    return f"{domain.low:g} to {domain.high:g}{' (log)' if domain.is_log else ''}"
 
 
 def _end_token(plan: Plan) -> Iterator[str]:
@@ -127,7 +130,9 @@ def _bases(plan: Plan) -> Iterator[str]:
         yield from (f"  target modules: {', '.join(names)}" for names in targets)
         if info.fused:
             yield f"  experts in fused weights stay frozen: {', '.join(info.fused)}"
-        yield from (f"  {path} carries no adapter: {reason}" for path, reason in info.unusable.items())
+        for reason in dict.fromkeys(info.unusable.values()):
+            paths = ", ".join(path for path, why in info.unusable.items() if why == reason)
+            yield f"  without adapters: {paths}; {reason}"
         yield f"  {_passes(model)}"
 
 
@@ -139,8 +144,8 @@ def _passes(model: ModelSpec) -> str:
     if paths is None:
         return "which passes may be packed is tested when the base is loaded"
     if not paths.plain:
-        return "rows lie end to end, options share a row: tested on a tiny base of this architecture, same numbers"
-    return f"{'; '.join(paths.plain)}: packed passes gave other numbers on a tiny base of this architecture"
+        return "packed passes give the numbers of rows alone, tested on a tiny base of this architecture"
+    return f"{'; '.join(paths.plain)}: a faster way is not exact on this architecture"
 
 
 def _configurations(plan: Plan) -> Iterator[str]:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-# How a row's tokens are kept from seeing other options: by lorasweep's own masks, or by one that the model is given,
-# boolean or added to the attention scores; or not at all, and every option has a row of its own.
-TreeForm = Literal["layout", "mask", "bias", "none"]
+# How all options of a question share one reading of its prompt. In one row, kept apart by lorasweep's own masks, or by
+# one that the model is given, boolean or added to the attention scores; or by copies of the prompt's cache. Or they do
+# not, and every option has a row of its own.
+OptionForm = Literal["layout", "mask", "bias", "cache", "none"]
 # How answers are written: prompts padded on the left; prompts of one length at a time; the same without a cache.
 Generation = Literal["padded", "one_length", "no_cache"]
 GENERATIONS: tuple[Generation, ...] = ("padded", "one_length", "no_cache")
@@ -17,7 +18,7 @@ class Paths:
 
     own_attention: bool = False  # lorasweep's attention gives what the base's own gives
     is_flat: bool = False  # rows of a training batch can lie end to end
-    tree_form: TreeForm = "none"  # how all options of a question can share one row
+    option_form: OptionForm = "none"
     can_pad: bool = True  # rows of different lengths can share a batch
     generation: Generation = "no_cache"  # how prompts are continued together
 
@@ -26,7 +27,7 @@ class Paths:
         return Paths(
             own_attention=self.own_attention and other.own_attention,
             is_flat=self.is_flat and other.is_flat,
-            tree_form=self.tree_form if self.tree_form == other.tree_form else "none",
+            option_form=self.option_form if self.option_form == other.option_form else "none",
             can_pad=self.can_pad and other.can_pad,
             generation=max(self.generation, other.generation, key=GENERATIONS.index),
         )
@@ -39,7 +40,7 @@ class Paths:
             said.append("training and evaluation take one row at a time")
         elif not self.is_flat:
             said.append("training rows are padded")
-        if self.tree_form == "none":
+        if self.option_form == "none":
             said.append("each option is scored in a row of its own")
         if self.generation != "padded":
             said.append("answers are written for prompts of one length at a time")

@@ -1,7 +1,8 @@
 """What a sweep would do: every trial built, every file read, nothing trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from lorasweep.base_info import BaseInfo, describe, resolve_targets
@@ -27,6 +28,7 @@ from lorasweep.spec import ModelSpec, TrialSpec
 from lorasweep.stores import store_problems
 from lorasweep.tokenizer import NO_TOKENIZER
 from lorasweep.warmup import longest_warmup
+from lorasweep.weight_files import check_weights
 
 T = TypeVar("T")
 
@@ -56,6 +58,11 @@ class Plan:
     corrections: Corrections
     slots: Mapping[str, int]  # by device
     rung_start: float = 0.0  # share of the steps that the longest warm-up takes
+
+    @property
+    def most_trials(self) -> int:
+        """Return how many trials will be trained at most: a finite space has no more than its different points."""
+        return int(min(self.num_trials, self.num_distinct))
 
     @property
     def is_grid(self) -> bool:
@@ -143,6 +150,7 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     problems += _too_many_threads(config, config.workers or len(devices))
     _attempt(problems, lambda: check_targets(every, spec_of))
     facts = _attempt(problems, lambda: all_facts([without_base(p) for p in every])) or {}
+    problems += _weight_problems(dict.fromkeys(without_base(p).model for p in every)) if not problems else []
     if problems:
         raise ConfigError(_without_echoes(problems))
     is_whole = num_points(domains) <= ENOUGH_POINTS
@@ -204,6 +212,14 @@ def _too_many_threads(config: SweepConfig, num_devices: int) -> list[str]:
     most = max(1, cores // workers)
     who = "" if workers == 1 else f" for each of {workers} workers"
     return [f"threads: {threads}{who} are more than the {cores} cores that may be used; set threads={most}, or null"]
+
+
+def _weight_problems(models: Iterable[ModelSpec]) -> list[str]:
+    """Return what is wrong with the weights of bases that can be described."""
+    problems: list[str] = []
+    for model in models:
+        _attempt(problems, partial(check_weights, describe(model.id, model.revision, model.trust_remote_code)))
+    return problems
 
 
 def _attempt(problems: list[str], check: Callable[[], T]) -> T | None:

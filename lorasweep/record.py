@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorasweep.courier import Courier
+from lorasweep.files import redact_values
 from lorasweep.ledger import Ledger
-from lorasweep.result import TrialResult
+from lorasweep.result import Sample, TrialResult
 from lorasweep.seat import Display
 from lorasweep.selection import winner
 from lorasweep.space import Params
@@ -48,7 +49,7 @@ class Record:
 
     def finish(self, result: TrialResult, params: Params) -> None:
         """Ledger first, then tracker and study: whatever dies in between, the result is not lost."""
-        result = replace(result, params=params, provenance=self.provenance)
+        result = replace(without_secrets(result), params=params, provenance=self.provenance)
         self.ledger.write(result)
         self._export(result)
         self.study.tell(result.number, result)
@@ -60,6 +61,17 @@ class Record:
         self.ledger.write(replace(known, number=number, params=params, same_as=first, reason=f"same as trial {first}"))
         self.study.tell(number, self.ledger.results[number])
         self.display.finished(self.ledger.results[number])
+
+    def note(self, text: str) -> None:
+        """Keep what a worker said of data, base or checkpoints for the leaderboard, once."""
+        if text not in self.notes:
+            self.ledger.note("notes", {"notes": [*self.notes, text]})
+
+    @property
+    def notes(self) -> list[str]:
+        """Return the notes of all workers of this and earlier launches."""
+        found = self.ledger.noted("notes").get("notes")
+        return [str(text) for text in found] if isinstance(found, list) else []
 
     @property
     def destination(self) -> str:
@@ -74,7 +86,7 @@ class Record:
         best = winner(self.ledger.results.values(), self.objective)
         metrics = {f"test/{k}": v for k, v in test_metrics.items()}
         if best and (objective := best.objective(self.objective)) is not None:
-            metrics["objective"] = objective
+            metrics[self.objective] = objective
         metrics |= _beside(best.result) if best else {}
         adapter = self.ledger.adapter_folder(best.result.number) if best else None
         tracker = self.courier.tracker
@@ -90,3 +102,13 @@ def _beside(result: TrialResult) -> dict[str, float]:
         return {}
     found = {"base": result.base.metrics, "chance": result.base.chance, "majority": result.base.majority}
     return {f"{name}/{metric}": value for name, metrics in found.items() for metric, value in metrics.items()}
+
+
+def without_secrets(result: TrialResult) -> TrialResult:
+    """Return a result in whose texts no secret of the environment stands: rows of data may hold one."""
+    samples = tuple(
+        Sample(prompt=redact_values(s.prompt), reference=redact_values(s.reference), output=redact_values(s.output))
+        for s in result.samples
+    )
+    probes = tuple(replace(probe, note=redact_values(probe.note)) for probe in result.probes)
+    return replace(result, samples=samples, probes=probes, reason=redact_values(result.reason))

@@ -75,6 +75,7 @@ class Cost:
     num_planned_steps: int = 0
     wall_s: float = 0.0
     train_s: float = 0.0
+    eval_s: float = 0.0  # of the last evaluation, neighbours included
     its_per_s: float = 0.0
     tokens_per_s: float = 0.0
     predicted_bytes: int = 0
@@ -190,6 +191,7 @@ class Rung:
     value: float  # the objective itself
     point: Point
     attempt: int = 0
+    eval_s: float = 0.0  # seconds that the evaluation took, neighbours that were evaluated with it included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,9 @@ from lorasweep.driver import Driver
 from lorasweep.errors import ConfigError
 from lorasweep.executors.base import Executor
 from lorasweep.executors.local import LocalExecutor
-from lorasweep.files import redact, write_text
+from lorasweep.files import redact_values, write_text
 from lorasweep.ledger import Ledger
+from lorasweep.outline import domain_words
 from lorasweep.plan import Plan
 from lorasweep.provenance import provenance
 from lorasweep.record import Record
@@ -40,7 +41,16 @@ from lorasweep.tracking import make_tracker
 log = logging.getLogger(__name__)
 
 # What may change between two launches of the same sweep without changing any trial.
-LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min", "hang_min", "halt_after")
+LIMITS = (
+    "trials",
+    "timeout_min",
+    "slots",
+    "keep_adapters",
+    "device_wait_min",
+    "hang_min",
+    "halt_after",
+    "retry_failed",
+)
 ELSEWHERE = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
 
 
@@ -61,6 +71,7 @@ class Outcome:
     is_finished: bool
     is_preempted: bool  # by SIGTERM
     halted: str  # why the sweep gave itself up, empty where it did not
+    num_saved: int = 0  # trials that go on from their checkpoints
 
 
 def run_sweep(plan: Plan, text: str) -> Outcome:
@@ -71,8 +82,10 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
     """
     folder = run_folder(plan.raw, plan.config)
     ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
-    text = redact(text)
+    text = redact_values(text)  # settings are refused where they hold a secret, but for the tracker's address
     try:
+        if plan.config.study.retry_failed:
+            ledger.set_failed_aside()
         _check_inputs(plan, ledger)
         write_text(folder / "config.yaml", text)
         return _run(plan, text, ledger)
@@ -125,6 +138,7 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
         is_finished=driver.is_finished,
         is_preempted=signal.SIGTERM in signals,
         halted=driver.outbox.halted,
+        num_saved=ledger.num_saved,
     )
 
 
@@ -149,18 +163,24 @@ def _open_study(plan: Plan, ledger: Ledger) -> Study:
 
 def _open_courier(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> Courier:
     config = plan.config
-    tracker = make_tracker(config.tracking, config.sweep.name, str(ledger.folder))
+    tracker = make_tracker(config.tracking, config.sweep.name, ledger.run, str(ledger.folder))
     device = ", ".join(dict.fromkeys(d.description for d in plan.devices))
     objective = config.eval.objective
     tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective}
     opening = Opening(
-        config=text, tags=tags, data=_data(plan), swept=tuple(plan.domains), maximize=is_maximized(objective)
+        config=text,
+        tags=tags,
+        data=_data(plan),
+        swept={key: domain_words(domain) for key, domain in plan.domains.items()},
+        objective=objective,
+        maximize=is_maximized(objective),
     )
     return Courier(tracker, opening)
 
 
 def _report(driver: Driver) -> Leaderboard:
     """Write the leaderboard, keep the best adapters, and close the sweep's run."""
+    driver.display.say("writing the leaderboard, and the last results to the tracker")
     ledger, config = driver.ledger, driver.plan.config
     results = list(ledger.results.values())
     board = build_leaderboard(
@@ -170,7 +190,8 @@ def _report(driver: Driver) -> Leaderboard:
         objective=config.eval.objective,
         domains=driver.plan.domains,
         test_metrics=driver.test_metrics or None,
-        notes=driver.plan.warnings,
+        notes=(*driver.plan.warnings, *_notes(driver)),
+        num_saved=ledger.num_saved,
     )
     files = write_reports(board, ledger.folder)
     # While seeds are missing, a mean over them may still change, and with it the winner.
@@ -179,6 +200,12 @@ def _report(driver: Driver) -> Leaderboard:
     note = (ledger.folder / "leaderboard.md").read_text()
     driver.record.close(note, files, driver.test_metrics, is_finished=driver.is_finished)
     return board
+
+
+def _notes(driver: Driver) -> list[str]:
+    """Return what the data's readers and the workers said, each once."""
+    of_data = (note for facts in driver.plan.facts.values() for note in facts.notes)
+    return list(dict.fromkeys([*of_data, *driver.record.notes]))
 
 
 def _data(plan: Plan) -> dict[str, str]:

@@ -124,10 +124,8 @@ def _choose(asked: Asked, rows: Sequence[TokenRow], spec: EvalSpec) -> OptionCho
     questions = [_question(row, end) for row in rows]
     # A tree has one prompt for all options of a question.
     is_shared = not any(row.option_prompts for row in rows)
-    trees = asked.base.tree_logits if asked.base.paths.tree_form != "none" and is_shared else None
-    return _ask(
-        asked, partial(option_choices, asked.base.label_logits, questions, tree_logits=trees, device=asked.base.device)
-    )
+    how = asked.base.option_logits if is_shared else {}
+    return _ask(asked, partial(option_choices, asked.base.label_logits, questions, **how, device=asked.base.device))
 
 
 def _question(row: TokenRow, end: int | None) -> list[TokenSequence]:

@@ -29,6 +29,15 @@ class Display(Protocol):
     def end(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A device failed under these trials; `is_outside` where its worker was ended by a signal that others send."""
+
+    reason: str
+    numbers: frozenset[int]
+    is_outside: bool = False
+
+
 @dataclass(eq=False)
 class Seat:
     """An executor with what it is doing. `room` says how many bytes it may use now; None: nobody can tell.
@@ -48,7 +57,7 @@ class Seat:
     orders: list[Command] = field(default_factory=list)
     answer: "Future[list[Event]] | None" = None
     is_lost: bool = False
-    num_deaths: int = 0  # in a row
+    failures: list[Failure] = field(default_factory=list)  # since a trial last reached a rung or its end here
     ready_s: float = 0.0
     longest_s: float = 0.0  # that it took to answer, where no base had to be loaded
     _asked_s: float = 0.0
@@ -56,7 +65,12 @@ class Seat:
 
     @property
     def num_free(self) -> int:
-        return self.num_slots - len(self.live)
+        return (1 if self.is_benched else self.num_slots) - len(self.live)
+
+    @property
+    def is_benched(self) -> bool:
+        """Tell whether the device failed too often in a row: then it gets one trial at a time, after growing pauses."""
+        return len(self.failures) >= BENCHED_AFTER
 
     @property
     def is_ready(self) -> bool:
@@ -77,7 +91,6 @@ class Seat:
         events = answer.result()
         if not self._may_load:
             self.longest_s = max(self.longest_s, time.monotonic() - self._asked_s)
-        self.num_deaths = 0
         return events
 
     def silence_s(self, least_s: float) -> float:
@@ -87,15 +100,33 @@ class Seat:
         allowed = max(least_s * (LOADING if self._may_load else 1), PATIENCE * self.longest_s)
         return silent if self.answer is not None and silent > allowed else 0.0
 
-    def bury(self) -> list[Start]:
-        """End the worker, whatever is left of it, and rest before the next; return the trials that it had."""
+    def fail(self, reason: str, *, is_outside: bool = False) -> list[Start]:
+        """End the worker and pause before the next one starts; return the trials that it had."""
         self.executor.close()
         orphans = list(self.live.values())
-        self.live, self.orders, self.answer, self.is_lost = {}, [], None, True
-        self.ready_s = time.monotonic() + min(60.0, 2.0**self.num_deaths - 0.9)
-        self.num_deaths += 1
+        self.live, self.orders, self.answer, self.is_lost, self.base = {}, [], None, True, ""
+        self.ready_s = time.monotonic() + self.pause_s
+        self.failures.append(
+            Failure(reason=reason, numbers=frozenset(s.number for s in orphans), is_outside=is_outside)
+        )
         return orphans
 
+    @property
+    def pause_s(self) -> float:
+        """Return how long the device rests after its next failure: 0.1 s, 1.1, 3.1, 7.1, ... up to half an hour."""
+        return min(LONGEST_PAUSE_S, 2.0 ** min(len(self.failures), 30) - 0.9)
 
+    def has_failed_under(self, number: int) -> bool:
+        """Tell whether the device failed under a trial since it last worked."""
+        return any(number in failure.numbers for failure in self.failures)
+
+    def recover(self) -> list[Failure]:
+        """Note that the device works; return the failures before that, which were therefore not the device's."""
+        failures, self.failures = self.failures, []
+        return failures
+
+
+BENCHED_AFTER = 2  # failures in a row
+LONGEST_PAUSE_S = 1800.0
 PATIENCE = 20  # times its longest answer that a worker may be silent
 LOADING = 6

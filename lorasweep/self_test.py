@@ -7,6 +7,7 @@ have diverged. What differs is not used.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from lorasweep.bank import Bank
 from lorasweep.base import DTYPES, Base
 from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
-from lorasweep.paths import Generation, Paths, TreeForm
+from lorasweep.paths import Generation, OptionForm, Paths
 from lorasweep.slot import Slot
 from lorasweep.spec import LoraSpec
 
@@ -30,7 +31,6 @@ QUANTISED = 0.1  # 8-bit layers round rows by what else is in the batch
 LONGEST = {"cpu": 256, "cuda": 4200}  # tokens of a test row at most; longer windows are left to the twin
 SHORT_ROWS = (3, 11, 6)
 OPTIONS = (1, 3, 2)
-TREE_FORMS: tuple[TreeForm, ...] = ("layout", "mask", "bias")
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -62,7 +62,7 @@ def _examine(bank: Bank, rows: Sequence[TokenRow], alone: Trained, length: int, 
         own_attention=has_own,
         can_pad=_is_same(base, lambda: _together(bank, rows, flat=False), alone),
         is_flat=has_own and carries_no_state(base) and _is_same(base, lambda: _together(bank, rows, flat=True), alone),
-        tree_form=_tree_form(bank, length, TREE_FORMS if has_own else TREE_FORMS[1:]),
+        option_form=_option_form(bank, length, has_own=has_own),
         generation=_generation(bank, rows),
     )
 
@@ -176,32 +176,35 @@ def _agree(base: Base, found: Tensor, expected: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _tree_form(bank: Bank, length: int, forms: Sequence[TreeForm]) -> TreeForm:
+def _option_form(bank: Bank, length: int, *, has_own: bool) -> OptionForm:
+    """Return the first form that gives every option what it is given alone."""
     base = bank.base
-    if not carries_no_state(base):
-        return "none"
+    base.model.eval()
     prompts = [row.ids for row in _rows((length, SHORT_ROWS[0]), seed=1)]
     endings = [row.ids for row in _rows(OPTIONS, seed=2)]
     questions = [[TokenSequence(ids=p + e, prompt_length=len(p)) for e in endings] for p in prompts]
-    base.model.eval()
 
-    def ask(**how: Any) -> Tensor:
+    def ask(some: Sequence[Sequence[TokenSequence]], batch_rows: int) -> Tensor:
         return option_choices(
-            base.label_logits, how.pop("questions", questions), pad_id=base.pad_id, copies=2, device=base.device,
-            rows=lambda count: bank.rows([(slot, count) for slot in bank.live]), **how,
+            base.label_logits, some, pad_id=base.pad_id, copies=2, device=base.device, batch_rows=batch_rows,
+            rows=lambda count: bank.rows([(slot, count) for slot in bank.live]), **base.option_logits,
         ).likelihoods.logprobs  # fmt: skip
 
-    alone = torch.cat([ask(questions=[[o]], batch_rows=2) for question in questions for o in question], dim=1)
-    for form in forms:
-        base.paths = Paths(tree_form=form)
-        try:
-            if _agree(base, ask(tree_logits=base.tree_logits, batch_rows=64), alone):
-                return form
-        except Exception:  # as above: then the next form is tried
-            continue
-        finally:
-            base.paths = Paths()
-    return "none"
+    alone = torch.cat([ask([[option]], 2) for question in questions for option in question], dim=1)
+    masked: tuple[OptionForm, ...] = ("layout", "mask", "bias") if has_own else ("mask", "bias")
+    forms: tuple[OptionForm, ...] = (*masked, "cache") if carries_no_state(base) else ("cache",)
+    try:
+        return next((form for form in forms if _gives(base, form, partial(ask, questions, 8), alone)), "none")
+    finally:
+        base.paths = Paths()
+
+
+def _gives(base: Base, form: OptionForm, ask: Callable[[], Tensor], expected: Tensor) -> bool:
+    base.paths = Paths(option_form=form)
+    try:
+        return _agree(base, ask(), expected)
+    except Exception:  # as above: then the next form is tried
+        return False
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 import importlib
 import logging
 import math
-import time
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from optuna.trial import TrialState as OptunaState
 
 from lorasweep.config import StudySettings
 from lorasweep.errors import ConfigError, is_disk_full
-from lorasweep.files import provision, sqlite_url
+from lorasweep.files import provision, set_aside, sqlite_url
 from lorasweep.grammar import Domain
 from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, reported, verdicts
 from lorasweep.result import TrialResult, TrialState
@@ -218,9 +217,8 @@ def _opened(path: Path, direction: Direction, pruner: optuna.pruners.BasePruner)
     except Exception as error:  # of Optuna, SQLAlchemy or SQLite
         if is_disk_full(error) or "locked" in str(error):
             raise
-        aside = path.with_name(f"{path.name}.broken-{time.time():.0f}")
-        path.replace(aside)
-        log.warning("%s cannot be read (%s); it is kept as %s and made anew from the results", path, error, aside.name)
+        aside = set_aside(path)
+        log.warning("%s cannot be read (%s); it is kept as %s and made anew from the results", path, error, aside)
     provision(path, _create)
     return _open(path, direction, pruner)
 

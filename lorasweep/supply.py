@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from lorasweep.errors import is_disk_full
-from lorasweep.lineup import MOST_RETRIES, Item, Lineup
+from lorasweep.lineup import Item, Lineup
 from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.placement import Placement
 from lorasweep.plan import Plan
@@ -26,7 +26,7 @@ class Supply:
         if self.plan.is_grid:
             self.study.enqueue(self.plan.points)
         for number, params in self.study.resume():
-            attempt = min(self.record.ledger.attempt(number), MOST_RETRIES)
+            attempt = self.record.ledger.attempt(number)
             self._place(Item(number=number, params=params, spec=self.plan.spec(params), attempt=attempt))
 
     @property
@@ -37,12 +37,14 @@ class Supply:
     def next(self, seat: Seat, seats: Sequence[Seat]) -> Item | None:
         """Return a trial for the base that a seat has; for another where nothing lives here and no such comes."""
         while time.monotonic() < self.deadline:
-            waiting = self.lineup.open_to(seat)
-            found = self.placement.of_this_base(seat, waiting)
-            if found is None and len(self.lineup.waiting) < max(seat.num_slots, 2) and self._may_ask():
+            waiting = [item for item in self.lineup.open_to(seat) if not _is_better_elsewhere(item, seat, seats)]
+            untried = [item for item in waiting if not seat.has_failed_under(item.number)]
+            found = self.placement.of_this_base(seat, untried)
+            if found is None and self._num_untried(seat) < max(seat.num_slots, 2) and self._may_ask():
                 if not self._ask():
                     return None
                 continue
+            found = found or self.placement.of_this_base(seat, waiting)
             found = found or self.placement.of_another_base(seat, seats, waiting)
             if found is None or not self.placement.fits_beside(seat, found.spec):
                 return None
@@ -50,6 +52,14 @@ class Supply:
             if not self._refuses(found):  # what was measured since it was placed may have shown it to be too large
                 return found
         return None
+
+    def _num_untried(self, seat: Seat) -> int:
+        return sum(not seat.has_failed_under(item.number) for item in self.lineup.waiting)
+
+    @property
+    def has_more(self) -> bool:
+        """Tell whether a device that is free now would get a trial."""
+        return time.monotonic() < self.deadline and (bool(self.lineup.waiting) or self._may_ask())
 
     def _ask(self) -> bool:
         """Ask the study for a trial; return False where it cannot be written now."""
@@ -83,3 +93,9 @@ class Supply:
             self.lineup.params[item.number] = item.params
             self.outbox.finish(unmeasured(item.number, item.spec, TrialState.INFEASIBLE, reason))
         return bool(reason)
+
+
+def _is_better_elsewhere(item: Item, seat: Seat, seats: Sequence[Seat]) -> bool:
+    """Tell whether a device failed under a trial that another device, which works, has not run since."""
+    others = (s for s in seats if s is not seat and not s.is_benched)
+    return seat.has_failed_under(item.number) and any(not s.has_failed_under(item.number) for s in others)

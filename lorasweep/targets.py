@@ -46,7 +46,7 @@ def resolve(
     """
     suffixes = _suffixes(linears, unusable or ())
     if isinstance(targets, str) and targets in PRESETS:
-        return _preset(targets, suffixes, model)
+        return _preset(targets, suffixes, model, unusable or {})
     names = (targets,) if isinstance(targets, str) else targets
     unknown = [n for n in names if not any(matches(path, n) for path in suffixes)]
     for name, reason in ((n, r) for n in unknown for path, r in (unusable or {}).items() if matches(path, n)):
@@ -77,7 +77,7 @@ def part_of(path: str) -> str | None:
     return None
 
 
-def _preset(name: str, suffixes: Mapping[str, str], model: str) -> tuple[str, ...]:
+def _preset(name: str, suffixes: Mapping[str, str], model: str, unusable: Mapping[str, str]) -> tuple[str, ...]:
     if name == "all-linear":
         return tuple(sorted(set(suffixes.values())))
     by_part: dict[str, set[str]] = {}
@@ -88,6 +88,8 @@ def _preset(name: str, suffixes: Mapping[str, str], model: str) -> tuple[str, ..
     missing = [part for part, found in parts.items() if not found and part != "gate"]
     if missing:
         known = ", ".join(sorted(set(suffixes.values())))
+        reasons = dict.fromkeys(f" ({path}: {why})" for path, why in unusable.items() if part_of(path) in missing)
+        known += "".join(reasons)
         raise ModelError(f"lora.target_modules: {model} has no module for {', '.join(missing)} of the preset {name!r}; "
                          f"it has {known}; name modules of it")  # fmt: skip
     return tuple(sorted(set().union(*parts.values())))

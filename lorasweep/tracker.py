@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lorasweep.result import Rung, TrialResult
+from lorasweep.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What is known of a sweep when it begins. `data` maps a split to its `source@digest`."""
+    """What is known of a sweep when it begins.
+
+    `data` maps a split to its `source@digest`, `swept` a setting to its values in words.
+    """
 
     config: str
     tags: Mapping[str, str]
     data: Mapping[str, str]
-    swept: Sequence[str]
+    swept: Mapping[str, str]
+    objective: str
     maximize: bool
 
 
@@ -27,7 +32,7 @@ class Tracker(Protocol):
 
     def begin(self, opening: Opening) -> None: ...
 
-    def start(self, number: int, params: Mapping[str, Any]) -> None: ...
+    def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None: ...
 
     def rung(self, event: Rung) -> None: ...
 
@@ -46,7 +51,7 @@ class NullTracker:
     def begin(self, opening: Opening) -> None:
         """Do nothing."""
 
-    def start(self, number: int, params: Mapping[str, Any]) -> None:
+    def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None:
         """Do nothing."""
 
     def rung(self, event: Rung) -> None:

@@ -19,21 +19,22 @@ from typing import Any
 from lorasweep.config import TrackingSettings
 from lorasweep.errors import ConfigError
 from lorasweep.files import provision, redact, sqlite_url
-from lorasweep.mlflow_fields import STATUS, final_metrics, result_tags, short_name, spec_params
+from lorasweep.mlflow_fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
 from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.naming import trial_name
 from lorasweep.result import Point, Rung, TrialResult
-from lorasweep.spec import digest
+from lorasweep.spec import TrialSpec, digest
 from lorasweep.tracker import NullTracker, Opening, Tracker
 
 log = logging.getLogger(__name__)
 
+TRAINING = "workflowType=machine_learning"  # without it MLflow's page opens its view for traces of language models
 BATCH = 900  # a tracking server takes 1000 metrics in one call
 
 
-def make_tracker(settings: TrackingSettings, name: str, key: str) -> Tracker:
-    """Return the tracker that the settings name."""
-    return NullTracker() if settings.backend == "none" else MlflowTracker(settings, name, key)
+def make_tracker(settings: TrackingSettings, name: str, key: str, folder: str = "") -> Tracker:
+    """Return the tracker that the settings name; `key` stays when the run's folder moves."""
+    return NullTracker() if settings.backend == "none" else MlflowTracker(settings, name, key, folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Child:
 class MlflowTracker:
     """A parent run named after the sweep, with a child per trial."""
 
-    def __init__(self, settings: TrackingSettings, name: str, key: str) -> None:
+    def __init__(self, settings: TrackingSettings, name: str, key: str, folder: str = "") -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         # By default a call to a server that is away blocks for four minutes, and a run whose answer was lost is created
         # again. Here only the courier tries again, after it has looked.
@@ -73,7 +74,7 @@ class MlflowTracker:
             log.warning("tracking.uri: %s does not answer; results wait for it in the run folder (%s)", where, reason)
         self.settings = settings
         self.name = name
-        self.key = key
+        self.key, self.folder = key, folder or key
         self.parent = self.page = ""
         self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
         self.children: dict[int, Child] = {}
@@ -84,32 +85,32 @@ class MlflowTracker:
         """Open the sweep's parent run, or find it again with all its children, and save a view of its trials."""
         self.experiment = self.experiment or self._experiment(self.settings.experiment)
         run = self._find(self.key)
-        self.tags, self.data = dict(opening.tags), dict(opening.data)
+        self.tags, self.data = {**opening.tags, "lorasweep.folder": self.folder}, dict(opening.data)
         self.parent = run.run_id if run else self._create(self.key, self.name, {"lorasweep.kind": "sweep"})
         if run:
             self.children = self._known_children()
+            self.client.set_tag(self.parent, "lorasweep.folder", self.folder)  # it may have moved
         self.client.update_run(self.parent, status="RUNNING")
         self.client.log_text(self.parent, opening.config, "config.yaml")
         self._log_inputs(self.parent)
+        self._log(run or Child(run_id=self.parent), params=space_params(opening.swept))
         self._save_view(opening)
 
-    def start(self, number: int, params: Mapping[str, Any]) -> None:
+    def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None:
         """Open a trial's child run, so that it can be watched."""
         self.names[number] = trial_name(number, params)
-        self._log(self._child(number), params={short_name(k): v for k, v in params.items()})
+        self._log(self._child(number), params=trial_params(spec, params))
 
     def rung(self, event: Rung) -> None:
         """Log what a trial reported."""
-        self._log(self._child(event.number), points=[event.point])
+        self._log(self._child(event.number), points=[named(event.point)])
 
     def export(self, result: TrialResult) -> None:
         """Log a trial's whole result; repeating it changes nothing."""
         self.names[result.number] = trial_name(result.number, result.params)
         child = self._child(result.number)
-        params = {**spec_params(result), **{short_name(k): v for k, v in result.params.items()}}
-        step = result.history[-1].step if result.history else 0
-        final = Point(step=step, metrics=final_metrics(result), time_s=result.ended_s)
-        self._log(child, tags=result_tags(result), params=params, points=[*result.history, final])
+        params = trial_params(result.spec, result.params)
+        self._log(child, tags=result_tags(result), params=params, points=points(result))
         self._log_files(child.run_id, result)
         self.client.set_terminated(child.run_id, STATUS[result.state], int(result.ended_s * 1000))
 
@@ -126,12 +127,14 @@ class MlflowTracker:
         self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
 
     def _save_view(self, opening: Opening) -> None:
-        name = Path(self.key).name
+        name = Path(self.folder).name
         params = [short_name(k) for k in opening.swept]
         now_ms = int(time.time() * 1000)
-        tag = saved_view(name, self.parent, "objective", maximize=opening.maximize, params=params, created_ms=now_ms)
+        tag = saved_view(
+            name, self.parent, opening.objective, maximize=opening.maximize, params=params, created_ms=now_ms
+        )
         self.client.set_experiment_tag(self.experiment, *tag)
-        self.page = f"#/experiments/{self.experiment}/runs?viewStateShareKey={view_key(name)}"
+        self.page = f"#/experiments/{self.experiment}/runs?{TRAINING}&viewStateShareKey={view_key(name)}"
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

@@ -85,18 +85,23 @@ class LiveTrials:
     def rung(self, lives: Sequence[Live]) -> list[Event]:
         """Measure the objective of trials on their way, which share data and evaluation."""
         spec = lives[0].spec
+        began_s = time.perf_counter()
         asked = self.loaded.asked([x.learner.slot for x in lives], spec.eval)
         scored = rung_metrics(asked, self.loaded.task(spec), spec.eval)
         for live, metrics in zip(lives, scored, strict=True):
+            live.eval_s = time.perf_counter() - began_s
             live.reach(metrics, self.meter.peak_bytes())
         return [*(live.report() for live in lives), *self.save(lives)]
 
     def finish(self, lives: Sequence[Live]) -> list[Event]:
         """Measure finished trials in full, keep their adapters and free their slots."""
         spec = lives[0].spec
+        began_s = time.perf_counter()
         asked = self.loaded.asked([x.learner.slot for x in lives], spec.eval)
         task, probes, base = self.loaded.task(spec), self.loaded.probes(spec), self.loaded.base_score(spec)
         results = finish(asked, lives, task, probes, base, self.meter.peak_bytes())
+        eval_s = time.perf_counter() - began_s
+        results = [replace(result, cost=replace(result.cost, eval_s=eval_s)) for result in results]
         for live in lives:
             self._free(live)
         return [

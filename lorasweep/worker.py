@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from lorasweep.errors import LoraSweepError, is_disk_full, is_out_of_memory
+from lorasweep.errors import LoraSweepError, is_device_error, is_disk_full, is_out_of_memory
 from lorasweep.files import redact
 from lorasweep.live import Live
 from lorasweep.outcome import failed
@@ -83,7 +83,7 @@ class Worker:
         bank = self.trials.loaded.bank
         bank.set_mode(checkpointing=any(x.spec.train.activation_checkpointing for x in lives))
         events: list[Event] = self.trials.probe()
-        deadline = time.perf_counter() + self.settings.slice_s
+        deadline, num_due = time.perf_counter() + self.settings.slice_s, sum(live.is_due for live in lives)
         for live in lives:
             live.shared_by = max(live.shared_by, len(lives))
         # A trial may be due already: taken up at a rung, or its last report could not be made.
@@ -95,7 +95,10 @@ class Worker:
         for live in (x for x in lives if x.is_broken):
             reason = f"{NOT_FINITE} at step {live.learner.step}"
             events.append(self.trials.end(live.number, TrialState.FAILED, reason))
-        events += self._report([live for live in lives if live.is_due and not live.is_broken])
+        due = [live for live in lives if live.is_due and not live.is_broken]
+        if len(due) > num_due:  # an evaluation may take long: first the driver learns how far the trials are
+            return events
+        events += self._report(due)
         late = [x for x in self.live.values() if time.monotonic() - x.saved_s > SAVE_EVERY_S]
         return events + self.trials.save(late)
 
@@ -122,8 +125,17 @@ class Worker:
                 return [DiskFull(reason=str(error))]
             if is_out_of_memory(error):
                 return self._out_of_memory(start, error)
+            if is_device_error(str(error)):
+                return self._device_failed(start)
             log.debug("trial crashed", exc_info=error)
             return self._drop(numbers, start, TrialState.FAILED, traceback.format_exc())
+
+    def _device_failed(self, start: Start | None) -> list[Event]:
+        """Return what ended every trial here. Their tensors are not touched: each further call would raise as well."""
+        reason = redact(traceback.format_exc())
+        starts = {live.number: live.start for live in self.live.values()} | ({start.number: start} if start else {})
+        self.live.clear()
+        return [failed(start, TrialState.FAILED, reason) for start in starts.values()]
 
     def _drop(self, numbers: list[int], start: Start | None, state: TrialState, reason: str) -> list[Event]:
         reason = redact(reason)  # an error may tell the request it failed with

@@ -1,11 +1,16 @@
 """Tiny bases of many architectures of transformers, with layers of every kind that each has."""
 
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from lorasweep import twin
+from lorasweep.base import Base
+from lorasweep.model import load_base
+from lorasweep.spec import ModelSpec
 from tests.tiny import tokenizer
 
 MIXED = ["linear_attention", "full_attention"]
@@ -138,3 +143,26 @@ def save_architecture(kind: str, folder: Path, **settings: Any) -> Path:
     model_of(kind, **settings).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def table_row(kind: str, base: Base) -> str:
+    """Return an architecture's row in the documentation: how its batches run, and which modules carry no adapter."""
+    paths = base.paths
+    training = "end to end" if paths.is_flat else "padded" if paths.can_pad else "one row at a time"
+    options = {"cache": "prompt's cache copied", "none": "a row each"}.get(paths.option_form, "one row")
+    answers = {"padded": "padded", "one_length": "one length at a time"}.get(paths.generation, "without a cache")
+    refused = ", ".join(sorted({f"`{path.split('.')[-1]}`" for path in base.info.unusable})) or "–"
+    return f"| {kind} | {training} | {options} | {answers} | {refused} |"
+
+
+def main() -> None:
+    """Print the rows of the architectures that are named, or of all."""
+    for kind in sys.argv[1:] or SETTINGS:
+        with TemporaryDirectory() as folder:
+            print(
+                table_row(kind, load_base(ModelSpec(id=str(save_architecture(kind, Path(folder)))), "cpu")), flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from math import inf
 
 from lorasweep.memory import footprint
 from lorasweep.memory.footprint import OVERHEAD
+from lorasweep.outcome import failed
 from lorasweep.plan import Plan
 from lorasweep.result import (
     Command,
@@ -26,11 +29,32 @@ from tests.fake_nvml import GIB, FakeGpu
 PID = 4242
 
 
+@dataclass
+class Death:
+    """A device that fails under every trial, or under those named: its worker's process dies, or raises `error`."""
+
+    error: str = ""
+    exit_code: int = -6
+    numbers: tuple[int, ...] = ()
+    most: float = inf  # failures, after which the device works again
+    num_failures: int = 0
+
+    def strikes(self, starts: Sequence[Start]) -> bool:
+        """Tell whether these trials meet it."""
+        strikes = self.num_failures < self.most and any(
+            not self.numbers or start.number in self.numbers for start in starts
+        )
+        self.num_failures += strikes
+        return strikes
+
+
 class SimulatedExecutor:
     """Trains as many steps a call as its device is fast; `truth` is what predictions are really to be multiplied by."""
 
-    def __init__(self, plan: Plan, gpu: FakeGpu, *, speed: int = 1, truth: float = 1.0) -> None:
-        self.plan, self.gpu, self.speed, self.truth = plan, gpu, speed, truth
+    def __init__(
+        self, plan: Plan, gpu: FakeGpu, *, speed: int = 1, truth: float = 1.0, death: Death | None = None
+    ) -> None:
+        self.plan, self.gpu, self.speed, self.truth, self.death = plan, gpu, speed, truth, death
         self.live: dict[int, tuple[Start, int]] = {}
         self.bases: list[str] = []  # in the order in which they were loaded
         self.most_live = self.num_evicted = 0
@@ -40,8 +64,20 @@ class SimulatedExecutor:
         """Return the process once it has something on its device."""
         return PID if PID in self.gpu.used else None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Return how the process ended."""
+        return self.death.exit_code if self.death else None
+
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
         future: Future[list[Event]] = Future()
+        starts = [c for c in commands if isinstance(c, Start)]
+        if self.death and self.death.strikes(starts):
+            if self.death.error:
+                future.set_result([failed(start, TrialState.FAILED, self.death.error) for start in starts])
+            else:
+                future.set_exception(BrokenProcessPool("a child process terminated abruptly"))
+            return future
         future.set_result([e for c in commands for e in self._obey(c)] + self._train())
         return future
 
@@ -75,7 +111,7 @@ class SimulatedExecutor:
             assert len(self.live) > 1, "a trial was started where it cannot fit"
             del self.live[start.number]
             self.num_evicted += 1
-            return [Evicted(number=start.number, reason="out of memory")]
+            return [Evicted(number=start.number, reason="out of memory", attempt=start.attempt)]
         self.gpu.used[PID] = self.need_gib()
         self.most_live = max(self.most_live, len(self.live))
         return []
@@ -88,7 +124,7 @@ class SimulatedExecutor:
             self.live[number] = (start, step + self.speed)
             events.append(Progress(number=number, step=step, num_steps=goal, loss=1.0, its_per_s=1.0))
             if step + self.speed >= goal:
-                events.append(Finished(number=number, result=self._result(start, peak)))
+                events.append(Finished(number=number, attempt=start.attempt, result=self._result(start, peak)))
                 del self.live[number]
         return events
 

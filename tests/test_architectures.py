@@ -185,8 +185,7 @@ def test_it_trains_and_answers_and_writes_as_in_stock_peft(packed: Packed, tmp_p
     slots = [learner.slot for learner in packed.learners]  # that of the diverged trial too
     ask: dict[str, Any] = {"pad_id": 0, "copies": 3, "rows": lambda count: bank.rows([(slot, count) for slot in slots])}
     size = 64 if base.paths.can_pad else 3
-    trees = base.tree_logits if base.paths.tree_form != "none" else None
-    scored = option_choices(base.label_logits, questions(), tree_logits=trees, batch_rows=size, **ask)
+    scored = option_choices(base.label_logits, questions(), **base.option_logits, batch_rows=size, **ask)
     expected = [[option_nats(model, option) for question in questions() for option in question] for model in models]
     assert scored.likelihoods.logprobs[:2].tolist() == [pytest.approx(x, abs=1e-3, rel=1e-5) for x in expected]
     prompts = [row.ids for row in rows()]

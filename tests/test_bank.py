@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lorasweep import groups
+from lorasweep import stacking
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
@@ -176,7 +176,7 @@ def test_packed_trials_have_the_losses_of_stock_peft(bases: dict[str, Path], kin
 def test_however_slots_are_stacked_losses_are_those_of_stock_peft(
     bases: dict[str, Path], overhead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(groups.OVERHEAD, "cpu", overhead)
+    monkeypatch.setitem(stacking.OVERHEAD, "cpu", overhead)
     assert_as_stock_peft(ModelSpec(id=str(bases["llama"])), 6)
 
 

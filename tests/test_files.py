@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.files import provision, write_bytes, write_json, write_text
+from lorasweep.files import is_secret_name, provision, redact, redact_values, write_bytes, write_json, write_text
 
 
 def test_folders_are_made_where_needed(tmp_path: Path) -> None:
@@ -67,3 +67,34 @@ def test_a_database_that_another_process_made_meanwhile_stays(tmp_path: Path) ->
 
     provision(tmp_path / "a.db", create)
     assert (tmp_path / "a.db").read_text() == "theirs"
+
+
+SECRETS = (
+    "HF_TOKEN", "GITHUB_PAT", "OPENAI_API_KEY", "WANDB_API_KEY", "STRIPE_KEY", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD",
+    "PGPASS", "MYSQL_PWD", "SENTRY_DSN", "SLACK_WEBHOOK_URL", "SESSION_COOKIE", "BEARER", "JWT", "AUTH_JWT",
+    "SSH_PASSPHRASE", "DATABASE_URL", "CLIENT_SECRET", "MLFLOW_TRACKING_PASSWORD", "GOOGLE_CREDENTIALS", "DB_PASS",
+    "SSH_PRIVATE_KEY", "PASSWD", "registry_auth", "AZURE_STORAGE_CONNECTION_STRING",
+)  # fmt: skip
+NO_SECRETS = ("PATH", "HOME", "TOKENIZERS_PARALLELISM", "KEYBOARD", "PATTERN", "COMPASS", "max_new_tokens", "MONKEY")
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_the_usual_names_of_secrets_are_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "Canary/Q7xZ")
+    assert redact_values("say Canary/Q7xZ twice") == "say *** twice"
+
+
+@pytest.mark.parametrize("name", NO_SECRETS)
+def test_names_that_only_contain_such_words_are_none(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "line", ["  max_new_tokens: 32", "end_token: false", "    pad_token: <pad>", "  max_new_tokens: 16,32", "tokens: a"]
+)
+def test_settings_that_only_contain_the_word_token_stay(line: str) -> None:
+    assert redact(line) == line
+
+
+def test_settings_that_are_named_like_secrets_are_hidden() -> None:
+    assert redact("hub.api_token: abc\nPASSWORD=x") == "hub.api_token: ***\nPASSWORD=***"

@@ -63,3 +63,9 @@ def test_the_order_says_who_where_and_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pruner", ["losers", "median"])
 def test_nobody_is_judged_where_nobody_reports(tmp_path: Path, pruner: Pruner) -> None:
     assert judge_of(tmp_path, pruner, 1).hear([], range(1)) == []
+
+
+def test_a_trial_that_has_been_stopped_is_not_stopped_again(tmp_path: Path) -> None:
+    judge, live = judge_of(tmp_path, "losers", 7), range(7)
+    assert stopped(judge, reported(judge, {n: n / 10 for n in range(6)}), live) == [0, 1, 2]
+    assert stopped(judge, reported(judge, {6: 0.9}), live) == []  # the fourth of seven goes on

@@ -11,10 +11,10 @@ EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 
 # A module imports from the layers above its own and from its own. Packages stand for all that they hold.
 LAYERS = (
-    ("errors", "spec", "result", "rules", "rungs", "paths"),
+    ("errors", "spec", "result", "stored", "rules", "rungs", "paths"),
     ("config", "limits", "grammar", "shared", "space", "provenance", "files", "hub", "chatter", "targets", "cores"),
     ("catalogue", "fitting"),
-    ("data",),
+    ("data", "stacking"),
     ("memory", "varlen", "norms", "twin", "usage", "base_info", "tokenizer", "base", "nats", "slot", "groups", "pace"),
     ("dropout", "layout", "products", "adapted"),
     ("bank", "self_test", "model", "learner", "train", "adapters", "live", "checkpoint", "meter"),
@@ -26,10 +26,10 @@ LAYERS = (
     ("pruning", "selection"),
     ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "naming", "tracking", "courier"),
     ("lineup", "room", "streak", "judge"),
-    ("comparable", "warmup", "facts", "stores", "plan"),
-    ("record", "outbox", "forecast", "placement", "supply"),
+    ("comparable", "warmup", "weight_files", "facts", "stores", "plan"),
+    ("record", "outbox", "forecast", "placement", "supply", "retries"),
     ("driver",),
-    ("report", "display", "outline"),
+    ("report", "expected", "standing", "display", "outline"),
     ("run",),
     ("cli", "__main__"),
 )

@@ -1,6 +1,7 @@
 """The ledger is held by one, survives damage, and gives back what was written."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from lorasweep.errors import AlreadyRunning
 from lorasweep.ledger import Ledger
-from lorasweep.result import Cost, Point, Probe, Sample, TrialState
+from lorasweep.result import CHECKPOINT, Cost, Point, Probe, Sample, TrialState
 from lorasweep.spec import ProbeSpec
 from tests.settings import SPEC, result
 
@@ -79,6 +80,57 @@ def test_a_damaged_result_is_told_and_forgotten_and_others_are_read(
     assert "the trial will run again" in caplog.text
 
 
+WRONG = [("objective", "high"), ("scores", ["a"]), ("history", 5), ("spec", "x"), ("cost", {"wall_s": "long"}),
+         ("metrics", {"accuracy": None}), ("samples", [1]), ("number", "3"), ("state", 1),
+         ("same_as", True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_result_of_wrong_types_is_set_aside_even_without_a_digest(
+    name: str, value: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(FULL)
+    file = ledger.trial_folder(3) / "result.json"
+    raw = {**json.loads(file.read_text()), name: value}
+    del raw["digest"]
+    file.write_text(json.dumps(raw))
+    assert reopened(ledger).results == {} and "0003/result.json cannot be read" in caplog.text
+    assert [f.name.split("-")[0] for f in file.parent.glob("result*")] == ["result.json.broken"]
+
+
+def test_a_result_that_was_edited_or_copied_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger, other = Ledger(tmp_path / "a"), Ledger(tmp_path / "b")
+    for number in (3, 4):
+        ledger.write(replace(FULL, number=number))
+        other.write(replace(FULL, number=number))
+    text = (other.trial_folder(4) / "result.json").read_text()
+    (ledger.trial_folder(4) / "result.json").write_text(text)
+    file = ledger.trial_folder(3) / "result.json"
+    file.write_text(file.read_text().replace('"accuracy": 0.5', '"accuracy": 0.9'))
+    ledger.trial_folder(5).mkdir()
+    (ledger.trial_folder(5) / "result.json").write_text(text.replace(other.run, ledger.run))
+    assert reopened(ledger).results == {}
+    assert "was copied from another run" in caplog.text and caplog.text.count("was edited") == 2
+
+
+def test_a_copy_under_another_number_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(FULL)
+    shutil.copytree(ledger.trial_folder(3), ledger.trial_folder(7))
+    assert sorted(reopened(ledger).results) == [3] and "is the result of trial 3" in caplog.text
+
+
+def test_a_run_keeps_its_name_when_its_folder_moves_and_when_the_file_with_the_name_is_lost(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "a")
+    ledger.write(FULL)
+    ledger.close()
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "b" / "run.json").unlink()
+    moved = Ledger(tmp_path / "b")
+    assert moved.run == ledger.run and moved.results == {3: FULL}
+
+
 def test_what_the_tracker_has_is_marked(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.write(result(0))
@@ -109,8 +161,34 @@ def test_a_result_written_before_examples_had_a_name_is_still_read(tmp_path: Pat
     ledger.write(FULL)
     file = ledger.trial_folder(3) / "result.json"
     raw = json.loads(file.read_text())
-    del raw["examples"], raw["spec"]["data"]["eval_max_length"], raw["spec"]["data"]["templates"]
+    del (
+        raw["digest"],
+        raw["run"],
+        raw["examples"],
+        raw["spec"]["data"]["eval_max_length"],
+        raw["spec"]["data"]["templates"],
+    )
     del raw["spec"]["eval"]["rung_start"], raw["spec"]["eval"]["end_token"]
     del raw["spec"]["eval"]["probes"][0]["end_token"]
     file.write_text(json.dumps(raw))
     assert reopened(ledger).results == {3: FULL}
+
+
+def test_a_checkpoint_beside_a_result_is_deleted(tmp_path: Path) -> None:
+    """A driver may stop between the two; a trial that has ended is never taken up again."""
+    ledger = Ledger(tmp_path)
+    file = ledger.trial_folder(0) / CHECKPOINT
+    file.parent.mkdir(parents=True)
+    file.write_text("x")
+    ledger.write(result(0))
+    assert not file.exists()
+    file.write_text("x")
+    reopened(ledger)
+    assert not file.exists()
+
+
+def test_a_holder_signs_with_its_name(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, owner="process 8 on box")
+    with pytest.raises(AlreadyRunning, match="is in use by process 8 on box"):
+        Ledger(tmp_path)
+    assert reopened(ledger).noted("owner") == {}

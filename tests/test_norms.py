@@ -56,3 +56,16 @@ def run(norm: Any, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor,
     (y * weight).sum().backward()
     assert x.grad is not None
     return y.detach(), x.grad
+
+
+def test_a_norm_that_does_not_multiply_with_its_weight_is_left_alone() -> None:
+    class UnweightedRMSNorm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.variance_epsilon = torch.nn.Parameter(torch.ones(8), requires_grad=False), 1e-6
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    norm = UnweightedRMSNorm()
+    assert norms.exchange(norm) == 0 and torch.equal(norm.weight, torch.ones(8))

@@ -11,7 +11,7 @@ from lorasweep.cli import main
 from lorasweep.plan import Plan, shared_out
 from lorasweep.result import WorkerSettings
 from tests.fake_nvml import FakeGpu, FakeNvml
-from tests.simulated import SimulatedExecutor
+from tests.simulated import Death, SimulatedExecutor
 
 SWEEP = (
     "data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]", "data.test=null",
@@ -29,6 +29,7 @@ class Machine:
         self.gpus = gpus
         self.speeds: dict[str, int] = {}
         self.truth = 1.0
+        self.deaths: dict[str, Death] = {}
         self.executors: dict[str, SimulatedExecutor] = {}
         monkeypatch.setenv("LORASWEEP_CACHE", str(Path("cache").absolute()))  # what others measured is not known here
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -38,8 +39,8 @@ class Machine:
 
     def _executor(self, plan: Plan, settings: WorkerSettings) -> SimulatedExecutor:
         gpu = next(g for g in self.gpus if g.uuid == settings.visible)
-        speed = self.speeds.get(gpu.uuid, 1)
-        self.executors[gpu.uuid] = SimulatedExecutor(plan, gpu, speed=speed, truth=self.truth)
+        speed, death = self.speeds.get(gpu.uuid, 1), self.deaths.get(gpu.uuid)
+        self.executors[gpu.uuid] = SimulatedExecutor(plan, gpu, speed=speed, truth=self.truth, death=death)
         return self.executors[gpu.uuid]
 
     @property

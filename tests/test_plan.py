@@ -17,6 +17,7 @@ from lorasweep.errors import ConfigError
 from lorasweep.outline import headline, plan_text
 from lorasweep.plan import Plan, make_plan
 from lorasweep.tokenizer import load_tokenizer
+from tests.architectures import save_architecture
 from tests.tiny import save_base
 
 
@@ -40,6 +41,11 @@ def test_points_that_mean_the_same_are_planned_once() -> None:
     grid = ("train.lr_scheduler_type=constant,linear", "train.warmup_steps=0.1,0.2", "study.sampler=grid")
     found = plan(*grid)
     assert (found.num_trials, found.num_same) == (3, 1)
+
+
+def test_the_headline_counts_the_trials_that_will_run() -> None:
+    line = headline(plan("lora.r=4,8", "study.sampler=random", "study.trials=20", "probes=none")).splitlines()[-1]
+    assert ": 2 trials (" in line
 
 
 def test_without_a_space_a_single_trial_is_planned() -> None:
@@ -218,3 +224,22 @@ def test_a_plan_warns_of_few_validation_rows_and_of_test_prompts_that_are_traine
 
 def test_a_plan_does_not_warn_of_the_demo() -> None:
     assert plan("probes=none").warnings == plan("data=demo_answers", "probes=none").warnings == ()
+
+
+def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain(tmp_path: Path) -> None:
+    experts = plan_text(
+        plan(f"model.id={save_architecture('qwen2_moe', tmp_path / 'moe')}", "lora.target_modules=all-linear")
+    )
+    assert "target modules: k_proj, o_proj, q_proj, shared_expert_gate, v_proj" in experts
+    assert "experts in fused weights stay frozen: model.layers.*.mlp.experts.gate_up_proj" in experts
+    assert "model.layers.*.mlp.shared_expert.down_proj; stock PEFT reads this name as the fused experts" in experts
+    assert "packed passes give the numbers of rows alone" in experts
+    hybrid = plan_text(plan(f"model.id={save_architecture('qwen3_5_text', tmp_path / 'hybrid')}"))
+    assert "training rows are padded: a faster way is not exact on this architecture" in hybrid
+
+
+def test_a_preset_whose_modules_carry_no_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no module for up.*up_proj: stock PEFT reads this name as the fused experts"
+    ):
+        plan(f"model.id={save_architecture('qwen2_moe', tmp_path)}", "lora.target_modules=mlp")

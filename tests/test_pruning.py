@@ -5,8 +5,8 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from lorasweep.pruning import LoserPruner, readings, report, reported, verdicts
-from lorasweep.result import Cost, Point
+from lorasweep.pruning import LoserPruner, PeerPruner, readings, report, reported, verdicts
+from lorasweep.result import Cost, Point, TrialState
 from lorasweep.rules import Reading
 from tests.settings import SPEC, result
 
@@ -71,3 +71,36 @@ def test_rungs_that_share_a_step_are_read_back_under_the_number_that_they_were_r
     history = tuple(Point(step=step, metrics=metrics) for step in (1, 2, 3))
     trial = replace(result(history=history, cost=Cost(num_planned_steps=3)), spec=spec)
     assert [reading.rung for reading in reported(trial)] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("share", "direction", "gone"),
+    [(0.5, "maximize", [0, 1]), (0.5, "minimize", [3, 4]), (0.25, "maximize", [0]), (0.75, "maximize", [0, 1, 2])],
+)
+def test_the_worst_share_of_five_goes_and_the_one_at_the_cut_stays(
+    share: float, direction: str, gone: list[int]
+) -> None:
+    study = optuna.create_study(direction=direction, pruner=PeerPruner(share))
+    trials = [study.ask() for _ in range(5)]
+    for trial in trials:
+        trial.report(float(trial.number), step=1)
+    assert [trial.number for trial in trials if trial.should_prune()] == gone
+
+
+def test_four_peers_are_too_few_for_a_share() -> None:
+    study = optuna.create_study(pruner=PeerPruner(0.5))
+    trials = [study.ask() for _ in range(4)]
+    for trial in trials:
+        trial.report(float(trial.number), step=1)
+    assert not any(trial.should_prune() for trial in trials)
+
+
+def test_what_a_complete_trial_reported_does_not_hold_its_end_nor_what_is_no_number() -> None:
+    metrics = {"eval/loss": 1.0, "train/loss": 1.0, "train/first_loss": 4.0}
+    values = (0.5, float("nan"), 0.7)
+    history = tuple(Point(step=10 * n, metrics=metrics | {"eval/accuracy": value}) for n, value in enumerate(values, 1))
+    whole = replace(
+        result(history=history, cost=Cost(num_planned_steps=30)), spec=replace(SPEC, eval=replace(SPEC.eval, rungs=3))
+    )
+    assert [(r.rung, r.value) for r in reported(whole)] == [(1, 0.5)]
+    assert [(r.rung, r.value) for r in reported(replace(whole, state=TrialState.PRUNED))] == [(1, 0.5), (3, 0.7)]

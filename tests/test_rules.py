@@ -84,6 +84,15 @@ def test_the_worse_half_goes() -> None:
     assert third == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("num", "factor", "num_kept"), [(5, 2, 3), (7, 2, 4), (9, 2, 5), (5, 3, 2), (7, 3, 3), (9, 3, 3)]
+)
+def test_of_an_odd_number_the_larger_part_goes_on(num: int, factor: int, num_kept: int) -> None:
+    field = [curve([0.1 * i], [2 - 0.1 * i], [1.0])[0] for i in range(num)]
+    kept = [m for m in field if not rank(race([m], [p for p in field if p is not m], factor=factor))]
+    assert kept == field[-num_kept:]
+
+
 def test_less_is_better_where_the_objective_is_minimized() -> None:
     field = [curve([0.1 * i], [0.1 * i], [1.0])[0] for i in range(6)]
     others = field[1:]
@@ -116,6 +125,8 @@ def test_no_rule_minds_a_sound_trial_that_is_alone() -> None:
 def test_a_validation_loss_that_is_no_number_counts_as_the_worst() -> None:
     metrics = {"eval/loss": float("nan"), "train/loss": 1.0, "train/first_loss": 4.0}
     assert read(2, 0.5, metrics).eval_loss == float("inf")
+    assert read(2, 0.5, metrics | {"eval/bits_per_byte": float("nan")}).eval_bits == float("inf")
+    assert read(2, 0.5, metrics | {"eval/bits_per_byte": 1.5}).eval_bits == 1.5
 
 
 def test_losses_of_different_tokenizers_are_compared_per_byte() -> None:

@@ -18,7 +18,8 @@ OPENING = Opening(
     config="a: 1",
     tags={"objective": "accuracy"},
     data={"train": "a.csv@123", "probe/facts": "facts.jsonl@456"},
-    swept=("lora.r",),
+    swept={"lora.r": "4, 8", "lora.lora_alpha": "r, 2r"},
+    objective="accuracy",
     maximize=True,
 )
 
@@ -41,16 +42,16 @@ def tracker(folder: Path) -> MlflowTracker:
 def test_an_exported_trial_is_one_run_however_often_it_is_exported(in_tmp: Path) -> None:
     for _ in range(2):
         again = tracker(in_tmp)
-        again.start(0, {"lora.r": 4})
+        again.start(0, {"lora.r": 4}, trial())
         again.rung(Rung(number=0, rung=1, value=0.25, point=Point(step=2, metrics={"eval/accuracy": 0.25}, time_s=3.0)))
         again.export(result())
     runs = again.client.search_runs([again.experiment], "tags.`lorasweep.kind` = 'trial'")
     assert len(runs) == 1
     data = runs[0].data
-    assert data.metrics["objective"] == 0.5 and data.metrics["peak_memory_gib"] == 1.0
+    assert data.metrics["accuracy"] == 0.5 and data.metrics["peak_memory_gib"] == 1.0
     assert "forgetting" not in data.metrics  # what was not measured is missing, not zero
     assert data.params["r"] == "4" and data.tags["state"] == "complete"
-    for name, count in (("train/step_loss", 1199), ("eval/accuracy", 1)):
+    for name, count in (("train/step_loss", 1199), ("accuracy", 2)):
         assert len(again.client.get_metric_history(runs[0].info.run_id, name)) == count
 
 
@@ -58,8 +59,38 @@ def test_states_become_run_states_with_their_reason(in_tmp: Path) -> None:
     made = tracker(in_tmp)
     made.export(replace(result(TrialState.PRUNED, "losers pruner: number 9 of 9"), stopped_by="rank"))
     run = made.client.get_run(made.children[0].run_id)
-    assert run.info.status == "KILLED" and run.data.tags["reason"] == "losers pruner: number 9 of 9"
+    assert run.info.status == "FINISHED" and run.data.tags["state"] == "pruned"
+    assert run.data.tags["reason"] == "losers pruner: number 9 of 9"
     assert run.data.tags["stopped_by"] == "rank"
+
+
+def test_no_metric_has_two_names(in_tmp: Path) -> None:
+    made = tracker(in_tmp)
+    rung = Point(step=2, metrics={"eval/accuracy": 0.25, "perf/its_per_s": 2.0, "train/loss": 1.0}, time_s=3.0)
+    last = replace(rung, step=4, metrics={**rung.metrics, "eval/accuracy": 0.5}, time_s=5.0)
+    made.rung(Rung(number=0, rung=1, value=0.25, point=rung))
+    made.export(replace(result(), history=(rung, last)))
+    metrics = made.client.get_run(made.children[0].run_id).data.metrics
+    assert {"accuracy", "its_per_s", "train/loss"} <= set(metrics) and "objective" not in metrics
+    assert not [name for name in metrics if name.startswith(("eval/", "perf/"))]
+    history = made.client.get_metric_history(made.children[0].run_id, "accuracy")
+    assert [(m.step, m.value) for m in history] == [(2, 0.25), (4, 0.5)]
+
+
+def test_alpha_is_a_number_beside_the_expression_that_was_swept(in_tmp: Path) -> None:
+    made = tracker(in_tmp)
+    spec = replace(trial(), lora=replace(trial().lora, r=8, lora_alpha=16.0))
+    made.start(0, {"lora.r": 8, "lora.lora_alpha": "2r"}, spec)
+    made.export(replace(result(), spec=spec, params={"lora.r": 8, "lora.lora_alpha": "2r"}))
+    params = made.client.get_run(made.children[0].run_id).data.params
+    assert (params["lora_alpha"], params["swept/lora_alpha"], params["r"]) == ("16", "2r", "8")
+
+
+def test_the_parent_says_what_was_swept(in_tmp: Path) -> None:
+    for _ in range(2):
+        made = tracker(in_tmp)
+    params = made.client.get_run(made.parent).data.params
+    assert params == {"swept/r": "4, 8", "swept/lora_alpha": "r, 2r"}
 
 
 def test_the_data_sets_are_the_runs_inputs(in_tmp: Path) -> None:
@@ -75,9 +106,9 @@ def test_a_saved_view_orders_the_trials_of_one_sweep(in_tmp: Path) -> None:
     tags = made.client.get_experiment(made.experiment).tags
     view = json.loads(tags["mlflow.sharedViewState.rank_alpha-1"])
     state = json.loads(view["state"])
-    assert made.parent in state["searchFilter"] and state["orderByKey"] == "metrics.`objective`"
-    assert state["selectedColumns"][:2] == ["params.`r`", "metrics.`objective`"]
-    assert made.page.endswith("viewStateShareKey=rank_alpha-1")
+    assert made.parent in state["searchFilter"] and state["orderByKey"] == "metrics.`accuracy`"
+    assert state["selectedColumns"][:4] == ["params.`r`", "params.`lora_alpha`", "tags.`state`", "metrics.`accuracy`"]
+    assert made.page.endswith("/runs?workflowType=machine_learning&viewStateShareKey=rank_alpha-1")
 
 
 def test_a_smaller_objective_comes_first_where_smaller_is_better() -> None:

@@ -19,6 +19,10 @@ class InlineExecutor:
         """Return the process that the worker lives in."""
         return os.getpid()
 
+    @property
+    def exit_code(self) -> None:
+        """Return None: this process lives."""
+
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
         future: Future[list[Event]] = Future()
         future.set_result(self.worker.advance(commands))

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lorasweep.worker import Worker
 
 PR_SET_PDEATHSIG = 1
+EXIT_S = 2.0  # for which the exit code of a process that died is waited for
 _worker: "Worker | None" = None
 
 
@@ -44,6 +46,16 @@ class LocalExecutor:
     def pid(self) -> int | None:
         """Return the worker's process."""
         return next(iter(self.pool._processes or {}), None)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return the code of the process that ended. The pool's thread may be the one that waits for it: look again."""
+        deadline = time.monotonic() + EXIT_S
+        while (codes := [p.exitcode for p in self.processes.values() if p.exitcode is not None]) == []:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.01)
+        return codes[-1]
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
         with marked(self.mark):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
 from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.stacking import Member, stacks
 from lorasweep.targets import part_of
 
 SHARED = {"q": "in", "k": "in", "v": "in", "qkv": "in", "gate": "in", "up": "in", "gate_up": "in"}
@@ -25,20 +26,47 @@ class Load:
     tokens: int  # end to end
     padded: int  # as attention sees them
     labels: float
+    usual: int = 0  # tokens of an average micro-batch
 
 
 def load_of(spec: TrialSpec, lengths: Lengths) -> Load:
     """Return the longest micro-batch that a trial is likely to meet."""
     rows = spec.train.per_device_train_batch_size
-    return Load(lengths.batch(rows), rows * lengths.longest, rows * lengths.labels)
+    usual = max(1, round(rows * lengths.mean))
+    return Load(lengths.batch(rows), rows * lengths.longest, rows * lengths.labels, usual)
 
 
-def kept_bytes(shape: Shape, spec: TrialSpec, load: Load, *, kind: str, rank: int, dropout: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What an adapter's inputs and products are padded to beside those that it is stacked with."""
+
+    rank: int
+    tokens: int  # of the longest
+    adapted: Mapping[str, tuple[int, int]]  # by any of them
+
+
+def stacks_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: str) -> list[Stack]:
+    """Return each trial's stack, as the bank forms them (groups.py)."""
+    every = {names: shape.adapted(names) for names in {spec.lora.target_modules for spec in specs}}
+
+    def member(index: int) -> Member:
+        spec = specs[index]
+        return Member(every[spec.lora.target_modules], spec.lora.r, each[index].usual)
+
+    found: dict[int, Stack] = {}
+    for group in stacks(range(len(specs)), member, kind):
+        adapted = {p: d for i in group for p, d in every[specs[i].lora.target_modules].items()}
+        tokens, rank = max(each[i].tokens for i in group), max(specs[i].lora.r for i in group)
+        found |= dict.fromkeys(group, Stack(rank, tokens, adapted))
+    return [found[i] for i in range(len(specs))]
+
+
+def kept_bytes(shape: Shape, spec: TrialSpec, load: Load, *, kind: str, stack: Stack, dropout: bool) -> int:
     """Return what backward needs of one slot: of every layer, or with checkpointing their inputs and one layer.
 
-    `rank` is the largest of its stack; `dropout` tells whether any slot beside it has some.
+    `dropout` tells whether any slot beside it has some.
     """
-    layer = _layer_bytes(shape, spec, load, kind, rank, dropout)
+    layer = _layer_bytes(shape, spec, load, kind, stack, dropout)
     width = DTYPE_BYTES[spec.model.dtype]
     ends = _norm_width(spec.model, kind) * load.tokens * shape.hidden_size + 2 * width * load.labels * shape.hidden_size
     if not spec.train.activation_checkpointing:
@@ -46,18 +74,25 @@ def kept_bytes(shape: Shape, spec: TrialSpec, load: Load, *, kind: str, rank: in
     return int(layer + shape.num_layers * width * load.tokens * shape.hidden_size + ends)
 
 
-def _layer_bytes(shape: Shape, spec: TrialSpec, load: Load, kind: str, rank: int, dropout: bool) -> float:
+def _layer_bytes(shape: Shape, spec: TrialSpec, load: Load, kind: str, stack: Stack, dropout: bool) -> float:
     width = DTYPE_BYTES[spec.model.dtype]
-    adapted = shape.adapted(spec.lora.target_modules)
-    # An int8 layer keeps its input, whether it is adapted or not.
-    inputs = _shared_inputs(shape.linears if spec.model.precision == "int8" else adapted)
-    if dropout:  # each linear has a mask and an input of its own
-        inputs = 2 * sum(i for i, _ in adapted.values()) + (inputs if spec.model.precision == "int8" else 0)
-    per_layer = (inputs + len(adapted) * rank) / shape.num_layers  # the layers are alike, or nearly so
     inner = GATED_MLP if shape.is_gated else PLAIN_MLP.get(shape.activation, 2)
     norms = 2 * shape.hidden_size * _norm_width(spec.model, kind)
-    tokens = width * (per_layer + inner * shape.intermediate_size) + norms
-    return load.tokens * tokens + load.padded * attention_bytes(shape, spec.model, kind)
+    tokens = width * inner * shape.intermediate_size + norms
+    adapters = width * _adapter_numbers(shape, spec, load, stack, dropout) / shape.num_layers  # layers are much alike
+    return adapters + load.tokens * tokens + load.padded * attention_bytes(shape, spec.model, kind)
+
+
+def _adapter_numbers(shape: Shape, spec: TrialSpec, load: Load, stack: Stack, dropout: bool) -> int:
+    """Return the numbers that all adapted linears keep: inputs and products, padded to the longest of the stack."""
+    is_int8 = spec.model.precision == "int8"  # such a layer keeps its input, whether it is adapted or not
+    own = load.tokens * _shared_inputs(shape.linears) if is_int8 else 0
+    products = stack.tokens * len(stack.adapted) * stack.rank
+    if dropout:  # each linear has a mask and an input of its own
+        return own + (load.tokens + stack.tokens) * sum(i for i, _ in stack.adapted.values()) + products
+    if is_int8 and stack.tokens == load.tokens:  # what is not padded is a view of what the layer keeps
+        return own + products
+    return own + stack.tokens * _shared_inputs(stack.adapted) + products
 
 
 def _norm_width(model: ModelSpec, kind: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lorasweep.memory.activations import Load, kept_bytes, load_of, workspace_bytes
+from lorasweep.memory.activations import Load, kept_bytes, load_of, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import Shape
@@ -87,17 +87,17 @@ def _slack(specs: Sequence[TrialSpec], activations: int, evaluation: int, kind: 
 def own_bytes(shape: Shape, loads: Loads, *, kind: str = "cpu") -> list[int]:
     """Return what each of these trials adds by itself: its adapter and its activations."""
     specs = [spec for spec, _ in loads]
-    kept = _kept(shape, specs, [load_of(spec, lengths) for spec, lengths in loads], kind)
+    kept = [_kept(shape, [spec], [load_of(spec, lengths)], kind)[0] for spec, lengths in loads]
     room = rooms(shape, specs)
     return [adapter_bytes(shape, s, r) + k for s, r, k in zip(specs, room, kept, strict=True)]
 
 
 def _kept(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: str) -> list[int]:
-    rank = max(spec.lora.r for spec in specs)
+    stacks = stacks_of(shape, specs, each, kind)
     dropout = any(spec.lora.lora_dropout for spec in specs)
     return [
-        kept_bytes(shape, spec, load, kind=kind, rank=rank, dropout=dropout)
-        for spec, load in zip(specs, each, strict=True)
+        kept_bytes(shape, spec, load, kind=kind, stack=stack, dropout=dropout)
+        for spec, load, stack in zip(specs, each, stacks, strict=True)
     ]
 
 

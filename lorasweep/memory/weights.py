@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
 from lorasweep.spec import ModelSpec, TrialSpec
+from lorasweep.stacking import MOST_PADDING, SMALL
 
 BLOCK = 64  # weights that share a constant in 4 bits
 DOUBLE_BLOCK = 256  # constants that share a constant when they are quantised in turn (arXiv 2305.14314, section 3)
 TABLE = 256 * 4  # of the second quantisation, per linear
 STATE_BYTES = {"adamw": 8, "paged_adamw_8bit": 2 + 8 / 256}  # 8-bit states have an fp32 constant per 256 each
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in fp32
-# How unequal slots may be padded: see groups.py.
-MOST_PADDING, SMALL = 4, 4_000_000
 
 
 def weight_bytes(shape: Shape, model: ModelSpec) -> int:

@@ -29,13 +29,14 @@ class Findings:
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
     better_than_base: frozenset[int] | None = None
+    num_saved: int = 0  # trials that were interrupted
 
 
 def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> tuple[str, ...]:
     """Return the sentences, the most important first."""
     ranked = [row for row in rows if row.rank]
     if not ranked:
-        return (_nothing(rows),)
+        return (*_nothing(rows, found.num_saved), *_saved(found.num_saved))
     winner, *others = ranked
     if doubt(winner, objective, found):
         return (*nothing_learned(ranked, swept, objective, found), *_stopped(rows), *seeds(ranked))
@@ -49,6 +50,7 @@ def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Fin
         *seeds(ranked),
         _test(winner, objective, found.test_metrics),
         *_edges(found.edges),
+        *_saved(found.num_saved),
         *through_rate([result for row in rows for result in row.trials], swept),
     )
 
@@ -125,9 +127,20 @@ def _edges(edges: Sequence[Edge]) -> Iterator[str]:
     )
 
 
-def _nothing(rows: Sequence[Row]) -> str:
+def _saved(num_saved: int) -> Iterator[str]:
+    if num_saved:
+        many = (
+            "trials are saved where they were interrupted"
+            if num_saved > 1
+            else "trial is saved where it was interrupted"
+        )
+        yield f"{num_saved} {many}; the same command goes on from there."
+
+
+def _nothing(rows: Sequence[Row], num_saved: int) -> Iterator[str]:
     if not rows:
-        return "There are no trials yet."
+        yield "No trial has ended yet." if num_saved else "There are no trials yet."
+        return
     states = Counter(result.state.value for row in rows for result in row.trials)
     ended = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-    return f"No trial can be recommended ({ended}); the reasons stand in the table."
+    yield f"No trial can be recommended ({ended}); the reasons stand in the table."

@@ -159,8 +159,11 @@ def build_leaderboard(
     domains: Mapping[str, Domain] | None = None,
     test_metrics: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
+    num_saved: int = 0,
 ) -> Leaderboard:
     """Rank the results by their validation objective; `test_metrics` are the winner's and rank nothing.
+
+    `num_saved` trials were interrupted and go on from their checkpoints.
 
     `domains` is what the sweep may choose from: without it, no edges are found.
     """
@@ -174,6 +177,7 @@ def build_leaderboard(
         optimism=optimism(ranked, objective),
         edges=edges(rows[0].settings, domains or {}) if ranked else (),
         test_metrics=dict(test_metrics or {}),
+        num_saved=num_saved,
     )
     swept = varying(results)
     return Leaderboard(

@@ -149,7 +149,24 @@ def _standing(row: Row) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) else value
+    return _as_text(printable(value)) if isinstance(value, str) else value
+
+
+def _as_text(text: str) -> str:
+    """Return text that no spreadsheet runs as a formula: an apostrophe marks it as text (OWASP, CSV injection)."""
+    is_formula = text.lstrip()[:1] in FORMULA or text[:1] in LEADING
+    return f"'{text}" if text and is_formula and not _is_number(text) else text
+
+
+FORMULA, LEADING = ("=", "+", "-", "@"), ("\t", "\n")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _trial(row: Row, result: TrialResult, objective: str) -> dict[str, Any]:

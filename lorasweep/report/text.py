@@ -1,11 +1,11 @@
-"""The leaderboard in a terminal: the columns that fit, and a word on those that do not."""
+"""The leaderboard in a terminal: the columns and rows that fit, a word on those that do not, and the verdict last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -23,12 +23,35 @@ STYLES = {
     TrialState.INFEASIBLE: "magenta",
     TrialState.FAILED: "red",
 }
+MAX_ROWS, FEWEST_ROWS = 30, 5
 MAX_CELL = 28  # a long module list may not push every number off the screen
 
 
-def to_text(board: Leaderboard, width: int | None = None, max_rows: int = 30) -> RenderableType:
-    """Return what `rich.print` shows; `width` narrows it below the terminal's."""
+def to_text(board: Leaderboard, width: int | None = None, max_rows: int = MAX_ROWS) -> RenderableType:
+    """Return the table with its notes for `rich.print`; `width` narrows it below the terminal's."""
     return Printed(board, width, max_rows)
+
+
+def verdict(board: Leaderboard) -> RenderableType:
+    """Return what the sweep found out, in sentences."""
+    # Text, not str: rich would read a module list such as [q_proj] as markup.
+    title = Text(one_line(board.name), style="bold") + Text(f"  {one_line(board.question)}", style="italic")
+    sentences = enumerate(board.advice)
+    return Group(
+        title,
+        *(
+            Text(one_line(s), style="bold green" if place == 0 and board.is_recommended else "")
+            for place, s in sentences
+        ),
+    )
+
+
+def rows_that_fit(board: Leaderboard, console: Console, num_lines: int) -> int:
+    """Return how many rows leave room for the notes and `num_lines` more on the same screen; at least a few."""
+    if not console.is_terminal:
+        return MAX_ROWS
+    notes = len(console.render_lines(to_text(board, console.width, max_rows=0)))
+    return max(FEWEST_ROWS, console.height - notes - num_lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +66,6 @@ class Printed:
         width = min(self.width or options.max_width, options.max_width)
         every = columns(self.board)
         kept = fitting(every, self.board.rows, width, self.board.references)
-        yield from _head(self.board)
         if not self.board.rows:
             return
         yield _table(kept, self.board.rows[: self.max_rows], self.board)
@@ -75,14 +97,6 @@ def _cell(column: Column, row: Row) -> str:
 
 def _beside(column: Column, reference: Reference) -> str:
     return shortened(reference_cell(column.key, reference), MAX_CELL)
-
-
-def _head(board: Leaderboard) -> Iterator[RenderableType]:
-    # Text, not str: rich would read a module list such as [q_proj] as markup.
-    yield Text(one_line(board.name), style="bold") + Text(f"  {one_line(board.question)}", style="italic")
-    for place, sentence in enumerate(board.advice):
-        yield Text(one_line(sentence), style="bold green" if place == 0 and board.is_recommended else "")
-    yield Text("")
 
 
 def _table(kept: Sequence[Column], rows: Sequence[Row], board: Leaderboard) -> Table:

@@ -204,3 +204,15 @@ def test_a_cut_answer_counts_the_bytes_that_are_left() -> None:
 
 def test_the_first_token_of_a_text_counts_no_bytes() -> None:
     assert one(Example(completion="abc")).num_bytes == 2
+
+
+def test_options_are_counted_in_bytes_without_the_blanks_around_them() -> None:
+    row = one(Example(prompt="p", completion=" é", options=(" é", " abc ", " ")))
+    assert row.option_bytes == (2, 3, 1)
+
+
+def test_prompts_of_options_are_cut_like_rows() -> None:
+    prompts = ("abcdef", "ab")
+    row = one(Example(prompt="ab", completion="c", options=("c", "c"), option_prompts=prompts), max_length=4)
+    assert [text(prompt) for prompt in row.option_prompts] == ["abcd", "ab"]
+    assert row.target == 1

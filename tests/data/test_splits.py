@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lorasweep.data.formats import Example, read_examples
+from lorasweep.data.identity import question_name, row_name
 from lorasweep.data.source import Rows, SourceRow
 from lorasweep.data.splits import read_splits, set_aside
 from lorasweep.errors import DataError
@@ -175,3 +176,23 @@ def test_a_limit_cuts_training_rows_only(tmp_path: Path) -> None:
     whole, small = (read_splits(classification(source, limit=limit)) for limit in (None, 3))
     assert len(small.train) == 3 and small.validation == whole.validation
     assert small.train[0].options == whole.train[0].options
+
+
+def test_equal_questions_with_other_answers_keep_their_order_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    pairs = [(f"text {i % 9}", f"label {i}") for i in range(90)]
+    sources = [table(tmp_path, f"{n}.csv", random.Random(n).sample(pairs, 90)) for n in range(2)]
+    first, second = (
+        [e.row for e in read_splits(classification(source, validation_share=0.5)).validation] for source in sources
+    )
+    assert first == second and len(set(first)) == len(first) >= 20
+
+
+def test_a_missing_column_asks_what_an_empty_one_asks() -> None:
+    spec = replace(PAIRS, format="alpaca")
+    names = [question_name({"instruction": "a", **more}, spec) for more in ({}, {"input": None}, {"input": ""})]
+    assert len(set(names)) == 1 and names[0] != question_name({"instruction": "a", "input": "b"}, spec)
+
+
+def test_rows_are_named_by_all_that_they_hold() -> None:
+    rows = [{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1, "c": 2}, {"b": 2, "a": 1}]
+    assert [row_name(row) == row_name(rows[0]) for row in rows] == [True, False, False, True]

@@ -43,3 +43,13 @@ def test_a_model_that_says_nan_chooses_nothing() -> None:
     model = unigram([[0.1, 0.4, 0.5], [0.1, float("nan"), 0.5]])
     chosen = option_choices(model, [question((1,), (2,))], batch_rows=8, pad_id=0, copies=2)
     assert chosen.picks == [[1], [-1]]
+
+
+def test_an_option_without_a_number_leaves_the_question_open() -> None:
+    def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        logits = torch.zeros(len(cols), 3)
+        logits[cols > 1] = float("nan")  # only options of two tokens have one there
+        return logits
+
+    chosen = option_choices(label_logits, [question((1,), (2, 2)), question((1,), (2,))], batch_rows=8, pad_id=0)
+    assert chosen.picks == [[-1, 0]]

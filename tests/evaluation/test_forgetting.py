@@ -147,3 +147,12 @@ def test_a_probe_missing_on_one_side_is_named() -> None:
 def test_a_probe_scored_by_two_metrics_is_refused() -> None:
     with pytest.raises(ValueError, match="accuracy before and by loss after"):
         forgetting({"qa": probe(1.0, 1.0)}, {"qa": probe(1.0, 1.0, metric="loss")})
+
+
+def test_resamples_at_chance_leave_the_interval_finite() -> None:
+    """This probe just clears chance, so a few resamples of it hold no ability of which a share could be lost."""
+    before = probe(*(1.0,) * 36, *(0.0,) * 64, chance=0.25)
+    after = probe(*(1.0,) * 30, *(0.0,) * 70, chance=0.25)
+    result = forgetting({"qa": before}, {"qa": after})
+    assert result.probes[0].left_out is None and result.forgetting is not None
+    assert math.isfinite(result.forgetting.low) and math.isfinite(result.forgetting.high)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -44,6 +44,37 @@ def test_an_answer_stops_before_any_of_the_end_tokens(llama: LlamaForCausalLM) -
     answers = greedy(llama, PROMPTS, pad_id=0, eos_ids=stops, max_new_tokens=6, batch_rows=8)
     assert answers == [[until_any(answer, stops) for answer in full]]
     assert len(answers[0][0]) < 6
+
+
+def test_an_answer_ends_before_its_first_stop() -> None:
+    assert until_any([5, 6, 2, 7, 3], [3, 2]) == [5, 6]
+    assert until_any([5, 6], [3, 2]) == [5, 6]
+
+
+def test_prompts_of_unequal_length_share_no_batch_where_none_may_be_padded(llama: LlamaForCausalLM) -> None:
+    heard: list[int] = []
+
+    def rows(num: int) -> nullcontext[None]:
+        heard.append(num)
+        return nullcontext()
+
+    settings = {"pad_id": 0, "eos_ids": NO_STOP, "max_new_tokens": 3, "batch_rows": 100}
+    together = greedy(llama, PROMPTS, **settings)  # type: ignore[arg-type]
+    assert greedy(llama, PROMPTS, rows=rows, one_length=True, **settings) == together  # type: ignore[arg-type]
+    assert heard == [1, 1, 2, 1]  # of 7, 5, 2 and 1 tokens
+
+
+@pytest.mark.parametrize(("use_cache", "widths"), [(True, [5, 1, 1]), (False, [5, 6, 7])])
+def test_without_a_cache_each_token_reads_the_whole_row(
+    llama: LlamaForCausalLM, use_cache: bool, widths: list[int]
+) -> None:
+    seen: list[int] = []
+    handle = llama.model.embed_tokens.register_forward_pre_hook(lambda _, ids: seen.append(ids[0].shape[1]))
+    try:
+        greedy(llama, PROMPTS[3:4], pad_id=0, eos_ids=NO_STOP, max_new_tokens=3, batch_rows=1, use_cache=use_cache)
+    finally:
+        handle.remove()
+    assert seen == widths
 
 
 def test_sampling_flags_left_in_the_model_change_nothing_and_warn_of_nothing(llama: LlamaForCausalLM) -> None:

@@ -54,6 +54,14 @@ def test_stemming_matches_inflected_words() -> None:
     assert rouge(["boats running"], ["boat runs"], name="rouge1", use_stemmer=True) == [1]
 
 
+def test_words_of_three_letters_keep_their_s() -> None:
+    assert rouge(["gas"], ["ga"], name="rouge1", use_stemmer=True) == [0]
+
+
+def test_wide_letters_and_digits_equal_narrow_ones() -> None:
+    assert rouge(["ＡＢＣ１２"], ["abc12"], name="rouge1") == [1]
+
+
 @pytest.mark.parametrize("text", ["東京は日本の首都です。", "今天天气很好", "столица России", "서울은 수도입니다"])
 @pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL", "token_f1"])
 def test_text_outside_ascii_matches_itself(text: str, name: str) -> None:
@@ -70,6 +78,7 @@ def test_text_without_spaces_is_compared_character_by_character() -> None:
 def test_token_f1_ignores_case_articles_and_punctuation_as_squad_does() -> None:
     assert token_f1(["The cat sat!"], ["a cat"]) == [pytest.approx(2 / 3)]
     assert token_f1(["U.S.", "", "", "x x"], ["us", "the", "us", "x"]) == [1, 1, 0, pytest.approx(2 / 3)]
+    assert token_f1(["an apple"], ["apple"]) == [1]
 
 
 def test_accuracy_compares_indices_and_mean_sums_them_up() -> None:

@@ -116,3 +116,17 @@ def test_what_a_model_caches_while_scored_can_still_be_trained_with(llama: Llama
 def test_a_sequence_without_prompt_or_completion_is_refused(ids: tuple[int, ...], prompt_length: int) -> None:
     with pytest.raises(ValueError, match="at least one prompt token and one completion token"):
         TokenSequence(ids=ids, prompt_length=prompt_length)
+
+
+def test_logits_of_16_bits_are_normalised_in_32(llama: LlamaForCausalLM) -> None:
+    def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        return label_logits_of(llama)(input_ids, rows, cols).bfloat16()
+
+    rounded = completion_logprobs(label_logits, SEQUENCES, batch_rows=8, pad_id=0)
+    with torch.no_grad():
+        logits = [llama(torch.tensor([s.ids])).logits[0].bfloat16().float().log_softmax(-1) for s in SEQUENCES]
+    expected = [
+        sum(float(x[place - 1, s.ids[place]]) for place in range(s.prompt_length, len(s.ids)))
+        for x, s in zip(logits, SEQUENCES, strict=True)
+    ]
+    assert rounded.logprobs[0].tolist() == pytest.approx(expected, abs=2e-2)

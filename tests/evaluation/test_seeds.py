@@ -8,6 +8,7 @@ from scipy import stats  # type: ignore[import-untyped,unused-ignore]
 
 from evaluation.optimism import expected_optimism
 from evaluation.seeds import crossed_interval, seed_noise, t_quantile
+from evaluation.statistics import wilson_interval
 
 
 @pytest.mark.parametrize("degrees", [1, 1.7, 2, 5, 30, 159])
@@ -38,6 +39,24 @@ def test_a_crossed_interval_of_perfect_scores_still_has_width() -> None:
     assert 0.80 < crossed_interval([[1.0] * 20] * 3).low < 1 - 0.1611  # Wilson with Student's t
 
 
+def test_what_examples_and_seeds_share_is_counted_once() -> None:
+    examples, both, seed = np.tile([1.0, -1.0], 20), np.tile([0.5, 0.5, -0.5, -0.5], 10), 0.2
+    interval = crossed_interval([(examples + both + seed).tolist(), (examples - both - seed).tolist()])
+    variances = 1 / 39, seed**2, 0.25 / 39  # of the mean: by examples, by seeds, and by what both contain
+    degrees = (variances[0] + variances[1]) ** 2 / (variances[0] ** 2 / 39 + variances[1] ** 2)
+    half = t_quantile(0.95, degrees) * (variances[0] + variances[1] - variances[2]) ** 0.5
+    assert (interval.low, interval.high) == pytest.approx((-half, half))
+
+
+def test_no_share_is_surer_than_all_its_answers_allow() -> None:
+    """Seeds that are right in turn leave examples hardly any spread; there are still no more than 80 answers."""
+    first = [1.0, 0.0] * 20
+    second = [1.0, *(1 - score for score in first[1:-1]), 0.0]
+    interval, independent = crossed_interval([first, second]), wilson_interval(40, 80)
+    assert interval.value == 0.5
+    assert interval.high - interval.low >= independent.high - independent.low
+
+
 def test_an_interval_over_seeds_needs_two_of_them() -> None:
     with pytest.raises(ValueError, match="two of each"):
         crossed_interval([[1.0, 0.0]])
@@ -48,6 +67,13 @@ def test_a_trial_with_one_seed_gets_the_seed_noise_of_the_others() -> None:
     assert noise is not None and noise.degrees == 1
     assert noise.variance_K.tolist() == [0.25, 0.5]
     assert seed_noise([np.array([[0.0, 1.0]])] * 3) is None
+
+
+def test_a_trial_whose_seeds_differ_more_keeps_its_own_noise() -> None:
+    tables = [np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[0.5, 0.5], [0.5, 0.5]])]
+    own, pooled = seed_noise(tables), seed_noise(tables, keeps_larger=False)
+    assert own is not None and own.variance_K.tolist() == [0.25, 0.125]
+    assert pooled is not None and pooled.variance_K.tolist() == [0.125, 0.125]
 
 
 def simulated(num_trials: int, spread: float, rng: np.random.Generator) -> tuple[list[list[float]], np.ndarray]:
@@ -75,3 +101,19 @@ def test_a_loss_is_flattered_downwards() -> None:
 
 def test_there_is_no_picking_among_one_trial() -> None:
     assert expected_optimism([[1.0, 0.0, 1.0]], maximize=True) == 0
+
+
+def test_the_expected_optimism_covers_seeds() -> None:
+    rng, expected, lost = np.random.default_rng(0), [], []
+    for _ in range(300):
+        luck = 0.1 * rng.normal(size=(6, 3, 1)) + 0.5 * rng.normal(size=(6, 3, 60))
+        lost.append(float(luck.mean(axis=(1, 2)).max()))  # all trials are worth nothing
+        expected.append(expected_optimism(luck.tolist(), maximize=True, resamples=200))
+    assert np.mean(expected) == pytest.approx(np.mean(lost), rel=0.08)
+
+
+def test_a_gap_of_one_standard_error_counts_as_no_gap() -> None:
+    noise = np.random.default_rng(0).normal(size=100)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    equal, apart = ([[0.0] * 100, (noise + gap).tolist()] for gap in (0.0, 0.1))
+    assert expected_optimism(apart, maximize=True) == pytest.approx(expected_optimism(equal, maximize=True))

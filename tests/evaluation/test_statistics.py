@@ -117,3 +117,14 @@ def test_a_ratio_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_a_ratio_needs_a_positive_weight_per_score(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="positive weight"):
         ratio_interval([1.0, 2.0], weights)
+
+
+def test_an_interval_of_half_right_answers_is_symmetric() -> None:
+    """A sixth of the resamples have exactly the mean; they count half to either side."""
+    interval = mean_interval([0.0, 1.0] * 10)
+    assert interval.low + interval.high == pytest.approx(1, abs=0.03)
+
+
+def test_a_lower_level_gives_a_narrower_interval() -> None:
+    half, most = (mean_interval(skewed_scores(200), level=level) for level in (0.5, 0.95))
+    assert (half.high - half.low) / (most.high - most.low) == pytest.approx(0.674 / 1.96, rel=0.1)

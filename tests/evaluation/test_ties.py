@@ -95,3 +95,43 @@ def test_a_difference_beyond_examples_and_seeds_is_found() -> None:
 def test_trials_scored_on_other_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="same examples"):
         tied_with_best({1: [1.0], 2: [1.0, 0.0]}, maximize=True)
+
+
+def test_too_few_flips_can_show_no_difference() -> None:
+    """The observed signs are one of the flips: of 11, even the most extreme has a share of 9 %."""
+    trials = {"all": [1.0] * 40, "none": [0.0] * 40}
+    assert tied_with_best(trials, maximize=True, flips=10) == {"all", "none"}
+    assert tied_with_best(trials, maximize=True, flips=40) == {"all"}
+
+
+def test_pairs_that_differ_leave_the_others_a_fairer_comparison() -> None:
+    """Among the 190 pairs of 20 unequal trials a gap of 2.8 standard errors is common; alone it is not."""
+    rng = np.random.default_rng(0)
+    far = {n: (rng.normal(size=200) - 5 * n).tolist() for n in range(1, 19)}
+    best, noise = rng.normal(size=(2, 200))
+    gap = 2.8 / np.sqrt(200) + (noise - noise.mean()) / noise.std()
+    trials = {"best": best.tolist(), "worse": (best - gap).tolist()}
+    assert tied_with_best({**trials, **far}, maximize=True, best="best") == {"best"}
+
+
+def test_a_restless_trial_hides_no_difference_between_steady_ones() -> None:
+    best, noise, wild = np.random.default_rng(0).normal(size=(3, 200))
+    trials = {
+        "best": best,
+        "worse": best - 0.05 + 0.1 * (noise - noise.mean()),
+        "wild": best + 5 * (wild - wild.mean()),
+    }
+    scores = {key: values.tolist() for key, values in trials.items()}
+    assert tied_with_best(scores, maximize=True, best="best") == {"best", "wild"}
+
+
+def test_two_seeds_each_leave_their_own_noise_uncertain() -> None:
+    """Beyond 3.5 standard errors lie 0.05 % of a normal distribution, but 7 % of Student's t with two degrees."""
+    seeds = {key: [[middle + x] * 1000 for x in (-1.0, 1.0)] for key, middle in (("a", 3.5 * 2**0.5), ("b", 0.0))}
+    assert tied_with_best(seeds, maximize=True) == {"a", "b"}
+    assert tied_with_best({**seeds, "b": [[-9.0] * 1000, [-7.0] * 1000]}, maximize=True) == {"a"}
+
+
+def test_trials_can_be_tied_with_another_than_the_best() -> None:
+    trials = {"all": [1.0] * 20, "none": [0.0] * 20, "nothing": [0.0] * 20}
+    assert tied_with_best(trials, maximize=True, best="nothing") == {"none", "nothing"}

@@ -56,3 +56,20 @@ def test_a_row_of_options_scores_like_a_row_for_each(kind: str, copies: int) -> 
 def test_options_with_different_prompts_are_refused() -> None:
     with pytest.raises(ValueError, match="share one prompt"):
         plant([TokenSequence(ids=(1, 2), prompt_length=1), TokenSequence(ids=(3, 2), prompt_length=1)])
+
+
+def test_a_batch_counts_the_tokens_of_all_copies() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def tree_logits(ids: Tensor, positions: Tensor, mask: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        shapes.append(tuple(ids.shape))
+        return torch.zeros(len(rows), 40)
+
+    tree_logprobs(tree_logits, QUESTIONS, batch_rows=2, pad_id=0, copies=2)
+    assert shapes == [(2, 9), (4, 7)]  # of at most 2 * 16 tokens
+
+
+def test_logits_of_16_bits_are_normalised_in_32() -> None:
+    logits_V = torch.linspace(-9, 9, 40).bfloat16()
+    scored = tree_logprobs(lambda *x: logits_V.expand(len(x[3]), -1), QUESTIONS[2:], batch_rows=1, pad_id=0)
+    assert scored.logprobs[0].tolist() == pytest.approx(logits_V.float().log_softmax(-1)[[7, 8]].tolist(), abs=1e-5)

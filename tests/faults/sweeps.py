@@ -117,7 +117,7 @@ def tracked(folder: Path, kind: str = "trial", store: Path | None = None) -> lis
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], f"tags.`lorasweep.kind` = '{kind}'", max_results=1000)
     return [
-        {"name": r.info.run_name, "status": r.info.status, "objective": r.data.metrics.get("objective"),
+        {"name": r.info.run_name, "status": r.info.status, "objective": r.data.metrics.get("accuracy"),
          "start": r.info.start_time, "end": r.info.end_time}
-        for r in runs if r.data.tags["lorasweep.key"].startswith(f"{folder.resolve()}/")
+        for r in runs if r.data.tags["lorasweep.folder"].startswith(f"{folder.resolve()}/")
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Files that are cut off or overwritten: told, or made again; never a traceback, never another trial lost."""
 
 import shutil
+import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,9 +11,9 @@ import pytest
 
 from lorasweep.cli import main
 from lorasweep.plan import Plan
-from tests.faults.scenes import held
+from tests.faults.scenes import failing_with, held
 from tests.faults.stage import Play, perform
-from tests.faults.sweeps import FAKE, Said, driver_of, results, until
+from tests.faults.sweeps import FAKE, Said, driver_of, results, tracked, until
 from tests.test_run import QUICK, board
 
 Stage = Callable[..., Play]
@@ -49,7 +50,7 @@ def finished(_stage: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 FILES = ("trials/0000/result.json", "trials/0000/exported", "trials/0002/attempt.json", "owner.json", "inputs.json",
-         "config.yaml", "study.db")  # fmt: skip
+         "config.yaml", "study.db", "run.json")  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -73,6 +74,51 @@ def test_damaged_files_of_a_run_cost_at_most_the_trial_that_they_were(
     assert len(found) == 3 and len(board(in_tmp)["trials"]) == 3
 
 
+FOLDERS = ("trials/0000/result.json", "trials/0000/exported", "trials/0002/attempt.json", "config.yaml",
+           "leaderboard.html", "study.db")  # fmt: skip
+
+
+def test_a_folder_in_the_place_of_a_file_is_set_aside_once(finished: Path, in_tmp: Path, staged: Stage) -> None:
+    shutil.copytree(finished, in_tmp, dirs_exist_ok=True)
+    store = f"tracking.uri=sqlite:///{in_tmp}/mlflow.db"
+    (run,) = in_tmp.glob("runs/*")
+    for name in FOLDERS:
+        (run / name).unlink(missing_ok=True)
+        (run / name).mkdir()
+    play = staged(*THREE, store)
+    assert play.code() == 0 and "Traceback" not in play.text, play.text
+    assert "0000/result.json cannot be read" in play.text and list(run.glob("trials/0000/result.json.broken-*"))
+    again = staged(*THREE, store)
+    assert again.code() == 0 and "cannot be read" not in again.text, again.text
+    assert len([t for t in board(in_tmp)["trials"] if t["state"] == "complete"]) == 3
+
+
+@pytest.mark.parametrize("where", ["output_dir", "LORASWEEP_CACHE", "tracking.uri"])
+def test_a_folder_that_is_read_only_is_named_without_a_traceback(where: str, in_tmp: Path, staged: Stage) -> None:
+    locked = in_tmp / "locked"
+    locked.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(locked)], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        setting = {"output_dir": f"output_dir={locked}/runs", "tracking.uri": f"tracking.uri=sqlite:///{locked}/m.db"}
+        cache = {"LORASWEEP_CACHE": f"{locked}/cache"} if where == "LORASWEEP_CACHE" else {}
+        arguments = [setting[where]] if where in setting else []
+        play = staged(*THREE, *arguments, scene=partial(failing_with, "", cache))
+        assert play.code() == 78 and "Traceback" not in play.text, play.text
+        assert str(locked) in play.text and where in play.text
+    finally:
+        subprocess.run(["umount", "--lazy", str(locked)], check=True)
+
+
+def test_a_run_folder_that_was_moved_goes_on_in_the_same_tracked_runs(in_tmp: Path, staged: Stage) -> None:
+    store = f"tracking.uri=sqlite:///{in_tmp}/mlflow.db"
+    assert staged(*THREE[:-1], "study.trials=2", store).code() == 0
+    (in_tmp / "runs").rename(in_tmp / "elsewhere")
+    play = staged(*THREE, store, "output_dir=elsewhere")
+    assert play.code() == 0, play.text
+    assert len(tracked(in_tmp)) == 3 and len(tracked(in_tmp, "sweep")) == 1
+
+
 def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokenised rows, the base's scores on probes, and what measured memory has taught."""
     monkeypatch.setenv("LORASWEEP_CACHE", str(in_tmp / "cache"))
@@ -81,7 +127,7 @@ def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkey
     assert main([*PROBED, "tracking=none"]) == 0
     expected = results(in_tmp)[0]["metrics"]
     files = [f for f in (in_tmp / "cache").rglob("*") if f.is_file()]
-    assert "forgetting" in expected and {f.parent.name for f in files} == {"tokens", "baselines", "memory"}
+    assert "forgetting" in expected and {f.parent.name for f in files} >= {"tokens", "baselines", "memory"}
     for damage in ("cut off", "an empty object", "a list", "another object", "deep"):
         for file in files:
             data = DAMAGES[damage](file.read_bytes())

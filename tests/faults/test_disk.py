@@ -47,6 +47,11 @@ def fill(disk: Path) -> Path:
     return file
 
 
+def is_settled(disk: Path, num_results: int) -> bool:
+    """Tell whether no result is on its way: the thread that tracks them writes beside the driver, which waits."""
+    return len(list(disk.glob("runs/*/trials/*/exported"))) == num_results
+
+
 def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
     in_tmp: Path, small_disk: Path, staged: Stage
 ) -> None:
@@ -54,6 +59,7 @@ def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
     where = (f"output_dir={small_disk}/runs", f"tracking.uri=sqlite:///{small_disk}/mlflow.db")
     play = staged(*TEN, *where, scene=partial(held, in_tmp / "go", 6))
     until((in_tmp / "go-waits").exists)
+    until(lambda: (done := results(small_disk)) and is_settled(small_disk, len(done)))
     done = results(small_disk)
     assert 0 < len(done) < 10
     filler = fill(small_disk)

@@ -1,5 +1,6 @@
 """A secret that a launch knows, or that an error tells, is written nowhere and said to nobody."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,7 @@ import pytest
 
 from tests.faults.scenes import failing_with
 from tests.faults.stage import Play
-from tests.faults.sweeps import FAKE, LONG
+from tests.faults.sweeps import FAKE, LONG, results
 
 Stage = Callable[..., Play]
 CANARY = "hf_CanaryQ7xZ2pLw9"  # as short as a real token never is
@@ -66,3 +67,18 @@ def test_a_password_in_the_address_of_the_tracker_is_kept_to_ourselves(kind: str
     play = staged(*FAKE, "study.trials=2", address, scene=partial(failing_with, "", secrets()))
     play.code()
     assert CANARY not in play.text and not leaks(in_tmp)
+
+
+def test_a_secret_in_a_row_of_data_is_in_no_sample_report_or_table(in_tmp: Path, staged: Stage) -> None:
+    """The row is asked and answered as it is; only what is kept and shown of it is not."""
+    own = in_tmp.parent / "my.jsonl"
+    rows = [{"instruction": f"say {CANARY}0 {i}", "output": f"{CANARY}1 yes"} for i in range(8)]
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = (f"data.train={own}", f"data.validation={own}", "data.test=null", "data=alpaca")
+    space = ("train.learning_rate=1e-3,2e-3", "study.sampler=grid", "train.max_steps=2", "eval.rungs=1")
+    settings = ("probes=none", "eval.objective=loss", "eval.metrics=[]", "eval.num_samples=2", "eval.max_new_tokens=4")
+    play = staged(*data, *space, *settings, scene=partial(failing_with, "", secrets()), is_real=True)
+    assert play.code() == 0, play.text
+    assert CANARY not in play.text and not leaks(in_tmp)
+    assert "say *** " in results(in_tmp)[0]["samples"][0]["prompt"]
+    assert results(in_tmp)[0]["samples"][0]["reference"].startswith("*** yes")

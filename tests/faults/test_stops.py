@@ -56,7 +56,7 @@ def test_a_second_ctrl_c_ends_the_tree_at_once_and_the_same_command_goes_on(
 class Far:
     """A worker that cannot be killed from here. The second time it is asked it sleeps, until it was given up."""
 
-    pid = None
+    pid = exit_code = None
 
     def __init__(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=FORKS)

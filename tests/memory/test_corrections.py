@@ -39,9 +39,10 @@ def test_bases_precisions_and_devices_learn_apart(tmp_path: Path) -> None:
     others = [
         found.factor("another", BASE, "cpu"),
         found.factor("base", ModelSpec(id="demo", precision="nf4"), "cpu"),
+        found.factor("base", ModelSpec(id="demo", dtype="bf16"), "cpu"),
         found.factor("base", BASE, "cuda"),
     ]
-    assert others == [1.0] * 3
+    assert others == [1.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,14 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path, text: str) -> None:
 
 def test_one_odd_measurement_makes_nothing_impossible(tmp_path: Path) -> None:
     assert learned(tmp_path, (1, 100_000)).factor("base", BASE, "cpu") == 3.0
+    assert learned(tmp_path / "low", (100_000, 1)).factor("base", BASE, "cpu") == 0.5
+
+
+def test_the_newest_measurement_never_counts_less_than_a_fifth(tmp_path: Path) -> None:
+    assert learned(tmp_path, *[(100, 100)] * 9, (100, 200)).factor("base", BASE, "cpu") == pytest.approx(1.2)
+
+
+def test_a_peak_too_small_to_divide_by_teaches_nothing(tmp_path: Path) -> None:
+    found = Corrections(tmp_path)
+    found.learn("base", BASE, "cpu", predicted=1000, measured=2000)
+    assert not found.is_known("base", BASE, "cpu")

@@ -50,6 +50,20 @@ def test_half_a_surrogate_pair_breaks_no_file(trial: Make, name: str) -> None:
     assert FILES[name](hostile(trial, "bad \ud800 text")).encode()
 
 
+@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1+cmd", "-2+3", "@SUM(A1)", "\t=1", " =1", "\n=1"])
+def test_no_csv_cell_of_text_is_read_as_a_formula(trial: Make, text: str) -> None:
+    (row, _) = csv.DictReader(io.StringIO(to_csv(hostile(trial, text))))
+    assert row["model.id"] == f"'{text}" and row["reason"] == f"'{text}"
+
+
+@pytest.mark.parametrize("value", [-0.5, "-1e-3", "+2"])
+def test_csv_cells_that_hold_numbers_stay_numbers(trial: Make, value: float | str) -> None:
+    results = [replace(trial(0), params={"lora.r": 8, "train.x": value}), trial(1, params={"lora.r": 4})]
+    board = build_leaderboard(results, name="s", question="q", objective="accuracy")
+    (row, _) = csv.DictReader(io.StringIO(to_csv(board)))
+    assert row["train.x"] == str(value)
+
+
 def test_every_markdown_row_has_as_many_cells_as_the_header(board: Leaderboard) -> None:
     table = [line for line in to_markdown(board).splitlines() if line.startswith("|")]
     assert len(table) == 20

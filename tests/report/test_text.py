@@ -8,6 +8,7 @@ from rich.console import Console
 
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import to_text
+from lorasweep.report.text import FEWEST_ROWS, rows_that_fit, verdict
 from lorasweep.result import TrialResult, TrialState
 
 Make = Callable[..., TrialResult]
@@ -17,6 +18,7 @@ def printed(board: Leaderboard, width: int, max_rows: int = 30) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(to_text(board, max_rows=max_rows))
+        console.print(verdict(board))
     return capture.get()
 
 
@@ -84,3 +86,19 @@ def test_trials_that_one_rule_stopped_share_a_line(trial: Make) -> None:
 
     board = build_leaderboard([trial(0), stopped(1), stopped(2)], name="s", question="q", objective="accuracy")
     assert "Pruned: trials 1, 2: by rank, the first: losers pruner: accuracy 0.1 at rung 1" in printed(board, 160)
+
+
+def test_the_table_leaves_room_for_the_verdict_on_the_screen(board: Leaderboard) -> None:
+    console = Console(width=120, height=40, force_terminal=True, color_system=None)
+    last = console.render_lines(verdict(board))
+    rows = rows_that_fit(board, console, len(last))
+    whole = console.render_lines(to_text(board, 120, rows))
+    assert FEWEST_ROWS < rows < len(board.rows) and len(whole) + len(last) <= 40
+    assert rows_that_fit(board, Console(width=120, height=10, force_terminal=True), 30) == FEWEST_ROWS
+
+
+def test_the_verdict_is_said_in_full(board: Leaderboard) -> None:
+    console = Console(width=80, color_system=None)
+    with console.capture() as capture:
+        console.print(verdict(board))
+    assert " ".join(board.advice) in " ".join(capture.get().split())

@@ -1,0 +1,33 @@
+"""What the trials of a plan are expected to do, so that progress and the time left can count evaluations too."""
+
+from dataclasses import dataclass
+
+from lorasweep.plan import Plan
+from lorasweep.spec import EvalSpec
+
+NO_PRUNER = ("none", "patient")
+EVALUATION = 1.0  # cost of scoring a row before it was timed, in rows of training: forward alone, but every option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What trials are expected to do. Costs of an evaluation are in training steps, until one was timed."""
+
+    evaluation: EvalSpec
+    has_pruner: bool = False
+    rung_cost: float = 0.0
+    last_cost: float = 0.0
+
+
+def expected(plan: Plan) -> Expected:
+    """Return what a plan says of its trials; the first one stands for all."""
+    spec = plan.spec(plan.points[0])
+    rows = plan.facts[spec.data_key].num_validation
+    last = min(rows, spec.eval.limit or rows)
+    batch = spec.train.per_device_train_batch_size * spec.train.gradient_accumulation_steps
+    return Expected(
+        evaluation=spec.eval,
+        has_pruner=plan.config.study.pruner not in NO_PRUNER,
+        rung_cost=EVALUATION * min(last, spec.eval.rung_limit or last) / batch,
+        last_cost=EVALUATION * last / batch,
+    )

@@ -1,0 +1,169 @@
+"""How far a sweep is: the steps and evaluations that are done and to do, the time left, and the best so far."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from lorasweep.expected import Expected
+from lorasweep.grammar import Scalar
+from lorasweep.result import Progress, Rung, TrialResult, TrialState
+from lorasweep.rungs import rungs_of
+from lorasweep.score import is_maximized
+
+KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for
+SETTLE_S = 2.0  # seconds of training before the time left is more than a wild guess
+
+
+def words(params: Mapping[str, Scalar]) -> str:
+    """Write parameters as people say them: `r=8 lora_alpha=16`."""
+    return " ".join(f"{key.split('.')[-1]}={value:g}" if isinstance(value, float) else f"{key.split('.')[-1]}={value}"
+                    for key, value in params.items())  # fmt: skip
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Standing:
+    """How far the sweep is, and the best so far. Work is counted in training steps; evaluations count as steps too."""
+
+    def __init__(self, objective: str, work: Expected) -> None:
+        self.objective, self.work = objective, work
+        self.rung_cost, self.last_cost = work.rung_cost, work.last_cost
+        self.num_trials = self.num_done = 0
+        self.params: dict[int, Mapping[str, Scalar]] = {}
+        self.paces: dict[int, Progress] = {}
+        self.rungs: dict[int, Rung] = {}  # the last report of each live trial
+        self.best: TrialResult | None = None
+        self._started_s: dict[int, float] = {}
+        self._num_steps: dict[int, int] = {}
+        self._training_s: float | None = None  # when the first step began
+        self._before = self._done = 0.0  # work of earlier launches, and of this one
+        self._share = 0.0
+        self._num_judged = self._num_stopped = 0
+        self._is_last_timed = False
+
+    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
+        """Note where the sweep begins; `done` trials were finished by an earlier launch."""
+        self.num_trials = num_trials
+        self._before = sum(result.cost.num_steps for result in done if result.same_as is None)
+        for result in done:
+            self._count(result)
+
+    def started(self, number: int, params: Mapping[str, Scalar]) -> None:
+        """Note a trial that got a slot."""
+        self.params[number], self._started_s[number] = params, time.monotonic()
+
+    def progress(self, event: Progress) -> None:
+        """Note how far a trial is."""
+        now, before = time.monotonic(), self.paces.get(event.number)
+        since_s = now - self._started_s.get(event.number, now)
+        # A trial that goes on from its checkpoint made most of its steps in an earlier launch.
+        fresh = min(event.step, math.ceil(event.its_per_s * since_s)) if before is None else event.step - before.step
+        if before is None:
+            self._before += event.step - fresh
+        if self._training_s is None and event.its_per_s > 0:
+            self._training_s = now - fresh / event.its_per_s
+        self._done += fresh
+        self.paces[event.number], self._num_steps[event.number] = event, event.num_steps
+
+    def rung(self, event: Rung) -> None:
+        """Note what a trial reported, and what the evaluation cost."""
+        self.rung_cost = event.eval_s * self._speed(event.number) or self.rung_cost
+        if not self._is_last_timed and self.work.rung_cost:  # it asks more examples, of the same kind
+            self.last_cost = self.work.last_cost * self.rung_cost / self.work.rung_cost
+        self.rungs[event.number] = event
+        self._done += self.rung_cost
+        self._num_judged += 1
+
+    def finish(self, result: TrialResult) -> None:
+        """Note a result. A trial that equals another costs nothing."""
+        if result.state is TrialState.COMPLETE and result.same_as is None:
+            self.last_cost = result.cost.eval_s * self._speed(result.number) or self.last_cost
+            self._is_last_timed = True
+            self._done += self.last_cost
+        self._num_stopped += result.state is TrialState.PRUNED
+        self.paces.pop(result.number, None)
+        self.rungs.pop(result.number, None)
+        self._count(result)
+
+    def is_evaluated(self, pace: Progress) -> bool:
+        """Tell whether a trial stands at a rung that it has not reported yet."""
+        rung = self.rungs.get(pace.number)
+        is_rung = pace.step in rungs_of(self.work.evaluation, pace.num_steps)
+        return is_rung and (rung is None or rung.point.step < pace.step)
+
+    def share(self) -> float:
+        """Return the share of all work that is done, from 0 to 1; it never falls."""
+        left, done = self._left(), self._before + self._done
+        if left is not None and done + left > 0:
+            self._share = max(self._share, done / (done + left))
+        return self._share
+
+    def left_s(self) -> float | None:
+        """Return the seconds left: what the work done so far says, but no less than the slowest trial needs."""
+        left, now = self._left(), time.monotonic()
+        if left is None or self._training_s is None or now - self._training_s < SETTLE_S or not self._done:
+            return None
+        slowest = (self._needs_s(pace) for pace in self.paces.values() if pace.its_per_s)
+        return max(left * (now - self._training_s) / self._done, *slowest, 0.0)
+
+    def best_words(self) -> str:
+        """Say what is best so far, scores of trials that still train included."""
+        values = {number: rung.value for number, rung in self.rungs.items() if math.isfinite(rung.value)}
+        number = (max if is_maximized(self.objective) else min)(values, key=lambda n: values[n], default=None)
+        if number is not None and self._is_better(values[number]):
+            place = f"at step {self.rungs[number].point.step} "
+            return (
+                f"{self.objective} {values[number]:.4g} {place}by trial {number} ({words(self.params.get(number, {}))})"
+            )
+        if self.best is None or self.best.objective is None:
+            return "none yet"
+        return f"{self.objective} {self.best.objective:.4g} by trial {self.best.number} ({words(self.best.params)})"
+
+    def _count(self, result: TrialResult) -> None:
+        self.num_done += 1
+        is_complete = result.state is TrialState.COMPLETE and result.objective is not None
+        if is_complete and result.objective is not None and self._is_better(result.objective):
+            self.best = result
+
+    def _is_better(self, value: float) -> bool:
+        if self.best is None or self.best.objective is None:
+            return value == value
+        return value > self.best.objective if is_maximized(self.objective) else value < self.best.objective
+
+    def _speed(self, number: int) -> float:
+        pace = self.paces.get(number)
+        return pace.its_per_s if pace else 0.0
+
+    def _left(self) -> float | None:
+        """Return the work left, in training steps; None before any trial said how many steps it has."""
+        if not self._num_steps:
+            return None
+        usual = round(sum(self._num_steps.values()) / len(self._num_steps))
+        num_waiting = max(0, self.num_trials - self.num_done - len(self.paces))
+        live = (self._rest(pace.step, pace.num_steps, pace.number) for pace in self.paces.values())
+        return sum(live) + num_waiting * self._rest(0, usual, None)
+
+    def _rest(self, step: int, num_steps: int, number: int | None) -> float:
+        """Return the work that is expected of a trial, less what pruning is likely to save."""
+        rung = self.rungs.get(number) if number is not None else None
+        reported = rung.point.step if rung else -1
+        chance, total, kept = 1.0, 0.0, self._kept
+        for at in dict.fromkeys(rungs_of(self.work.evaluation, num_steps)):
+            if at > reported:
+                cost = self.last_cost if at == num_steps else self.rung_cost
+                total += chance * (max(0, at - step) + cost)
+                step, chance = max(step, at), chance * kept
+        return total
+
+    @property
+    def _kept(self) -> float:
+        """Return the share of trials that pass a rung: a guess that gives way to what the pruner does."""
+        if not self.work.has_pruner:
+            return 1.0
+        return (KEPT * KEPT_WEIGHT + self._num_judged - self._num_stopped) / (KEPT_WEIGHT + self._num_judged)
+
+    def _needs_s(self, pace: Progress) -> float:
+        return (pace.num_steps - pace.step + self.last_cost) / pace.its_per_s

@@ -1,0 +1,71 @@
+"""Results as JSON: each names the run that it belongs to and carries a digest, so that copies and edits are noticed."""
+
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from lorasweep.result import TrialResult, result_from_json
+
+DIGEST, RUN = "digest", "run"  # what a file holds beside the result
+
+
+def to_json(result: TrialResult, run: str) -> dict[str, Any]:
+    """Return a result with its run and the digest of both."""
+    raw = json.loads(json.dumps({RUN: run, **asdict(result)}, default=str))  # as it will be read
+    return {DIGEST: _digest(raw), **raw}
+
+
+def from_json(raw: Any, run: str, number: int) -> TrialResult:
+    """Rebuild the result of a run's trial. One without a digest was written by an older version.
+
+    Raises:
+        ValueError: it has other types, was edited, or belongs to another trial or another run.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError(f"it holds {type(raw).__name__}, not an object")
+    content = {key: value for key, value in raw.items() if key != DIGEST}
+    if DIGEST in raw and raw[DIGEST] != _digest(content):
+        raise ValueError("it was edited after it was written: its digest is another's")
+    if (written_by := content.pop(RUN, run)) != run:
+        raise ValueError(f"it was copied from another run, {written_by}")
+    result = result_from_json(content)
+    if wrong := mismatch(TrialResult, result, "result"):
+        raise ValueError(wrong)
+    if result.number != number:
+        raise ValueError(f"it is the result of trial {result.number}")
+    return result
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def mismatch(hint: Any, value: Any, path: str) -> str:
+    """Return where a value is not of its annotated type, empty where all of it is."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return ""
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, hint):
+        hints = get_type_hints(hint)
+        found = (mismatch(hints[f.name], getattr(value, f.name), f"{path}.{f.name}") for f in fields(hint))
+        return next(filter(None, found), "")
+    if origin in (Union, types.UnionType):
+        problems = [mismatch(argument, value, path) for argument in arguments]
+        return "" if "" in problems else problems[0]
+    if origin is Literal:
+        return "" if value in arguments else f"{path} is {value!r}, not one of {', '.join(map(str, arguments))}"
+    if origin is dict and isinstance(value, dict):
+        found = (mismatch(arguments[1], v, f"{path}.{k}") for k, v in value.items())
+        return next(filter(None, found), "")
+    if origin is tuple and isinstance(value, tuple):
+        found = (mismatch(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+        return next(filter(None, found), "")
+    kind = origin or hint
+    is_number = kind is float and isinstance(value, int)
+    is_wrong_bool = isinstance(value, bool) and kind in (int, float)
+    if (isinstance(value, kind) or is_number) and not is_wrong_bool:
+        return ""
+    return f"{path} is of type {type(value).__name__}, not {getattr(kind, '__name__', kind)}"

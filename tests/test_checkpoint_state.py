@@ -1,0 +1,82 @@
+"""A checkpoint holds all of a trial's state: what training needs, and what is reported of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorasweep.bank import Bank
+from lorasweep.base_info import resolve_targets
+from lorasweep.checkpoint import load_checkpoint, save_checkpoint
+from lorasweep.learner import make_learner
+from lorasweep.live import Live
+from lorasweep.model import load_base
+from lorasweep.result import Start
+from lorasweep.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
+from lorasweep.train import train_step
+from tests.settings import SPEC
+from tests.tiny import save_base, token_rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("bases") / "llama", "llama")
+
+
+def live_trial(base_folder: Path, folder: Path, dtype: DType = "fp32") -> tuple[Bank, Live]:
+    """Return a fresh trial in a bank of its own."""
+    model = ModelSpec(id=str(base_folder), dtype=dtype)
+    train = replace(SPEC.train, gradient_accumulation_steps=2, max_steps=20, lr_scheduler_type="cosine")
+    lora = LoraSpec(r=4, lora_alpha=8, target_modules=resolve_targets(model, "qv"))
+    spec: TrialSpec = replace(SPEC, model=model, lora=lora, train=train)
+    bank = Bank(load_base(model, "cpu"), 1)
+    learner = make_learner(bank.add(0, lora, 0), train, token_rows(), EvalSpec(), dtype)
+    return bank, Live(start=Start(number=0, spec=spec, folder=str(folder)), learner=learner, started_s=5.0)
+
+
+def test_all_that_is_counted_and_reported_comes_back(folder: Path, tmp_path: Path) -> None:
+    bank, live = live_trial(folder, tmp_path)
+    while live.learner.step < 3:
+        train_step(bank, [live.learner])
+    live.reach({"accuracy": 0.5, "loss": 1.0}, peak_bytes=1)
+    live.rung, live.shared_by, live.before_s = 1, 6, 100.0
+    save_checkpoint(live)
+    _, again = live_trial(folder, tmp_path)
+    assert load_checkpoint(again) == ""
+    for name in ("rung", "shared_by", "metrics", "history", "started_s"):
+        assert getattr(again, name) == getattr(live, name), name
+    for name in ("step", "micro_step", "loss", "losses", "num_tokens", "train_s"):
+        assert getattr(again.learner, name) == getattr(live.learner, name), name
+    assert 100 < again.before_s < again.wall_s
+    assert again.learner.schedule.get_last_lr() == live.learner.schedule.get_last_lr()
+    assert again.learner.optimizer.param_groups[0]["lr"] == live.learner.optimizer.param_groups[0]["lr"]
+
+
+def test_a_step_that_was_begun_is_done_again_from_its_first_micro_batch(folder: Path, tmp_path: Path) -> None:
+    bank, live = live_trial(folder, tmp_path)
+    for _ in range(5):  # two steps, and half of the third
+        train_step(bank, [live.learner])
+    save_checkpoint(live)
+    _, again = live_trial(folder, tmp_path)
+    load_checkpoint(again)
+    assert (live.learner.micro_step, again.learner.micro_step) == (5, 4)
+    assert again.learner.feed.part(10**6) == first_part(live, step=2)
+
+
+def first_part(live: Live, step: int) -> object:
+    """Return the first micro-batch of a step."""
+    live.learner.feed.rewind(step)
+    return live.learner.feed.part(10**6)
+
+
+def test_the_loss_scale_of_fp16_comes_back(folder: Path, tmp_path: Path) -> None:
+    bank, live = live_trial(folder, tmp_path, "fp16")
+    while live.learner.step < 1:
+        train_step(bank, [live.learner])
+    live.learner.scaler.update(2.0**7)
+    save_checkpoint(live)
+    _, again = live_trial(folder, tmp_path, "fp16")
+    load_checkpoint(again)
+    again.learner.scaler.scale(torch.ones(1))
+    assert again.learner.scaler.get_scale() == 2.0**7
