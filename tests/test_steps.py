@@ -147,7 +147,7 @@ def test_slots_are_stacked_as_operations_or_their_overhead_weigh_more(
 
 def test_no_slot_is_filled_up_beyond_four_times_its_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(stacking.OVERHEAD, "cpu", 1 << 60)
-    monkeypatch.setattr(groups, "SMALL", 0)
+    monkeypatch.setattr(stacking, "SMALL", 0)
     assert joined_ranks(Bank(loaded(folder), 2), 2, 8) == [[2, 8]]
     assert joined_ranks(Bank(loaded(folder), 2), 2, 9) == [[2], [9]]
 
