@@ -163,3 +163,20 @@ def test_a_neighbour_without_dropout_keeps_all_its_inputs(base: Base) -> None:
         train_step(bank, learners)
     kept = [(mask == 1).all(dim=-1).sum() for _, mask in masks]
     assert {int(count) for count in kept} == {sizes[slots[1]]}
+
+
+@pytest.mark.parametrize("most_tokens", [1, 20, 40], ids=["a row", "a row or two", "some rows"])
+@pytest.mark.parametrize("is_flat", [True, False])
+def test_a_micro_batch_in_parts_has_the_masks_of_the_whole(base: Base, is_flat: bool, most_tokens: int) -> None:
+    base.paths = replace(base.paths, is_flat=is_flat)
+
+    def losses(tokens: int) -> list[float]:
+        bank = Bank(base, 1)
+        bank.most_tokens = tokens
+        train = replace(TRAIN, per_device_train_batch_size=6)
+        learner = make_learner(bank.add(0, lora_of(base), 0), train, token_rows(), EvalSpec(), "fp32")
+        while learner.step < 4:
+            train_step(bank, [learner])
+        return [loss for _, loss, _ in learner.losses]
+
+    assert losses(most_tokens) == pytest.approx(losses(10**6), abs=1e-5)

@@ -140,6 +140,14 @@ def test_what_the_tracker_has_is_marked(tmp_path: Path) -> None:
     assert not ledger.is_exported(0, "elsewhere")
 
 
+def test_where_nothing_is_tracked_nothing_is_left_to_export(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(result(0))
+    ledger.mark_exported(0, "")
+    assert ledger.is_exported(0, "")
+    assert not (ledger.trial_folder(0) / "exported").exists()
+
+
 def test_an_adapter_can_be_dropped_twice(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.adapter_folder(0).mkdir(parents=True)
