@@ -72,7 +72,7 @@ def twin_paths(config: Any) -> Paths | None:
     """Return the shortcuts that a tiny base of this architecture allows on the CPU; None where none can be made."""
     try:
         return _remembered([config_key(config), "twin"], lambda: _examine_twin(config))
-    except ModelError:
+    except Exception:  # sizes that do not suit each other break a tiny base in any way; then the base itself decides
         return None
 
 

@@ -57,6 +57,8 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(("bos_token_id",), 1),
     **dict.fromkeys(("eos_token_id",), 2),
 }
+HEADS = ("num_attention_heads", "n_head", "num_heads")
+KEY_HEADS = ("num_key_value_heads", "num_kv_heads")
 NO_SIZES = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "quantization_config",
             "model_type", "rope_scaling")  # fmt: skip
 
@@ -137,4 +139,7 @@ def _layers(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _sizes(settings: Mapping[str, Any]) -> dict[str, Any]:
     # With latent attention a head's size is its rotary part, and every head has its own keys.
     latent = {"head_dim": 8, "num_key_value_heads": 4} if settings.get("kv_lora_rank") else {}
-    return {k: v for k, v in {**SIZES, **latent}.items() if isinstance(settings.get(k), int | float)}
+    heads = next((settings[name] for name in HEADS if isinstance(settings.get(name), int)), None)
+    # Where every head has keys of its own, so it is in the twin.
+    own_keys = {name: SIZES[HEADS[0]] for name in KEY_HEADS if heads and settings.get(name) == heads}
+    return {k: v for k, v in {**SIZES, **latent, **own_keys}.items() if isinstance(settings.get(k), int | float)}

@@ -43,6 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "exaone4": {"layer_types": ["sliding_attention", "full_attention"]},
     "exaone_moe": {},
     "falcon": {},
+    "falcon alibi": {"alibi": True, "multi_query": False, "parallel_attn": False},
     "falcon_mamba": {},
     "flex_olmo": {},
     "flint": {},
@@ -130,9 +131,9 @@ def model_of(kind: str, **settings: Any) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     own = {**SETTINGS[kind], **settings}
-    default = CONFIG_MAPPING[kind]()
-    small = {**twin.small(default.to_dict()), **own}
-    model = twin.random_model(CONFIG_MAPPING[kind](**small)) if own else twin.tiny_model(default)
+    configuration = CONFIG_MAPPING[kind.split()[0]]  # what follows tells variants of an architecture apart
+    small = {**twin.small(configuration().to_dict()), **own}
+    model = twin.random_model(configuration(**small)) if own else twin.tiny_model(configuration())
     assert model is not None, kind
     return model
 
