@@ -64,6 +64,10 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+class HubAway(DataError):
+    """The hub does not answer, and a data set is not among those that were downloaded before."""
+
+
 # How PyTorch, bitsandbytes and NVIDIA's libraries name a failure of the GPU or of its CUDA context. After one of these,
 # every later call in the same process fails, too.
 DEVICE_ERRORS = re.compile(
@@ -77,7 +81,3 @@ DEVICE_ERRORS = re.compile(
 def is_device_error(text: str) -> bool:
     """Tell from an error's text whether the GPU failed, and not the trial that ran on it."""
     return DEVICE_ERRORS.search(text) is not None
-
-
-class HubAway(DataError):
-    """The hub does not answer, and a data set is not among those that were downloaded before."""

@@ -96,6 +96,14 @@ class Record:
             log.warning("tracking was not told everything (%d results); the same command does it later", count)
 
 
+def _beside(result: TrialResult) -> dict[str, float]:
+    """Return what a trial is to be compared with, as metrics: `base/accuracy`, `chance/accuracy`."""
+    if result.base is None:
+        return {}
+    found = {"base": result.base.metrics, "chance": result.base.chance, "majority": result.base.majority}
+    return {f"{name}/{metric}": value for name, metrics in found.items() for metric, value in metrics.items()}
+
+
 def without_secrets(result: TrialResult) -> TrialResult:
     """Return a result in whose texts no secret of the environment stands: rows of data may hold one."""
     samples = tuple(
@@ -104,11 +112,3 @@ def without_secrets(result: TrialResult) -> TrialResult:
     )
     probes = tuple(replace(probe, note=redact_values(probe.note)) for probe in result.probes)
     return replace(result, samples=samples, probes=probes, reason=redact_values(result.reason))
-
-
-def _beside(result: TrialResult) -> dict[str, float]:
-    """Return what a trial is to be compared with, as metrics: `base/accuracy`, `chance/accuracy`."""
-    if result.base is None:
-        return {}
-    found = {"base": result.base.metrics, "chance": result.base.chance, "majority": result.base.majority}
-    return {f"{name}/{metric}": value for name, metrics in found.items() for metric, value in metrics.items()}

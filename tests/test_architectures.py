@@ -22,7 +22,7 @@ from lorasweep.model import load_base
 from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.train import train_step
 from lorasweep.twin import VOCABULARY, WINDOW
-from tests.architectures import SETTINGS, save_architecture
+from tests.architectures import SETTINGS, save_architecture, table_row
 
 STEPS = 3
 EPSILON = 1e-3  # Adam's usual one turns the rounding of gradients near zero into whole steps
@@ -193,3 +193,9 @@ def test_it_trains_and_answers_and_writes_as_in_stock_peft(packed: Packed, tmp_p
                    one_length=base.paths.generation != "padded",
                    use_cache=base.paths.generation != "no_cache", **ask)  # fmt: skip
     assert texts[:2] == [[written(model, prompt) for prompt in prompts] for model in models]
+
+
+def test_the_documentation_says_how_its_batches_run(packed: Packed, request: pytest.FixtureRequest) -> None:
+    kind = request.node.callspec.params["packed"]
+    table = Path(__file__).resolve().parent.parent / "docs" / "which-bases.md"
+    assert table_row(kind, packed.base) in table.read_text().splitlines()

@@ -211,6 +211,21 @@ def test_the_outline_says_whether_the_end_token_is_scored() -> None:
     assert "end token" not in plan_text(loss)
 
 
+def test_a_plan_warns_of_few_validation_rows_and_of_test_prompts_that_are_trained_on(in_tmp: Path) -> None:
+    rows = [json.dumps({"instruction": f"say {i}", "output": f"{i}"}) for i in range(80)]
+    Path("train.jsonl").write_text("\n".join(rows))
+    Path("test.jsonl").write_text("\n".join(rows[:20]))
+    found = plan("data=alpaca", "data.train=train.jsonl", "data.test=test.jsonl", "probes=none")
+    few, leaked = found.warnings
+    assert few.startswith("trials are scored on 40 validation rows; below 50")
+    assert re.match(r"\d+ of 20 test prompts stand in the training data", leaked)
+    assert headline(found).count("WARNING: ") == 2
+
+
+def test_a_plan_does_not_warn_of_the_demo() -> None:
+    assert plan("probes=none").warnings == plan("data=demo_answers", "probes=none").warnings == ()
+
+
 def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain(tmp_path: Path) -> None:
     experts = plan_text(
         plan(f"model.id={save_architecture('qwen2_moe', tmp_path / 'moe')}", "lora.target_modules=all-linear")
@@ -228,18 +243,3 @@ def test_a_preset_whose_modules_carry_no_adapter_is_refused_with_the_reason(tmp_
         ConfigError, match=r"no module for up.*up_proj: stock PEFT reads this name as the fused experts"
     ):
         plan(f"model.id={save_architecture('qwen2_moe', tmp_path)}", "lora.target_modules=mlp")
-
-
-def test_a_plan_warns_of_few_validation_rows_and_of_test_prompts_that_are_trained_on(in_tmp: Path) -> None:
-    rows = [json.dumps({"instruction": f"say {i}", "output": f"{i}"}) for i in range(80)]
-    Path("train.jsonl").write_text("\n".join(rows))
-    Path("test.jsonl").write_text("\n".join(rows[:20]))
-    found = plan("data=alpaca", "data.train=train.jsonl", "data.test=test.jsonl", "probes=none")
-    few, leaked = found.warnings
-    assert few.startswith("trials are scored on 40 validation rows; below 50")
-    assert re.match(r"\d+ of 20 test prompts stand in the training data", leaked)
-    assert headline(found).count("WARNING: ") == 2
-
-
-def test_a_plan_does_not_warn_of_the_demo() -> None:
-    assert plan("probes=none").warnings == plan("data=demo_answers", "probes=none").warnings == ()

@@ -295,16 +295,6 @@ def test_a_killed_driver_loses_no_finished_trial(in_tmp: Path) -> None:
     assert trial_files(in_tmp).items() >= done.items() and states(in_tmp) == ["COMPLETE"] * 4
 
 
-def test_a_sweep_runs_again_from_the_config_that_it_wrote(in_tmp: Path) -> None:
-    """Into the same folder, with the same trials: nothing of the configuration is lost on the way."""
-    assert main([*QUICK, "lora.r=2,4", "study.sampler=grid", "eval.max_new_tokens=9", "tracking=none"]) == 0
-    (run,) = in_tmp.glob("runs/*")
-    before, text = trial_files(in_tmp), (run / "config.yaml").read_text()
-    assert main(["--config-dir", str(run), "--config-name", "config"]) == 0
-    assert trial_files(in_tmp) == before and len(before) == 2
-    assert (run / "config.yaml").read_text() == text and "max_new_tokens: 9" in text
-
-
 def test_the_sweeps_run_in_mlflow_has_the_base_and_chance_beside_its_winner(in_tmp: Path) -> None:
     from mlflow import MlflowClient
 
@@ -317,3 +307,13 @@ def test_the_sweeps_run_in_mlflow_has_the_base_and_chance_beside_its_winner(in_t
     assert name == "base" and set(base) == {"accuracy", "loss"}
     assert {k: parent.data.metrics[f"base/{k}"] for k in base} == base
     assert parent.data.metrics["chance/accuracy"] == chance["accuracy"] == 0.125
+
+
+def test_a_sweep_runs_again_from_the_config_that_it_wrote(in_tmp: Path) -> None:
+    """Into the same folder, with the same trials: nothing of the configuration is lost on the way."""
+    assert main([*QUICK, "lora.r=2,4", "study.sampler=grid", "eval.max_new_tokens=9", "tracking=none"]) == 0
+    (run,) = in_tmp.glob("runs/*")
+    before, text = trial_files(in_tmp), (run / "config.yaml").read_text()
+    assert main(["--config-dir", str(run), "--config-name", "config"]) == 0
+    assert trial_files(in_tmp) == before and len(before) == 2
+    assert (run / "config.yaml").read_text() == text and "max_new_tokens: 9" in text

@@ -27,9 +27,9 @@ class Findings:
     optimism: float | None = None
     edges: tuple[Edge, ...] = ()
     test_metrics: Mapping[str, float] = field(default_factory=dict)
-    num_saved: int = 0  # trials that were interrupted
     references: tuple[Reference, ...] = ()
     better_than_base: frozenset[int] | None = None
+    num_saved: int = 0  # trials that were interrupted
 
 
 def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> tuple[str, ...]:

@@ -15,7 +15,10 @@ LOW = Case(name="low", slots=8, batch=8, dtype="bf16", targets="all-linear", ran
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 @pytest.mark.parametrize("case", [MANY, LOW], ids=lambda case: case.name)
-def test_the_prediction_is_within_the_goal(case: Case, tmp_path: Path) -> None:
+def test_the_prediction_is_within_the_goal(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In 16 bits oneDNN keeps more on CPUs with instructions of their own for them: the peak of `low` was 406 MB with
+    # AVX2, 478 MB with AVX512-BF16 and 577 MB with AMX, on one machine. The first pass corrects predictions by that.
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     point = measure(case, tmp_path)
     assert abs(point.error) < GOAL[point.device], point
 
