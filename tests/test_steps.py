@@ -157,3 +157,21 @@ def test_the_reported_training_loss_is_the_mean_of_the_last_steps(folder: Path) 
     assert math.isnan(mean_loss(learner))
     learner.losses = [(step, float(step), 0.0) for step in range(1, 31)]
     assert mean_loss(learner) == pytest.approx(25.5)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2"])
+def test_a_fresh_adapter_changes_no_linear_whatever_its_bias(tmp_path: Path, kind: str) -> None:
+    base = loaded(save_base(tmp_path, kind))
+    for name, parameter in base.model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(0, 0.5)
+    ids_BS, places_T = torch.arange(4, 24).view(2, 10), (torch.tensor([0, 1]), torch.tensor([9, 9]))
+    Bank(base, 0)  # takes other adapters off
+    with torch.no_grad():
+        plain = base.label_logits(ids_BS, *places_T)
+        bank = Bank(base, 1)
+        targets = resolve_targets(base.spec, "all-linear")
+        slot = bank.add(0, LoraSpec(r=4, lora_alpha=8, target_modules=targets), 0)
+        with bank.rows([(slot, 2)]):
+            adapted = base.label_logits(ids_BS, *places_T)
+    torch.testing.assert_close(adapted, plain)
