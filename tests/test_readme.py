@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.cli import PACKAGE, main, usage
+from lorasweep.catalogue import compose
+from lorasweep.cli import PACKAGE, data_dir, main, usage
 from lorasweep.run import run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +49,9 @@ def reader(in_tmp: Path) -> Path:
     settings = json.loads((base / "tokenizer_config.json").read_text())
     (base / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": TEMPLATE}))
     _small_ranks()
+    _, written = compose([], data_dir("conf"), data_dir("sweeps"))
+    (in_tmp / "runs" / "NAME").mkdir(parents=True)
+    (in_tmp / "runs" / "NAME" / "config.yaml").write_text(written)  # as a run leaves it
     return in_tmp
 
 
