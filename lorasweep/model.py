@@ -18,7 +18,7 @@ from lorasweep.data.cache import cache_dir
 from lorasweep.errors import ModelError
 from lorasweep.files import write_json
 from lorasweep.paths import Paths
-from lorasweep.self_test import examine
+from lorasweep.self_test import LONGEST, examine, windows
 from lorasweep.spec import ModelSpec, digest
 from lorasweep.tokenizer import load_tokenizer
 
@@ -60,7 +60,7 @@ def tested_paths(base: Base) -> Paths:
     expected = twin_paths(config)
     unwrap(base)
     base.empty_cache()  # what the tests took is no trial's need
-    paths = own if expected is None else own.both(expected)
+    paths = own.within(max(windows(config), default=0) <= LONGEST) if expected is None else own.both(expected)
     if paths.own_attention and not varlen.is_installed(base.model):
         varlen.install(base.model)
     if not paths.own_attention and varlen.is_installed(base.model):

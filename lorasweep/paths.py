@@ -1,6 +1,6 @@
 """Which shortcuts a base allows, in values and in words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 # How all options of a question share one reading of its prompt. In one row, kept apart by lorasweep's own masks, or by
@@ -31,6 +31,12 @@ class Paths:
             can_pad=self.can_pad and other.can_pad,
             generation=max(self.generation, other.generation, key=GENERATIONS.index),
         )
+
+    def within(self, is_tested: bool) -> "Paths":
+        """Return what is left where no row was longer than a window: masks that know nothing of it are not trusted."""
+        if is_tested or self.option_form not in ("mask", "bias"):
+            return self
+        return replace(self, option_form="none")
 
     @property
     def plain(self) -> tuple[str, ...]:

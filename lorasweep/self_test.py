@@ -28,7 +28,7 @@ from lorasweep.spec import LoraSpec
 # Relative differences that rounding makes. In 16 bits only coarse mistakes show; a twin in fp32 shows the others.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}
 QUANTISED = 0.1  # 8-bit layers round rows by what else is in the batch
-LONGEST = {"cpu": 256, "cuda": 4200}  # tokens of a test row at most; longer windows are left to the twin
+LONGEST = 64  # tokens of a test row at most, which fit wherever training fits; longer windows are left to the twin
 SHORT_ROWS = (3, 11, 6)
 OPTIONS = (1, 3, 2)
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -45,7 +45,7 @@ class Trained:
 def examine(base: Base) -> Paths:
     """Return the shortcuts that this base allows, which has its stock attention. Whatever bank it has is taken off."""
     bank = _bank(base)
-    length = min(max(windows(base.model.config), default=SHORT_ROWS[1]) + 6, LONGEST[base.device.type])
+    length = min(max(windows(base.model.config), default=SHORT_ROWS[1]) + 6, LONGEST)
     rows = _rows((*SHORT_ROWS[:1], length, *SHORT_ROWS[1:]))
     alone = _alone(bank, rows)
     has_own = varlen.install(base.model) and _is_same(base, lambda: _alone(bank, rows), alone)

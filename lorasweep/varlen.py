@@ -171,7 +171,7 @@ def _mask(make: Callable[..., Tensor | None], **kwargs: Any) -> Tensor | None:
 def _tree_mask(tree: Tree, mask_function: Callable[..., Tensor], *, use_vmap: bool) -> Tensor:
     """(B, 1, S, S): what the model's own mask allows at these positions, and the tree too."""
     if use_vmap:
-        raise NotImplementedError("a mask function that is not elementwise")
+        raise ValueError("the model's mask function is not elementwise")
     position_BS = tree.position_BS
     row_B111 = torch.arange(len(position_BS), device=position_BS.device).view(-1, 1, 1, 1)
     head = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=position_BS.device)

@@ -92,6 +92,16 @@ def test_training_is_not_disturbed_by_the_test(fresh: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_mask_without_a_window_is_not_trusted_where_no_row_was_longer(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "twin_paths", lambda _: None)
+    monkeypatch.setattr(varlen, "install", lambda _: False)
+    folder = save_architecture("mistral", fresh / "base", sliding_window=4096)
+    assert paths_of(folder).option_form == "none"
+    assert paths_of(save_base(fresh / "plain", "llama")).option_form == "mask"
+
+
 def _refuse(*_: object) -> Paths:
     raise AssertionError("tested again")
 
