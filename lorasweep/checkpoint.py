@@ -122,12 +122,14 @@ def _told(live: Live) -> dict[str, Any]:
         "history": [asdict(point) for point in live.history],
         "started_s": live.started_s,
         "wall_s": live.wall_s,
+        "eval_s": live.eval_s,
     }
 
 
 def _put_told(live: Live, facts: dict[str, Any], history: list[Point]) -> None:
     live.rung, live.shared_by, live.metrics = facts["rung"], facts["shared_by"], facts["metrics"]
     live.history, live.started_s, live.before_s = history, facts["started_s"], facts["wall_s"]
+    live.eval_s = facts.get("eval_s", 0.0)  # older checkpoints have none
 
 
 def _named(prefix: str, matrices: Matrices) -> dict[str, Tensor]:

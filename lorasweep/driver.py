@@ -108,12 +108,15 @@ class Driver:
         if not self.room.is_open():
             return True
         self.outbox.send()
-        for seat in [s for s in self.seats if s.answer is None and s.is_ready]:
+        resting = [seat for seat in self.seats if not seat.is_ready]
+        for seat in [s for s in self.seats if s.answer is None and s not in resting]:
             self._occupy(seat)
             if seat.live or seat.orders:
                 self._submit(seat, self._orders(seat))
-        is_resting = any(not seat.is_ready for seat in self.seats) and self.supply.has_more
-        return is_resting or self.room.is_paused or any(s.answer or s.full_since_s is not None for s in self.seats)
+        # A pause may have ended since, and one may have begun.
+        is_resting = bool(resting) or any(not seat.is_ready for seat in self.seats)
+        is_busy = any(s.answer or s.full_since_s is not None for s in self.seats)
+        return is_busy or self.room.is_paused or (is_resting and self.supply.has_more)
 
     def _occupy(self, seat: Seat) -> None:
         while seat.num_free and self._goes_on and not self.placement.awaits_probe(seat):

@@ -48,6 +48,23 @@ def test_a_dead_gpu_costs_no_trial(
     assert machine.deaths["GPU-1"].num_failures >= 1
 
 
+def test_a_pause_that_ends_while_the_driver_looks_round_does_not_end_the_sweep(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, in_no_time: None
+) -> None:
+    asked: set[float] = set()
+
+    def is_ready(self: seat.Seat) -> bool:
+        """Not at the first look after a failure, but at every later one."""
+        is_first = self.ready_s > 0 and self.ready_s not in asked
+        asked.add(self.ready_s)
+        return not is_first
+
+    monkeypatch.setattr(seat.Seat, "is_ready", property(is_ready))
+    machine = Machine(monkeypatch, gpu(0, 24))
+    machine.deaths["GPU-0"] = Death(error=ILLEGAL, most=3)
+    assert {t["state"] for t in swept(*SIXTEEN, "study.slots=4")} == {"complete"}
+
+
 @pytest.mark.parametrize("way", DEATHS)
 def test_a_gpu_that_failed_twice_gets_one_trial_at_a_time_and_is_trusted_again_once_it_works(
     way: str, in_tmp: Path, monkeypatch: pytest.MonkeyPatch, in_no_time: None, capsys: pytest.CaptureFixture[str]

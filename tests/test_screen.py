@@ -69,7 +69,8 @@ def test_the_verdict_comes_last_and_addresses_are_whole(
     assert main([*QUICK, "lora.r=2,4", "study.sampler=grid", "tracking=mlflow"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (run,) = in_tmp.glob("runs/*")
-    table, verdict = (next(i for i, x in enumerate(lines) if x.startswith(s)) for s in ("#  ", "Use trial"))
+    table = next(i for i, line in enumerate(lines) if line.startswith("#  "))
+    verdict = next(i for i, line in enumerate(lines) if line.startswith(("Use trial", "No trial")))
     report = lines.index(f"full leaderboard: {run}/leaderboard.html (also .md .csv .json)")
     address = next(i for i, x in enumerate(lines) if x.startswith("http://127.0.0.1:5000/#/experiments/"))
     assert table < report < address < verdict
