@@ -114,9 +114,8 @@ class Driver:
             if seat.live or seat.orders:
                 self._submit(seat, self._orders(seat))
         # A pause may have ended since, and one may have begun.
-        is_resting = bool(resting) or any(not seat.is_ready for seat in self.seats)
-        is_busy = any(s.answer or s.full_since_s is not None for s in self.seats)
-        return is_busy or self.room.is_paused or (is_resting and self.supply.has_more)
+        is_resting = (bool(resting) or any(not seat.is_ready for seat in self.seats)) and self.supply.has_more
+        return is_resting or self.room.is_paused or any(s.answer or s.full_since_s is not None for s in self.seats)
 
     def _occupy(self, seat: Seat) -> None:
         while seat.num_free and self._goes_on and not self.placement.awaits_probe(seat):
