@@ -18,9 +18,9 @@ import yaml
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.base import Base
 from lorasweep.data.tasks import load_probe
-from lorasweep.model import load_base
 from lorasweep.score import Asked, score_suite
 from lorasweep.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
+from lorasweep.tested import load_base
 from lorasweep.tokenizer import tokenizer_key
 
 # Each layout in the words of a task file of lm-evaluation-harness; options stand behind a blank there.

@@ -16,9 +16,9 @@ from lorasweep.base_info import resolve_targets
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of
 from lorasweep.meter import Meter
-from lorasweep.model import load_base
 from lorasweep.score import Asked, score_suite
 from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+from lorasweep.tested import load_base
 from lorasweep.train import train_step
 
 STEPS = 6

@@ -11,8 +11,8 @@ import torch
 
 from lorasweep.base import Base
 from lorasweep.base_info import DEMO
-from lorasweep.model import load_base
 from lorasweep.spec import ModelSpec
+from lorasweep.tested import load_base
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny-1m": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},

@@ -24,9 +24,9 @@ from lorasweep.bank import Bank
 from lorasweep.base import DTYPES, Base
 from lorasweep.base_info import resolve_targets
 from lorasweep.data.batches import MicroBatch, micro_batches
-from lorasweep.model import load_base
 from lorasweep.pace import Pace
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
+from lorasweep.tested import load_base
 from lorasweep.train import train_step
 
 ROUNDS, FEWEST_ROUNDS = 7, 3

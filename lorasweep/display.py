@@ -21,11 +21,12 @@ from rich.text import Text
 
 from lorasweep.expected import expected
 from lorasweep.grammar import Scalar
+from lorasweep.outline import params_text
 from lorasweep.plan import Plan
 from lorasweep.result import Progress as Pace
 from lorasweep.result import Rung, TrialResult
 from lorasweep.seat import Display
-from lorasweep.standing import Standing, clock, words
+from lorasweep.standing import Standing, clock
 
 QUIET_S = 10.0  # without a terminal, a line about the live trials at most this often
 MOST_ROWS = 12  # live trials shown at once
@@ -54,7 +55,7 @@ class LineDisplay:
     def started(self, number: int, params: Mapping[str, Scalar]) -> None:
         """Say that a trial starts."""
         self.standing.started(number, params)
-        self.say(f"trial {number:3d} starts    {words(params)}")
+        self.say(f"trial {number:3d} starts    {params_text(params)}")
 
     def progress(self, event: Pace) -> None:
         """Say now and then where the live trials are."""
@@ -183,7 +184,7 @@ class LiveDisplay:
         rung = self.standing.rungs.get(pace.number)
         return [
             str(pace.number),
-            Text(words(self.standing.params.get(pace.number, {}))),
+            Text(params_text(self.standing.params.get(pace.number, {}))),
             f"{pace.step}/{pace.num_steps}",
             f"{pace.loss:.3f}",
             f"{pace.its_per_s:.1f}",

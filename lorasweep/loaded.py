@@ -7,13 +7,13 @@ from lorasweep.adapters import load_adapter
 from lorasweep.bank import Bank
 from lorasweep.baseline import base_score
 from lorasweep.data.tasks import Task, load_task
-from lorasweep.model import load_base
 from lorasweep.outcome import test_metrics
 from lorasweep.probes import Probes
 from lorasweep.result import BaseScore, Score
 from lorasweep.score import Asked
 from lorasweep.slot import Slot
 from lorasweep.spec import EvalSpec, ModelSpec, TrialSpec
+from lorasweep.tested import load_base
 from lorasweep.tokenizer import tokenizer_key
 
 

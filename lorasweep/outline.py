@@ -1,16 +1,15 @@
 """A plan in words, before anything is trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.facts import DataFacts
-from lorasweep.grammar import Choice, Domain
+from lorasweep.grammar import Choice, Domain, Scalar
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan
 from lorasweep.rungs import rung_shares
 from lorasweep.spec import ModelSpec, TrialSpec
-from lorasweep.standing import words
 
 SHOWN = 24  # configurations listed one by one
 
@@ -59,6 +58,12 @@ def _space(plan: Plan) -> Iterator[str]:
         yield f"  {plan.num_same} points mean the same as others and are left out"
     yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
     yield from _end_token(plan)
+
+
+def params_text(params: Mapping[str, Scalar]) -> str:
+    """Return the parameters of a trial as `r=8 lora_alpha=16`."""
+    return " ".join(f"{key.split('.')[-1]}={value:g}" if isinstance(value, float) else f"{key.split('.')[-1]}={value}"
+                    for key, value in params.items())  # fmt: skip
 
 
 def domain_words(domain: Domain) -> str:
@@ -138,7 +143,7 @@ def _bases(plan: Plan) -> Iterator[str]:
 
 def _passes(model: ModelSpec) -> str:
     from lorasweep.base_info import read_config
-    from lorasweep.model import twin_paths
+    from lorasweep.tested import twin_paths
 
     paths = twin_paths(read_config(model.id, model.revision, model.trust_remote_code))
     if paths is None:
@@ -156,7 +161,7 @@ def _configurations(plan: Plan) -> Iterator[str]:
         count = info.num_trainable(spec.lora.target_modules, spec.lora.r)
         share = 100 * count / (info.num_parameters + count)
         yield (
-            f"  {words(point) or 'defaults'}: {count:,} trainable ({share:.3f} %), "
+            f"  {params_text(point) or 'defaults'}: {count:,} trainable ({share:.3f} %), "
             f"{_steps(plan, spec)} steps, {plan.footprint([spec]).total / GIB:.2f} GiB alone"
         )
     if len(plan.points) > SHOWN:

@@ -6,18 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from lorasweep.expected import Expected
 from lorasweep.grammar import Scalar
+from lorasweep.outline import params_text
 from lorasweep.result import Progress, Rung, TrialResult, TrialState
 from lorasweep.rungs import rungs_of
 from lorasweep.score import is_maximized
 
 KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for
 SETTLE_S = 2.0  # seconds of training before the time left is more than a wild guess
-
-
-def words(params: Mapping[str, Scalar]) -> str:
-    """Write parameters as people say them: `r=8 lora_alpha=16`."""
-    return " ".join(f"{key.split('.')[-1]}={value:g}" if isinstance(value, float) else f"{key.split('.')[-1]}={value}"
-                    for key, value in params.items())  # fmt: skip
 
 
 def clock(seconds: float) -> str:
@@ -115,12 +110,12 @@ class Standing:
         number = (max if is_maximized(self.objective) else min)(values, key=lambda n: values[n], default=None)
         if number is not None and self._is_better(values[number]):
             place = f"at step {self.rungs[number].point.step} "
-            return (
-                f"{self.objective} {values[number]:.4g} {place}by trial {number} ({words(self.params.get(number, {}))})"
-            )
+            params = params_text(self.params.get(number, {}))
+            return f"{self.objective} {values[number]:.4g} {place}by trial {number} ({params})"
         if self.best is None or self.best.objective is None:
             return "none yet"
-        return f"{self.objective} {self.best.objective:.4g} by trial {self.best.number} ({words(self.best.params)})"
+        number, params = self.best.number, params_text(self.best.params)
+        return f"{self.objective} {self.best.objective:.4g} by trial {number} ({params})"
 
     def _count(self, result: TrialResult) -> None:
         self.num_done += 1

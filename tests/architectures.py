@@ -9,8 +9,8 @@ import torch
 
 from lorasweep import twin
 from lorasweep.base import Base
-from lorasweep.model import load_base
 from lorasweep.spec import ModelSpec
+from lorasweep.tested import load_base
 from tests.tiny import tokenizer
 
 MIXED = ["linear_attention", "full_attention"]

@@ -13,9 +13,9 @@ from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import DEMO, resolve_targets
 from lorasweep.errors import ModelError
-from lorasweep.model import load_base
 from lorasweep.slot import Slot
 from lorasweep.spec import LoraSpec, ModelSpec
+from lorasweep.tested import load_base
 from tests.tiny import save_base
 
 IDS = torch.arange(5, 17)[None]

@@ -18,8 +18,8 @@ from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner
-from lorasweep.model import load_base
 from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
+from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from lorasweep.twin import VOCABULARY, WINDOW
 from tests.architectures import SETTINGS, save_architecture, table_row

@@ -17,8 +17,8 @@ from lorasweep.base_info import resolve_targets
 from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.model import load_base
 from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec
+from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.tiny import ARCHITECTURES, save_base, token_rows
 

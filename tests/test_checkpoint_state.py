@@ -11,9 +11,9 @@ from lorasweep.base_info import resolve_targets
 from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.learner import make_learner
 from lorasweep.live import Live
-from lorasweep.model import load_base
 from lorasweep.result import Start
 from lorasweep.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
+from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.settings import SPEC
 from tests.tiny import save_base, token_rows

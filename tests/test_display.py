@@ -7,9 +7,10 @@ from rich.console import Console
 
 from lorasweep.display import LineDisplay, LiveDisplay, TimeLeft
 from lorasweep.expected import Expected
+from lorasweep.outline import params_text
 from lorasweep.result import Cost, Point, Progress, Rung, TrialResult, TrialState
 from lorasweep.spec import EvalSpec
-from lorasweep.standing import Standing, clock, words
+from lorasweep.standing import Standing, clock
 from tests.specs import trial
 
 
@@ -22,7 +23,7 @@ def result(number: int, objective: float | None, state: TrialState = TrialState.
 
 
 def test_parameters_and_durations_read_as_people_say_them() -> None:
-    assert words({"lora.r": 8, "train.learning_rate": 0.0005}) == "r=8 learning_rate=0.0005"
+    assert params_text({"lora.r": 8, "train.learning_rate": 0.0005}) == "r=8 learning_rate=0.0005"
     assert clock(125) == "2:05"
 
 

@@ -17,9 +17,9 @@ from lorasweep.base_info import resolve_targets
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.dropout import Noise, dropout_mask, noise_of
 from lorasweep.learner import make_learner
-from lorasweep.model import load_base
 from lorasweep.slot import Slot
 from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
+from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.test_bank import peft_loss, peft_model
 from tests.tiny import save_base, token_rows

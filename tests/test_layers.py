@@ -9,31 +9,28 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EVALUATION = sorted((ROOT / "evaluation").rglob("*.py"))
 
-# A module imports from the layers above its own and from its own. Packages stand for all that they hold.
-LAYERS = (
-    ("errors", "spec", "result", "stored", "rules", "rungs", "paths"),
-    ("config", "limits", "grammar", "shared", "space", "provenance", "files", "hub", "chatter", "targets", "cores"),
-    ("catalogue", "fitting"),
-    ("data", "stacking"),
-    ("memory", "varlen", "norms", "twin", "usage", "base_info", "tokenizer", "base", "nats", "slot", "groups", "pace"),
-    ("dropout", "layout", "products", "adapted"),
-    ("bank", "self_test", "model", "learner", "train", "adapters", "live", "checkpoint", "meter"),
-    ("score", "baseline", "probes", "outcome"),
-    ("loaded",),
-    ("trials",),
-    ("worker",),
-    ("nvml", "visible", "devices", "executors", "seat"),
-    ("pruning", "selection"),
-    ("ledger", "study", "tracker", "mlflow_fields", "mlflow_view", "naming", "tracking", "courier"),
-    ("lineup", "room", "streak", "judge"),
-    ("comparable", "warmup", "weight_files", "facts", "stores", "plan"),
-    ("record", "outbox", "forecast", "placement", "supply", "retries"),
-    ("driver",),
-    ("report", "expected", "standing", "display", "outline"),
-    ("run",),
-    ("cli", "__main__"),
-)
-PLACE = {name: place for place, names in enumerate(LAYERS) for name in names}
+# A room imports itself and rooms above it. Beside each room: modules that have not moved in yet.
+ROOMS = {
+    "core": ("errors", "spec", "result", "stored", "files", "provenance", "chatter", "hub", "rungs", ),
+    "config": ("catalogue", "config", "limits", "grammar", "space", "shared", "fitting", ),
+    "data": (),
+    "models": ("base_info", "tokenizer", "targets", "model", "base", "norms", "varlen", "twin", "usage", "paths", "nats", "weight_files", ),
+    "adapters": ("slot", "groups", "stacking", "layout", "dropout", "adapted", "products", "bank", "learner", "train", "pace", "adapters", "self_test", "tested", ),
+    "memory": (),
+    "worker": ("worker", "trials", "live", "loaded", "score", "outcome", "probes", "baseline", "checkpoint", "meter", ),
+    "devices": ("devices", "cores", "nvml", "visible", ),
+    "executors": (),
+    "study": ("study", "pruning", "rules", "judge", "selection", ),
+    "tracking": ("tracker", "tracking", "mlflow_fields", "mlflow_view", "courier", "naming", ),
+    "planning": ("plan", "facts", "comparable", "warmup", "stores", "expected", "outline", ),
+    "driver": ("ledger", "driver", "supply", "placement", "lineup", "forecast", "seat", "record", "outbox", "retries", "streak", "room", ),
+    "report": (),
+    "display": ("standing", "display", ),
+    "run": (),
+    "cli": (),
+    "__main__": (),
+}
+PLACE = {name: place for place, (room, flat) in enumerate(ROOMS.items()) for name in (room, *flat)}
 
 OWNERS = {
     "optuna": {"space", "study", "pruning"},
@@ -118,7 +115,7 @@ def heads(file: Path, *, only_at_top: bool = False) -> set[str]:
 
 
 def test_every_module_has_its_layer() -> None:
-    assert {name.split(".")[0] for name in MODULES} == set(PLACE)
+    assert {name.split(".")[0] for name in MODULES} <= set(PLACE)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -138,7 +135,17 @@ def test_what_answers_at_once_imports_nothing_heavy_at_its_top(name: str) -> Non
     assert not heads(MODULES[name], only_at_top=True) & set(HEAVY)
 
 
-@pytest.mark.parametrize("name", ["memory", "ledger", "result", "rules", "config", "space"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "memory",
+        "ledger",
+        "result",
+        "rules",
+        "config",
+        "space",
+    ],
+)
 def test_arithmetic_and_words_know_no_torch(name: str) -> None:
     assert "torch" not in heads(MODULES[name])
 

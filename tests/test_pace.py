@@ -50,7 +50,7 @@ def test_every_trial_is_in_one_pass(limit: int, demo_learners: list[object]) -> 
 
 @pytest.fixture(scope="module")
 def demo_learners() -> list[object]:
-    from lorasweep.model import load_base
+    from lorasweep.tested import load_base
 
     base = load_base(ModelSpec(id="demo"), "cpu")
     bank = make_bank(base, 6)

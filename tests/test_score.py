@@ -13,9 +13,9 @@ from lorasweep.base_info import resolve_targets
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
 from lorasweep.data.tasks import load_task
-from lorasweep.model import load_base
 from lorasweep.score import Asked, is_maximized, score_suite, write
 from lorasweep.spec import LoraSpec, ModelSpec
+from lorasweep.tested import load_base
 from lorasweep.tokenizer import tokenizer_key
 from tests.specs import INTENTS, trial
 

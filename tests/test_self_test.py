@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorasweep import model, varlen
+from lorasweep import tested, varlen
 from lorasweep.base_info import resolve_targets
 from lorasweep.data.cache import cache_dir
 from lorasweep.errors import ModelError
-from lorasweep.model import load_base
 from lorasweep.paths import Paths
 from lorasweep.spec import ModelSpec
+from lorasweep.tested import load_base
 from tests.architectures import save_architecture
 from tests.tiny import save_base
 
@@ -68,7 +68,7 @@ def test_attention_that_is_not_the_base_s_own_is_taken_off(fresh: Path, monkeypa
 def test_a_base_is_tested_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_base(fresh / "base", "llama")
     found = paths_of(folder)
-    monkeypatch.setattr(model, "examine", _refuse)
+    monkeypatch.setattr(tested, "examine", _refuse)
     assert paths_of(folder) == found
 
 
@@ -88,14 +88,14 @@ def test_training_is_not_disturbed_by_the_test(fresh: Path) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    model.twin_paths(base.model.config)
+    tested.twin_paths(base.model.config)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_mask_without_a_window_is_not_trusted_where_no_row_was_longer(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "twin_paths", lambda _: None)
+    monkeypatch.setattr(tested, "twin_paths", lambda _: None)
     monkeypatch.setattr(varlen, "install", lambda _: False)
     folder = save_architecture("mistral", fresh / "base", sliding_window=4096)
     assert paths_of(folder).option_form == "none"

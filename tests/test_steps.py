@@ -13,8 +13,8 @@ from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
 from lorasweep.learner import Learner, make_learner, mean_loss
-from lorasweep.model import load_base
 from lorasweep.spec import DType, EvalSpec, LoraSpec, ModelSpec, Optimizer, TrainSpec
+from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.tiny import save_base, token_rows
 

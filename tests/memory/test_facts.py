@@ -16,8 +16,8 @@ from lorasweep.memory import Loads, lengths_of, weight_bytes
 from lorasweep.memory.activations import kept_bytes, load_of, stacks_of
 from lorasweep.memory.gpus import fitting, rule_of_thumb
 from lorasweep.memory.shape import GIB
-from lorasweep.model import load_base
 from lorasweep.spec import DType, LoraSpec, ModelSpec, Precision, TrialSpec
+from lorasweep.tested import load_base
 from tests.settings import SPEC
 from tests.tiny import token_rows
 

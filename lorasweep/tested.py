@@ -1,0 +1,78 @@
+"""Load a base and test which shortcuts it allows, once per architecture, device, precision and set of versions."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from types import SimpleNamespace
+from typing import Any
+
+from lorasweep import twin, varlen
+from lorasweep.bank import unwrap
+from lorasweep.base import Base
+from lorasweep.base_info import config_key, info_of
+from lorasweep.data.cache import cache_dir
+from lorasweep.errors import ModelError
+from lorasweep.files import write_json
+from lorasweep.model import load_untested, make_base
+from lorasweep.paths import Paths
+from lorasweep.self_test import LONGEST, examine, windows
+from lorasweep.spec import ModelSpec, digest
+
+
+def load_base(spec: ModelSpec, device: str) -> Base:
+    """Load a frozen base, and test which shortcuts it allows.
+
+    Raises:
+        ModelError: it cannot be found, has no safetensors weights, or the precision does not work here.
+    """
+    base = load_untested(spec, device)
+    base.paths = tested_paths(base)
+    return base
+
+
+def tested_paths(base: Base) -> Paths:
+    """Return the shortcuts that both the base itself and a tiny base of its architecture allow, tested once each.
+
+    The tiny one shows in fp32, beyond a short window, what 16 bits or a long window hide.
+    """
+    config: Any = base.model.config
+    where = [base.device.type, base.spec.dtype, base.spec.precision]
+    own = _remembered([config_key(config), where], lambda: examine(base))
+    expected = twin_paths(config)
+    unwrap(base)
+    base.empty_cache()  # what the tests took is no trial's need
+    paths = own.within(max(windows(config), default=0) <= LONGEST) if expected is None else own.both(expected)
+    if paths.own_attention and not varlen.is_installed(base.model):
+        varlen.install(base.model)
+    if not paths.own_attention and varlen.is_installed(base.model):
+        varlen.uninstall(base.model)
+    return paths
+
+
+def twin_paths(config: Any) -> Paths | None:
+    """Return the shortcuts that a tiny base of this architecture allows on the CPU; None where none can be made."""
+    try:
+        return _remembered([config_key(config), "twin"], lambda: _examine_twin(config))
+    except Exception:  # sizes that do not suit each other break a tiny base in any way; then the base itself decides
+        return None
+
+
+def _examine_twin(config: Any) -> Paths:
+    model: Any = twin.tiny_model(config)
+    if model is None:
+        raise ModelError("no tiny base of this architecture can be made")
+    spec = ModelSpec(id="twin")
+    info = info_of(model, model.config, name="twin", fingerprint="")
+    return examine(make_base(model, SimpleNamespace(pad_token_id=0), info, spec, "cpu"))
+
+
+def _remembered(key: object, test: Callable[[], Paths]) -> Paths:
+    """Return what a test found before, or test. A damaged file is made anew."""
+    path = cache_dir() / "paths" / f"{digest(key)}.json"
+    try:
+        kept = json.loads(path.read_text())
+        return Paths(**{field.name: kept[field.name] for field in fields(Paths)})
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        found = test()
+    write_json(path, asdict(found))
+    return found
