@@ -18,12 +18,12 @@ from pathlib import Path
 from benchmarks.machine import describe_machine
 from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.core.result import Command, Event, Finished, Point, Progress, Rung, Start, TrialResult, TrialState
 from lorasweep.courier import Courier
 from lorasweep.driver import Driver
 from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan, make_plan
 from lorasweep.record import Record
-from lorasweep.result import Command, Event, Finished, Point, Progress, Rung, Start, TrialResult, TrialState
 from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
 from lorasweep.study import Study

@@ -17,9 +17,9 @@ import yaml
 
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.base import Base
+from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
 from lorasweep.score import Asked, score_suite
-from lorasweep.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.tested import load_base
 from lorasweep.tokenizer import tokenizer_key
 

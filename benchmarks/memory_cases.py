@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lorasweep.spec import DType, Precision
+from lorasweep.core.spec import DType, Precision
 
 Mode = Literal["train", "score", "write"]
 

@@ -8,9 +8,9 @@ import torch
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import DEMO, resolve_targets
+from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
-from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 
 TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 RANK = 16

@@ -9,10 +9,10 @@ import optuna
 from benchmarks.curves import DENSE, Sweep
 from evaluation.ties import tied_with_best
 from lorasweep.config import Pruner, StudySettings
+from lorasweep.core.result import TrialResult
+from lorasweep.core.rungs import rung_steps
 from lorasweep.pruning import report, reported, verdicts
-from lorasweep.result import TrialResult
 from lorasweep.rules import Reading
-from lorasweep.rungs import rung_steps
 from lorasweep.score import is_maximized
 from lorasweep.study import make_pruner
 

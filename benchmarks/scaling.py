@@ -19,9 +19,9 @@ from benchmarks.shapes import SHAPES, random_bases
 from benchmarks.tables import command_line, markdown, write
 from lorasweep.bank import Bank
 from lorasweep.base import Base
+from lorasweep.core.spec import DType, ModelSpec
 from lorasweep.learner import Learner
 from lorasweep.pace import WHOLE, Pace
-from lorasweep.spec import DType, ModelSpec
 from lorasweep.train import train_step
 
 ROUNDS = 5

@@ -11,7 +11,7 @@ import torch
 
 from lorasweep.base import Base
 from lorasweep.base_info import DEMO
-from lorasweep.spec import ModelSpec
+from lorasweep.core.spec import ModelSpec
 from lorasweep.tested import load_base
 
 SHAPES: dict[str, dict[str, Any]] = {

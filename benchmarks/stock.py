@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorasweep.core.spec import LoraSpec, TrainSpec
 from lorasweep.data.batches import MicroBatch
-from lorasweep.spec import LoraSpec, TrainSpec
 
 
 @dataclass(eq=False, slots=True)

@@ -27,8 +27,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.sweep_job import SIZES, axes_of, make_job
 from benchmarks.sweep_sides import SIDES, time_side
 from benchmarks.sweep_table import table
-from lorasweep.files import write_text
-from lorasweep.provenance import commit
+from lorasweep.core.files import write_text
+from lorasweep.core.provenance import commit
 
 RECORD = Path(__file__).with_suffix(".json")
 

@@ -13,11 +13,11 @@ from typing import Any
 from lorasweep.base_info import model_path
 from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.core.rungs import rungs_of
+from lorasweep.core.spec import LoraSpec, TrainSpec, TrialSpec, digest
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
 from lorasweep.plan import make_plan
-from lorasweep.rungs import rungs_of
-from lorasweep.spec import LoraSpec, TrainSpec, TrialSpec, digest
 
 # A real grid holds rates that teach nothing and rates that destroy: 4 x 2 x 2 x 2 = 32 trials. A smaller sweep leaves
 # axes out, the last first, at the value after which they are named here.

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lorasweep.bank import Bank
 from lorasweep.base_info import BaseInfo, model_path
-from lorasweep.errors import ModelError
-from lorasweep.files import write_bytes
+from lorasweep.core.errors import ModelError
+from lorasweep.core.files import write_bytes
+from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.slot import Slot
-from lorasweep.spec import LoraSpec, ModelSpec
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from lorasweep import varlen
 from lorasweep.base_info import BaseInfo
+from lorasweep.core.spec import ModelSpec
 from lorasweep.data.batches import PackedBatch
 from lorasweep.paths import Paths
-from lorasweep.spec import ModelSpec
 
 # B rows, S tokens, T label positions, D width, V vocabulary
 

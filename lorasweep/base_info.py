@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from lorasweep import targets, twin, usage
+from lorasweep.core.errors import ModelError
+from lorasweep.core.files import write_json
+from lorasweep.core.hub import away_note
+from lorasweep.core.provenance import folder_fingerprint
+from lorasweep.core.spec import ModelSpec, digest
 from lorasweep.data.cache import cache_dir
-from lorasweep.errors import ModelError
-from lorasweep.files import write_json
-from lorasweep.hub import away_note
-from lorasweep.provenance import folder_fingerprint
-from lorasweep.spec import ModelSpec, digest
 
 DEMO = Path(__file__).resolve().parent / "demo" / "base"
 

@@ -11,13 +11,13 @@ from statistics import fmean
 
 from evaluation.metrics import CHOICE_METRICS, macro_f1
 from lorasweep.base import Base
+from lorasweep.core.files import write_json
+from lorasweep.core.result import BaseScore
+from lorasweep.core.spec import EvalSpec, digest
 from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
-from lorasweep.files import write_json
-from lorasweep.result import BaseScore
 from lorasweep.score import Asked, SuiteScore, score_suite
-from lorasweep.spec import EvalSpec, digest
 
 
 def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:

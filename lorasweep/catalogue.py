@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
 from lorasweep.fitting import fitting_data, fitting_probes, is_automatic, sets_probes
 
 log = logging.getLogger(__name__)

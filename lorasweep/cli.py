@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorasweep import __version__
-from lorasweep.chatter import quiet
-from lorasweep.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full, unusable_path
-from lorasweep.files import redact_values
+from lorasweep.core.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full, unusable_path
+from lorasweep.core.files import redact_values
+from lorasweep.core.logs import quiet
 
 if TYPE_CHECKING:
     from lorasweep.run import Outcome
@@ -133,7 +133,7 @@ def _command(verb: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
 
     from lorasweep.catalogue import compose
-    from lorasweep.files import redact
+    from lorasweep.core.files import redact
 
     # Threads that spin for long while they wait halve the speed of a machine that does anything else; threads that
     # sleep at once take longer to wake up than a small operation lasts.
@@ -212,7 +212,7 @@ SPACES = 4  # blank lines, and the prompt
 
 def _where(uri: str | None, page: str) -> list[str]:
     """Say how to get to the tracker's page, its address in a line of its own."""
-    from lorasweep.files import redact
+    from lorasweep.core.files import redact
 
     if uri and uri.startswith("http"):
         return ["every run:", f"{redact(uri).rstrip('/')}/{page}"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluation.metrics import PER_TOKEN
+from lorasweep.core.spec import TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_task
-from lorasweep.spec import TrialSpec
 
 UNCUT = 2**31  # tokens: longer than any row
 

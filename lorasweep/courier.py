@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
-from lorasweep.files import redact
-from lorasweep.result import Rung, TrialResult
-from lorasweep.spec import TrialSpec
+from lorasweep.core.files import redact
+from lorasweep.core.result import Rung, TrialResult
+from lorasweep.core.spec import TrialSpec
 from lorasweep.tracker import Opening, Tracker
 
 log = logging.getLogger(__name__)

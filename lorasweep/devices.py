@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lorasweep import nvml
+from lorasweep.core.errors import ConfigError
 from lorasweep.cores import free_memory, num_cores
-from lorasweep.errors import ConfigError
 from lorasweep.memory import GIB
 from lorasweep.nvml import Gpu
 from lorasweep.visible import named, visible_gpus

@@ -19,12 +19,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from lorasweep.core.result import Progress as Pace
+from lorasweep.core.result import Rung, TrialResult
 from lorasweep.expected import expected
 from lorasweep.grammar import Scalar
 from lorasweep.outline import params_text
 from lorasweep.plan import Plan
-from lorasweep.result import Progress as Pace
-from lorasweep.result import Rung, TrialResult
 from lorasweep.seat import Display
 from lorasweep.standing import Standing, clock
 

@@ -12,16 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TypeGuard
 
-from lorasweep.errors import is_device_error
-from lorasweep.files import redact_values
-from lorasweep.forecast import Forecast
-from lorasweep.judge import Judge
-from lorasweep.lineup import Item, Lineup
-from lorasweep.outbox import Outbox, unmeasured
-from lorasweep.placement import Placement
-from lorasweep.plan import Plan
-from lorasweep.record import Record
-from lorasweep.result import (
+from lorasweep.core.errors import is_device_error
+from lorasweep.core.files import redact_values
+from lorasweep.core.result import (
     Command,
     DiskFull,
     Event,
@@ -39,6 +32,13 @@ from lorasweep.result import (
     TrialResult,
     TrialState,
 )
+from lorasweep.forecast import Forecast
+from lorasweep.judge import Judge
+from lorasweep.lineup import Item, Lineup
+from lorasweep.outbox import Outbox, unmeasured
+from lorasweep.placement import Placement
+from lorasweep.plan import Plan
+from lorasweep.record import Record
 from lorasweep.retries import Retries, how_it_died
 from lorasweep.room import Room
 from lorasweep.rules import read

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from lorasweep.core.spec import EvalSpec
 from lorasweep.plan import Plan
-from lorasweep.spec import EvalSpec
 
 NO_PRUNER = ("none", "patient")
 EVALUATION = 1.0  # cost of scoring a row before it was timed, in rows of training: forward alone, but every option

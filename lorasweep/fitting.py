@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
 from lorasweep.grammar import Choice, parse
 
 DEMO = "demo:"  # how the path of a file that ships with the package begins

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from lorasweep.core.result import Measured, Start, TrialResult
+from lorasweep.core.spec import TrialSpec
 from lorasweep.memory import Footprint, footprint, own_bytes
 from lorasweep.plan import Plan
-from lorasweep.result import Measured, Start, TrialResult
 from lorasweep.seat import Seat
-from lorasweep.spec import TrialSpec
 
 
 @dataclass(slots=True)

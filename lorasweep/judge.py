@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from lorasweep.result import Rung, Stop
+from lorasweep.core.result import Rung, Stop
 from lorasweep.study import Study
 
 

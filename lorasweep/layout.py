@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lorasweep.core.errors import ModelError
 from lorasweep.dropout import Noise, dropout_mask
-from lorasweep.errors import ModelError
 from lorasweep.groups import Group
 from lorasweep.slot import Slot
 

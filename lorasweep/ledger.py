@@ -16,10 +16,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lorasweep.errors import AlreadyRunning
-from lorasweep.files import set_aside, write_json, write_text
-from lorasweep.result import CHECKPOINT, TrialResult, TrialState
-from lorasweep.stored import RUN, from_json, to_json
+from lorasweep.core.errors import AlreadyRunning
+from lorasweep.core.files import set_aside, write_json, write_text
+from lorasweep.core.result import CHECKPOINT, TrialResult, TrialState
+from lorasweep.core.stored import RUN, from_json, to_json
 
 log = logging.getLogger(__name__)
 

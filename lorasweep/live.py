@@ -4,10 +4,10 @@ import math
 import time
 from dataclasses import dataclass, field
 
+from lorasweep.core.result import Point, Progress, Rung, Start
+from lorasweep.core.spec import TrialSpec
 from lorasweep.learner import Learner, mean_loss
 from lorasweep.memory import GIB
-from lorasweep.result import Point, Progress, Rung, Start
-from lorasweep.spec import TrialSpec
 
 
 @dataclass(eq=False, slots=True)

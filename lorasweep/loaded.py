@@ -6,13 +6,13 @@ from pathlib import Path
 from lorasweep.adapters import load_adapter
 from lorasweep.bank import Bank
 from lorasweep.baseline import base_score
+from lorasweep.core.result import BaseScore, Score
+from lorasweep.core.spec import EvalSpec, ModelSpec, TrialSpec
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.outcome import test_metrics
 from lorasweep.probes import Probes
-from lorasweep.result import BaseScore, Score
 from lorasweep.score import Asked
 from lorasweep.slot import Slot
-from lorasweep.spec import EvalSpec, ModelSpec, TrialSpec
 from lorasweep.tested import load_base
 from lorasweep.tokenizer import tokenizer_key
 

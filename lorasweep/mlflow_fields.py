@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lorasweep.result import Point, TrialResult, TrialState
-from lorasweep.spec import TrialSpec
+from lorasweep.core.result import Point, TrialResult, TrialState
+from lorasweep.core.spec import TrialSpec
 
 # MLflow's page shows KILLED as it shows FAILED, and a pruned trial did not fail: the tag `state` tells it apart.
 STATUS = {

@@ -9,8 +9,8 @@ from torch import nn
 from lorasweep import norms
 from lorasweep.base import DTYPES, Base
 from lorasweep.base_info import BaseInfo, describe, model_path, read_config
-from lorasweep.errors import ModelError
-from lorasweep.spec import ModelSpec
+from lorasweep.core.errors import ModelError
+from lorasweep.core.spec import ModelSpec
 from lorasweep.tokenizer import load_tokenizer
 
 

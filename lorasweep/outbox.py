@@ -4,12 +4,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from lorasweep.errors import is_disk_full
+from lorasweep.core.errors import is_disk_full
+from lorasweep.core.result import TrialResult, TrialState
+from lorasweep.core.spec import TrialSpec
 from lorasweep.lineup import Lineup
 from lorasweep.record import Record
-from lorasweep.result import TrialResult, TrialState
 from lorasweep.room import Room
-from lorasweep.spec import TrialSpec
 
 
 class Outbox:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from lorasweep.adapters import save_adapter
 from lorasweep.base import Base
+from lorasweep.core.result import BaseScore, Cost, Finished, Point, Sample, Start, TrialResult, TrialState
+from lorasweep.core.spec import EvalSpec, digest
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.live import Live
 from lorasweep.probes import Probes
-from lorasweep.result import BaseScore, Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.score import Asked, SuiteScore, score_suite, write
-from lorasweep.spec import EvalSpec, digest
 
 CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few enough for a tracking server
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 
 from evaluation.metrics import CHOICE_METRICS
+from lorasweep.core.rungs import rung_shares
+from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.facts import DataFacts
 from lorasweep.grammar import Choice, Domain, Scalar
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan
-from lorasweep.rungs import rung_shares
-from lorasweep.spec import ModelSpec, TrialSpec
 
 SHOWN = 24  # configurations listed one by one
 

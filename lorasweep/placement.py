@@ -3,11 +3,11 @@
 import time
 from collections.abc import Sequence
 
+from lorasweep.core.spec import TrialSpec
 from lorasweep.lineup import Item
 from lorasweep.memory import GIB
 from lorasweep.plan import USABLE, Plan
 from lorasweep.seat import Display, Seat
-from lorasweep.spec import TrialSpec
 
 TIGHT = 0.5  # share of a device's room that untried predictions may fill at once
 

@@ -13,9 +13,9 @@ from statistics import quantiles
 import optuna
 from optuna.trial import FrozenTrial
 
-from lorasweep.result import TrialResult, TrialState
+from lorasweep.core.result import TrialResult, TrialState
+from lorasweep.core.rungs import rung_at, rungs_of
 from lorasweep.rules import FEWEST_PEERS, RULES, Race, Reading, read
-from lorasweep.rungs import rung_at, rungs_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

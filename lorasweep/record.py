@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lorasweep.core.files import redact_values
+from lorasweep.core.result import Sample, TrialResult
 from lorasweep.courier import Courier
-from lorasweep.files import redact_values
 from lorasweep.ledger import Ledger
-from lorasweep.result import Sample, TrialResult
 from lorasweep.seat import Display
 from lorasweep.selection import winner
 from lorasweep.space import Params

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
+from lorasweep.core.result import Start, TrialResult, TrialState
+from lorasweep.core.spec import TrialSpec
 from lorasweep.lineup import MOST_RETRIES
 from lorasweep.outbox import Outbox, unmeasured
-from lorasweep.result import Start, TrialResult, TrialState
 from lorasweep.seat import BENCHED_AFTER, Display, Seat
-from lorasweep.spec import TrialSpec
 from lorasweep.streak import Streak
 from lorasweep.supply import Supply
 

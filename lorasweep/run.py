@@ -13,27 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep.config import SweepConfig
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.files import redact_values, write_text
+from lorasweep.core.provenance import provenance
+from lorasweep.core.result import WorkerSettings
+from lorasweep.core.spec import digest
 from lorasweep.cores import num_threads
 from lorasweep.courier import Courier
 from lorasweep.devices import Device, free_bytes
 from lorasweep.display import make_display
 from lorasweep.driver import Driver
-from lorasweep.errors import ConfigError
 from lorasweep.executors.base import Executor
 from lorasweep.executors.local import LocalExecutor
-from lorasweep.files import redact_values, write_text
 from lorasweep.ledger import Ledger
 from lorasweep.outline import domain_words
 from lorasweep.plan import Plan
-from lorasweep.provenance import provenance
 from lorasweep.record import Record
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.settings import SEED
-from lorasweep.result import WorkerSettings
 from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
-from lorasweep.spec import digest
 from lorasweep.study import Study
 from lorasweep.tracker import Opening
 from lorasweep.tracking import make_tracker

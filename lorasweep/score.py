@@ -18,10 +18,10 @@ from evaluation.metrics import CHOICE_METRICS, LIKELIHOOD_METRICS, METRICS, TEXT
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
 from lorasweep.bank import Bank
 from lorasweep.base import Base
+from lorasweep.core.errors import is_out_of_memory
+from lorasweep.core.spec import EvalSpec
 from lorasweep.data.render import TokenRow
-from lorasweep.errors import is_out_of_memory
 from lorasweep.slot import Slot
-from lorasweep.spec import EvalSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

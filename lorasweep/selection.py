@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from evaluation.metrics import METRICS
-from lorasweep.result import TrialResult, TrialState
+from lorasweep.core.result import TrialResult, TrialState
 
 STATES = tuple(TrialState)  # ranked trials come first, then pruned, infeasible and failed ones
 

@@ -19,11 +19,11 @@ from evaluation.scoring import TokenSequence
 from lorasweep import varlen
 from lorasweep.bank import Bank
 from lorasweep.base import DTYPES, Base
+from lorasweep.core.spec import LoraSpec
 from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
 from lorasweep.paths import Generation, OptionForm, Paths
 from lorasweep.slot import Slot
-from lorasweep.spec import LoraSpec
 
 # Relative differences that rounding makes. In 16 bits only coarse mistakes show; a twin in fp32 shows the others.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}

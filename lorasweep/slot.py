@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lorasweep.spec import LoraSpec
+from lorasweep.core.spec import LoraSpec
 
 # P numbers of a room, R rank, D inputs, O outputs
 

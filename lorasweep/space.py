@@ -13,10 +13,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from lorasweep.config import SweepConfig, build_config, check_config
-from lorasweep.errors import ConfigError, ModelError
+from lorasweep.core.errors import ConfigError, ModelError
+from lorasweep.core.spec import LoraSpec, ModelSpec, TrialSpec
 from lorasweep.grammar import Choice, Domain, Interval, Scalar, parse
 from lorasweep.shared import shared_data
-from lorasweep.spec import LoraSpec, ModelSpec, TrialSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -4,11 +4,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
+from lorasweep.core.result import Progress, Rung, TrialResult, TrialState
+from lorasweep.core.rungs import rungs_of
 from lorasweep.expected import Expected
 from lorasweep.grammar import Scalar
 from lorasweep.outline import params_text
-from lorasweep.result import Progress, Rung, TrialResult, TrialState
-from lorasweep.rungs import rungs_of
 from lorasweep.score import is_maximized
 
 KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for

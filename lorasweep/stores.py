@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lorasweep.config import SweepConfig
-from lorasweep.files import redact
+from lorasweep.core.files import redact
 
 SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lorasweep.result import NOT_FINITE, TrialResult, TrialState
+from lorasweep.core.result import NOT_FINITE, TrialResult, TrialState
 
 
 class Streak:

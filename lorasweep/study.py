@@ -13,11 +13,11 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from lorasweep.config import StudySettings
-from lorasweep.errors import ConfigError, is_disk_full
-from lorasweep.files import provision, set_aside, sqlite_url
+from lorasweep.core.errors import ConfigError, is_disk_full
+from lorasweep.core.files import provision, set_aside, sqlite_url
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.grammar import Domain
 from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, reported, verdicts
-from lorasweep.result import TrialResult, TrialState
 from lorasweep.rules import Reading
 from lorasweep.space import Params, distributions
 

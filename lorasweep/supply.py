@@ -3,13 +3,13 @@
 import time
 from collections.abc import Sequence
 
-from lorasweep.errors import is_disk_full
+from lorasweep.core.errors import is_disk_full
+from lorasweep.core.result import TrialState
 from lorasweep.lineup import Item, Lineup
 from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.placement import Placement
 from lorasweep.plan import Plan
 from lorasweep.record import Record
-from lorasweep.result import TrialState
 from lorasweep.seat import Seat
 
 

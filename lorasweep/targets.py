@@ -7,7 +7,7 @@ rule: a module is adapted when its path ends with the target.
 import difflib
 from collections.abc import Iterable, Mapping
 
-from lorasweep.errors import ModelError
+from lorasweep.core.errors import ModelError
 
 # The part that a linear plays, by its name or by its parent's and its own.
 PARTS = {

@@ -10,13 +10,13 @@ from lorasweep import twin, varlen
 from lorasweep.bank import unwrap
 from lorasweep.base import Base
 from lorasweep.base_info import config_key, info_of
+from lorasweep.core.errors import ModelError
+from lorasweep.core.files import write_json
+from lorasweep.core.spec import ModelSpec, digest
 from lorasweep.data.cache import cache_dir
-from lorasweep.errors import ModelError
-from lorasweep.files import write_json
 from lorasweep.model import load_untested, make_base
 from lorasweep.paths import Paths
 from lorasweep.self_test import LONGEST, examine, windows
-from lorasweep.spec import ModelSpec, digest
 
 
 def load_base(spec: ModelSpec, device: str) -> Base:

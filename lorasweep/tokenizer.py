@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from lorasweep.base_info import model_path
-from lorasweep.errors import ModelError
-from lorasweep.spec import ModelSpec, digest
+from lorasweep.core.errors import ModelError
+from lorasweep.core.spec import ModelSpec, digest
 
 NO_TOKENIZER = "has no tokenizer that can be read"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lorasweep.result import Rung, TrialResult
-from lorasweep.spec import TrialSpec
+from lorasweep.core.result import Rung, TrialResult
+from lorasweep.core.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,13 @@ from textwrap import shorten
 from typing import Any
 
 from lorasweep.config import TrackingSettings
-from lorasweep.errors import ConfigError
-from lorasweep.files import provision, redact, sqlite_url
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.files import provision, redact, sqlite_url
+from lorasweep.core.result import Point, Rung, TrialResult
+from lorasweep.core.spec import TrialSpec, digest
 from lorasweep.mlflow_fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
 from lorasweep.mlflow_view import saved_view, view_key
 from lorasweep.naming import trial_name
-from lorasweep.result import Point, Rung, TrialResult
-from lorasweep.spec import TrialSpec, digest
 from lorasweep.tracker import NullTracker, Opening, Tracker
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 
 from lorasweep.bank import Bank
+from lorasweep.core.errors import is_out_of_memory
 from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
-from lorasweep.errors import is_out_of_memory
 from lorasweep.learner import Learner, Partial
 
 

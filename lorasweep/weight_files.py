@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorasweep.base_info import BaseInfo, model_path
-from lorasweep.errors import ModelError
+from lorasweep.core.errors import ModelError
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses longer ones

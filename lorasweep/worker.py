@@ -12,11 +12,9 @@ from functools import partial
 
 import torch
 
-from lorasweep.errors import LoraSweepError, is_device_error, is_disk_full, is_out_of_memory
-from lorasweep.files import redact
-from lorasweep.live import Live
-from lorasweep.outcome import failed
-from lorasweep.result import (
+from lorasweep.core.errors import LoraSweepError, is_device_error, is_disk_full, is_out_of_memory
+from lorasweep.core.files import redact
+from lorasweep.core.result import (
     NOT_FINITE,
     Command,
     DiskFull,
@@ -30,6 +28,8 @@ from lorasweep.result import (
     TrialState,
     WorkerSettings,
 )
+from lorasweep.live import Live
+from lorasweep.outcome import failed
 from lorasweep.train import train_step
 from lorasweep.trials import LiveTrials
 

@@ -9,7 +9,7 @@ import torch
 
 from lorasweep import twin
 from lorasweep.base import Base
-from lorasweep.spec import ModelSpec
+from lorasweep.core.spec import ModelSpec
 from lorasweep.tested import load_base
 from tests.tiny import tokenizer
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
-from lorasweep.result import TrialResult, TrialState
-from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+from lorasweep.core.result import TrialResult, TrialState
+from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 
 
 def composed(*arguments: str) -> dict[str, Any]:

@@ -6,11 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from math import inf
 
-from lorasweep.memory import footprint
-from lorasweep.memory.footprint import OVERHEAD
-from lorasweep.outcome import failed
-from lorasweep.plan import Plan
-from lorasweep.result import (
+from lorasweep.core.result import (
     Command,
     Cost,
     Event,
@@ -24,6 +20,10 @@ from lorasweep.result import (
     TrialResult,
     TrialState,
 )
+from lorasweep.memory import footprint
+from lorasweep.memory.footprint import OVERHEAD
+from lorasweep.outcome import failed
+from lorasweep.plan import Plan
 from tests.fake_nvml import GIB, FakeGpu
 
 PID = 4242

@@ -16,9 +16,9 @@ from lorasweep.adapters import save_adapter
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
+from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner
-from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from lorasweep.twin import VOCABULARY, WINDOW

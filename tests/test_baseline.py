@@ -9,10 +9,10 @@ from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
 from lorasweep.baseline import base_score, chance_levels, majority_scores
+from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.score import Asked, score_suite
-from lorasweep.spec import LoraSpec, ModelSpec
 from lorasweep.tested import load_base
 from lorasweep.tokenizer import tokenizer_key
 from tests.specs import INTENTS, trial

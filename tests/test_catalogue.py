@@ -7,7 +7,7 @@ import pytest
 
 from lorasweep.catalogue import compose, groups, questions, split
 from lorasweep.cli import data_dir
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
 from lorasweep.space import read_space
 from tests.settings import composed
 

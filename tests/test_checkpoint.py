@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lorasweep.result import CHECKPOINT, Event, Finished, Note, Pause, Rung, TrialResult, TrialState
-from lorasweep.spec import LoraSpec, TrialSpec
+from lorasweep.core.result import CHECKPOINT, Event, Finished, Note, Pause, Rung, TrialResult, TrialState
+from lorasweep.core.spec import LoraSpec, TrialSpec
 from lorasweep.worker import Worker
 from tests.specs import start, trial, worker
 

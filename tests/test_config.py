@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lorasweep.config import SweepConfig, build_config
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
 from tests.settings import composed, minimal
 
 

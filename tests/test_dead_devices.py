@@ -8,7 +8,7 @@ import pytest
 
 from lorasweep import seat
 from lorasweep.cli import main
-from lorasweep.errors import is_device_error
+from lorasweep.core.errors import is_device_error
 from lorasweep.retries import MOST_ATTEMPTS, how_it_died
 from tests.simulated import Death
 from tests.test_placement import SIXTEEN, SWEEP, Machine, gpu, swept

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lorasweep import nvml
+from lorasweep.core.errors import ConfigError
 from lorasweep.cores import free_memory, num_cores, num_threads
 from lorasweep.devices import find_devices, free_bytes
-from lorasweep.errors import ConfigError
 from tests.fake_nvml import GIB, FakeGpu, FakeNvml
 
 Gpus = tuple[FakeGpu, FakeGpu, FakeGpu]

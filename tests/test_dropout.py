@@ -14,11 +14,11 @@ from lorasweep.adapted import AdaptedLinear
 from lorasweep.bank import Bank
 from lorasweep.base import Base
 from lorasweep.base_info import resolve_targets
+from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.dropout import Noise, dropout_mask, noise_of
 from lorasweep.learner import make_learner
 from lorasweep.slot import Slot
-from lorasweep.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.test_bank import peft_loss, peft_model

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.files import is_secret_name, provision, redact, redact_values, write_bytes, write_json, write_text
+from lorasweep.core.files import is_secret_name, provision, redact, redact_values, write_bytes, write_json, write_text
 
 
 def test_folders_are_made_where_needed(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.errors import AlreadyRunning
+from lorasweep.core.errors import AlreadyRunning
+from lorasweep.core.result import CHECKPOINT, Cost, Point, Probe, Sample, TrialState
+from lorasweep.core.spec import ProbeSpec
 from lorasweep.ledger import Ledger
-from lorasweep.result import CHECKPOINT, Cost, Point, Probe, Sample, TrialState
-from lorasweep.spec import ProbeSpec
 from tests.settings import SPEC, result
 
 FULL = replace(

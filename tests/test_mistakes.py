@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep import hub
 from lorasweep.catalogue import shell_completion
 from lorasweep.cli import EXIT_CONFIG, data_dir, main
-from lorasweep.errors import ConfigError
+from lorasweep.core import hub
+from lorasweep.core.errors import ConfigError
 from lorasweep.plan import make_plan
 from tests.settings import composed, minimal
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lorasweep.config import build_config
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
 from tests.settings import composed
 
 OWN = "data.train=mine.csv"

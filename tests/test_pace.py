@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from lorasweep.core.spec import ModelSpec
 from lorasweep.pace import LIMITS, TRIES, WHOLE, Pace
-from lorasweep.spec import ModelSpec
 from lorasweep.train import passes
 from tests.test_bank import join, make_bank, mixed
 

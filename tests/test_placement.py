@@ -8,8 +8,8 @@ import pytest
 
 from lorasweep import driver, nvml, run
 from lorasweep.cli import main
+from lorasweep.core.result import WorkerSettings
 from lorasweep.plan import Plan, shared_out
-from lorasweep.result import WorkerSettings
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.simulated import Death, SimulatedExecutor
 

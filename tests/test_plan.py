@@ -11,9 +11,9 @@ import pytest
 from lorasweep.base_info import model_path
 from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.core.errors import ConfigError
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_task
-from lorasweep.errors import ConfigError
 from lorasweep.outline import headline, plan_text
 from lorasweep.plan import Plan, make_plan
 from lorasweep.tokenizer import load_tokenizer

@@ -6,8 +6,8 @@ from typing import Literal
 import optuna
 import pytest
 
+from lorasweep.core.result import Cost, Point, TrialState
 from lorasweep.pruning import LoserPruner, PeerPruner, readings, report, reported, verdicts
-from lorasweep.result import Cost, Point, TrialState
 from lorasweep.rules import Reading
 from tests.settings import SPEC, result
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lorasweep import tested, varlen
 from lorasweep.base_info import resolve_targets
+from lorasweep.core.errors import ModelError
+from lorasweep.core.spec import ModelSpec
 from lorasweep.data.cache import cache_dir
-from lorasweep.errors import ModelError
 from lorasweep.paths import Paths
-from lorasweep.spec import ModelSpec
 from lorasweep.tested import load_base
 from tests.architectures import save_architecture
 from tests.tiny import save_base

@@ -8,7 +8,8 @@ import pytest
 
 from lorasweep.base_info import resolve_targets
 from lorasweep.cli import data_dir
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.spec import TrialSpec
 from lorasweep.grammar import parse
 from lorasweep.space import (
     Params,
@@ -22,7 +23,6 @@ from lorasweep.space import (
     trial_spec,
     values_of,
 )
-from lorasweep.spec import TrialSpec
 from tests.settings import composed, minimal
 
 SWEEPS = sorted(data_dir("sweeps").glob("*.yaml"))

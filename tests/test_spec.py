@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lorasweep.spec import TrainSpec, TrialSpec, digest
+from lorasweep.core.spec import TrainSpec, TrialSpec, digest
 from tests.settings import SPEC, adapted, trained
 
 

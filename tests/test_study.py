@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import TrialState as OptunaState
 
 from lorasweep.config import Pruner, Sampler, StudySettings
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.result import Point, TrialState
 from lorasweep.grammar import parse
 from lorasweep.pruning import Verdict, readings
-from lorasweep.result import Point, TrialState
 from lorasweep.rules import Reading
 from lorasweep.study import Study, make_pruner, make_sampler
 from tests.settings import result

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lorasweep.base_info import BaseInfo, describe
-from lorasweep.errors import ModelError
+from lorasweep.core.errors import ModelError
 from lorasweep.targets import PRESETS, matches, resolve
 
 SMALL = {

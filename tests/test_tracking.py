@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lorasweep.config import TrackingSettings
-from lorasweep.errors import ConfigError
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.result import Cost, Point, Rung, Sample, TrialResult, TrialState
 from lorasweep.mlflow_view import saved_view, view_key
-from lorasweep.result import Cost, Point, Rung, Sample, TrialResult, TrialState
 from lorasweep.tracker import Opening
 from lorasweep.tracking import MlflowTracker
 from tests.specs import trial

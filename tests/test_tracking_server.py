@@ -12,10 +12,10 @@ from mlflow.entities import Run
 
 from benchmarks.driver import Clock, FakeExecutor, fake_sweep
 from lorasweep.config import TrackingSettings
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.result import Event
 from lorasweep.driver import Driver
-from lorasweep.errors import ConfigError
 from lorasweep.plan import Plan, make_plan
-from lorasweep.result import Event
 from lorasweep.seat import Seat
 from lorasweep.tracking import MlflowTracker
 from tests.mlflow_server import LossyProxy, Server

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorasweep.rungs import rung_at, rung_steps, warmup_share
+from lorasweep.core.rungs import rung_at, rung_steps, warmup_share
 from tests.settings import trained
 
 

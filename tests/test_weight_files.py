@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lorasweep.base_info import describe
 from lorasweep.cli import EXIT_CONFIG, main
-from lorasweep.errors import ModelError
+from lorasweep.core.errors import ModelError
 from lorasweep.weight_files import check_weights
 from tests.tiny import ARCHITECTURES, save_base
 

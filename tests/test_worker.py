@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.executors.local import LocalExecutor
-from lorasweep.result import (
+from lorasweep.core.result import (
     Event,
     Finished,
     Measured,
@@ -20,6 +19,7 @@ from lorasweep.result import (
     TrialResult,
     TrialState,
 )
+from lorasweep.executors.local import LocalExecutor
 from lorasweep.worker import Worker
 from tests.specs import ANSWERS, INTENTS, start, trial, worker
 

@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lorasweep.core.files import write_bytes
+from lorasweep.core.spec import digest
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow
-from lorasweep.files import write_bytes
-from lorasweep.spec import digest
 
 
 def cache_dir() -> Path:

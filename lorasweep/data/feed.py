@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from lorasweep.core.spec import TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.data.render import TokenRow
-from lorasweep.spec import TrainSpec
 
 
 class Feed:

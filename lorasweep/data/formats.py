@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
+from lorasweep.core.errors import DataError
+from lorasweep.core.spec import DataSpec, ProbeSpec, digest
 from lorasweep.data.benchmarks import arc_parts, hellaswag_parts, winogrande_parts
 from lorasweep.data.identity import PROMPT_KEYS, TEXT_KEYS, columns_of, first_key, question_name, row_name, text_keys
 from lorasweep.data.source import Rows, accept
-from lorasweep.errors import DataError
-from lorasweep.spec import DataSpec, ProbeSpec, digest
 
 # The preamble and headings that Stanford Alpaca made a convention, with and without input.
 ALPACA_WITH_INPUT = (

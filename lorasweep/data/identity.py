@@ -8,7 +8,7 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from lorasweep.spec import DataSpec, digest
+from lorasweep.core.spec import DataSpec, digest
 
 PROMPT_KEYS = ("prompt", "question", "input", "instruction")
 TEXT_KEYS = ("text", "sentence", "question", "content")

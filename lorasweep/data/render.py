@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from lorasweep.core.errors import DataError
 from lorasweep.data.formats import Example
-from lorasweep.errors import DataError
 
 
 class Tokenizer(Protocol):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorasweep.errors import DataError, HubAway
-from lorasweep.hub import away_note
+from lorasweep.core.errors import DataError, HubAway
+from lorasweep.core.hub import away_note
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")

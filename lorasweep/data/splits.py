@@ -7,10 +7,10 @@ the same examples whatever the order of the file, the template and the base, and
 import hashlib
 from dataclasses import dataclass, replace
 
+from lorasweep.core.errors import ConfigError, DataError
+from lorasweep.core.spec import DataSpec
 from lorasweep.data.formats import Example, Layout, read_examples
 from lorasweep.data.source import read_rows
-from lorasweep.errors import ConfigError, DataError
-from lorasweep.spec import DataSpec
 
 FEWEST = 50  # validation rows: with fewer, the 95 % interval of an accuracy is wider than 0.27 at its middle
 

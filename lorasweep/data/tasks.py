@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any
 
 from evaluation.metrics import CHOICE_METRICS
+from lorasweep.core.errors import DataError
+from lorasweep.core.spec import DataSpec, ProbeSpec
 from lorasweep.data.cache import cached_rows
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
 from lorasweep.data.splits import read_source, read_splits
-from lorasweep.errors import DataError
-from lorasweep.spec import DataSpec, ProbeSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from lorasweep.result import Command, Event
+from lorasweep.core.result import Command, Event
 
 
 class Executor(Protocol):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from lorasweep.result import Command, Event, WorkerSettings
+from lorasweep.core.result import Command, Event, WorkerSettings
 from lorasweep.worker import Worker
 
 

@@ -17,9 +17,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lorasweep.chatter import quiet
+from lorasweep.core.logs import quiet
+from lorasweep.core.result import Command, Event, WorkerSettings
 from lorasweep.executors.keeper import end_marked, marked, new_mark
-from lorasweep.result import Command, Event, WorkerSettings
 
 if TYPE_CHECKING:
     from lorasweep.worker import Worker

@@ -7,9 +7,9 @@ values share one, and so do gate and up. Attention keeps padded rows, on a CPU i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
-from lorasweep.spec import ModelSpec, TrialSpec
 from lorasweep.stacking import Member, stacks
 from lorasweep.targets import part_of
 

@@ -6,9 +6,9 @@ A factor for everything but the weights, which are known. It is kept in the cach
 import json
 from pathlib import Path
 
+from lorasweep.core.files import write_json
+from lorasweep.core.spec import ModelSpec, digest
 from lorasweep.data.cache import cache_dir
-from lorasweep.files import write_json
-from lorasweep.spec import ModelSpec, digest
 
 LOWEST, HIGHEST = 0.5, 3.0  # a single odd measurement must not make a sweep impossible
 NEWEST = 0.2  # weight of the newest measurement, once there are several

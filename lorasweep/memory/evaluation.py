@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from lorasweep.core.spec import TrialSpec
 from lorasweep.limits import TEXT_METRICS
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
-from lorasweep.spec import TrialSpec
 
 TOKENS_PER_ROW = 16  # of a question with options: as in evaluation/trees.py
 LOGIT_ROWS = 1024  # positions normalised at a time otherwise: as in evaluation/scoring.py

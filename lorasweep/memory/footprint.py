@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lorasweep.core.spec import TrialSpec
 from lorasweep.memory.activations import Load, kept_bytes, load_of, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import Shape
 from lorasweep.memory.weights import adapter_bytes, rooms, weight_bytes
-from lorasweep.spec import TrialSpec
 
 Loads = Sequence[tuple[TrialSpec, Lengths]]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
-from lorasweep.spec import ModelSpec, TrialSpec
 from lorasweep.stacking import MOST_PADDING, SMALL
 
 BLOCK = 64  # weights that share a constant in 4 bits

@@ -5,7 +5,7 @@ The same leaderboard always gives the same bytes, so that a report can be compar
 
 from pathlib import Path
 
-from lorasweep.files import write_text
+from lorasweep.core.files import write_text
 from lorasweep.report.leaderboard import Leaderboard
 from lorasweep.report.render import FILES
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lorasweep.core.result import TrialState
 from lorasweep.report.certainty import adapter, certainty, flattery, seeds
 from lorasweep.report.edges import Edge
 from lorasweep.report.figures import count, percent, score, setting
@@ -14,7 +15,6 @@ from lorasweep.report.learned import describe, doubt, nothing_learned
 from lorasweep.report.rate import through_rate
 from lorasweep.report.references import Reference
 from lorasweep.report.settings import labels
-from lorasweep.result import TrialState
 
 if TYPE_CHECKING:
     from lorasweep.report.leaderboard import Row

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.report.figures import one_line
 from lorasweep.report.leaderboard import Row, reason_of
-from lorasweep.result import TrialResult, TrialState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

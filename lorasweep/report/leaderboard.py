@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluation.statistics import Interval
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.grammar import Domain
 from lorasweep.report.advice import Findings, advise
 from lorasweep.report.edges import Edge, edges
@@ -13,7 +14,6 @@ from lorasweep.report.learned import doubt
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
 from lorasweep.report.references import Reference, better_than_base, references
 from lorasweep.report.settings import SEED, effective, fixed, varying
-from lorasweep.result import TrialResult, TrialState
 from lorasweep.selection import Configuration, finite, in_order, is_maximized
 
 DROPS = ("forgetting", "forgetting_likelihood")

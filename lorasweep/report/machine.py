@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lorasweep.core.result import TrialResult
 from lorasweep.report.figures import printable
 from lorasweep.report.leaderboard import Leaderboard, Row, reason_of
 from lorasweep.report.references import Reference
 from lorasweep.report.settings import SEED, effective, overrides
-from lorasweep.result import TrialResult
 from lorasweep.selection import measured
 
 COSTS = (

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from lorasweep.core.result import TrialResult
 from lorasweep.report.figures import setting
 from lorasweep.report.settings import labels
-from lorasweep.result import TrialResult
 
 LIKE_RATE = {"lora.r", "lora.lora_alpha", "lora.use_rslora"}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from evaluation.statistics import Interval
 from evaluation.ties import tied_with_best
+from lorasweep.core.result import BaseScore, TrialResult
 from lorasweep.report.ranking import compared, interval_of_base
 from lorasweep.report.settings import effective
-from lorasweep.result import BaseScore, TrialResult
 from lorasweep.selection import Configuration, examples_of, finite, is_maximized
 
 CHANCE, MAJORITY, BASE = "chance", "majority", "base"

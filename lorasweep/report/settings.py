@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lorasweep.core.result import TrialResult
+from lorasweep.core.spec import TrialSpec, idle_knobs
 from lorasweep.report.figures import setting
-from lorasweep.result import TrialResult
-from lorasweep.spec import TrialSpec, idle_knobs
 
 # What a reader wants to know even when it was not swept; the trial's own files hold the rest.
 ESSENTIAL = (

@@ -9,12 +9,12 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lorasweep.core.result import TrialState
 from lorasweep.report.columns import Column, columns, reference_cell, shortened
 from lorasweep.report.endings import endings
 from lorasweep.report.figures import one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
 from lorasweep.report.references import Reference
-from lorasweep.result import TrialState
 
 GAP = 2  # blanks between columns: one of padding, one in place of the box's line
 STYLES = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.errors import DataError
+from lorasweep.core.spec import Format, ProbeSpec
 from lorasweep.data.formats import Example
 from lorasweep.data.tasks import load_probe
-from lorasweep.errors import DataError
-from lorasweep.spec import Format, ProbeSpec
 from tests.tiny import tokenizer
 
 HELLASWAG = {

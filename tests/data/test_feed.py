@@ -1,8 +1,8 @@
 """A micro-batch that is too large comes in parts; the optimizer steps after the last of them."""
 
+from lorasweep.core.spec import TrainSpec
 from lorasweep.data.batches import MicroBatch
 from lorasweep.data.feed import Feed
-from lorasweep.spec import TrainSpec
 from tests.tiny import token_rows
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.errors import DataError
+from lorasweep.core.spec import DataSpec, Format, ProbeSpec
 from lorasweep.data.formats import Example, multiple_choice, read_examples
 from lorasweep.data.source import Rows, SourceRow
-from lorasweep.errors import DataError
-from lorasweep.spec import DataSpec, Format, ProbeSpec
 
 
 def read(*rows: dict[str, Any], **spec: Any) -> list[Example]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.errors import DataError
+from lorasweep.core.spec import DataSpec
 from lorasweep.data.formats import Example, messages
 from lorasweep.data.render import TokenRow, render
-from lorasweep.errors import DataError
-from lorasweep.spec import DataSpec
 from tests.tiny import tokenizer
 
 TEMPLATE = (

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.errors import DataError
 from lorasweep.data.source import Rows, read_rows, split_source
-from lorasweep.errors import DataError
 
 
 def write(folder: Path, name: str, text: str) -> str:

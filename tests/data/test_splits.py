@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.errors import DataError
+from lorasweep.core.spec import DataSpec
 from lorasweep.data.formats import Example, read_examples
 from lorasweep.data.identity import question_name, row_name
 from lorasweep.data.source import Rows, SourceRow
 from lorasweep.data.splits import read_splits, set_aside
-from lorasweep.errors import DataError
-from lorasweep.spec import DataSpec
 
 PAIRS = DataSpec(train="a.jsonl", format="prompt_completion")
 

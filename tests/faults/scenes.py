@@ -62,7 +62,7 @@ def killed_at_moment(note: Path, last: int | None = None) -> None:
             note.write_text(str(seen[0]))
 
     event.listen(Engine, "commit", lambda _: moment())
-    owner, name = owner_of("lorasweep.files.Path.replace")
+    owner, name = owner_of("lorasweep.core.files.Path.replace")
     whole = getattr(owner, name)
 
     def renamed(*args: Any) -> Any:

@@ -11,9 +11,9 @@ import optuna
 import psutil
 
 from benchmarks.driver import Clock, fake_sweep
+from lorasweep.core.result import CHECKPOINT
 from lorasweep.driver import Driver
 from lorasweep.plan import Plan
-from lorasweep.result import CHECKPOINT
 from lorasweep.tracker import NullTracker
 from tests.test_run import QUICK, board
 

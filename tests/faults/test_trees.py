@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lorasweep.core.result import WorkerSettings
 from lorasweep.executors.keeper import NAME, end_marked, marked
 from lorasweep.executors.local import LocalExecutor
-from lorasweep.result import WorkerSettings
 from tests.faults.stage import FORKS
 from tests.faults.sweeps import children, is_alive, until
 

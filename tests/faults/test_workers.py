@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 from benchmarks.driver import FakeExecutor, fake_sweep
+from lorasweep.core.result import Command, Event, Finished, Start, TrialState
 from lorasweep.plan import Plan
-from lorasweep.result import Command, Event, Finished, Start, TrialState
 from lorasweep.seat import Seat
 from lorasweep.tracker import NullTracker
 from tests.faults.sweeps import Said, driver_of

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lorasweep.core.spec import ModelSpec
 from lorasweep.memory import Corrections
-from lorasweep.spec import ModelSpec
 
 MIB = 1 << 20
 BASE = ModelSpec(id="demo")

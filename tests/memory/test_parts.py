@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from lorasweep.base_info import BaseInfo, describe
+from lorasweep.core.spec import ModelSpec, Precision, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of, slots_that_fit, weights
 from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.footprint import CUDA_SLACK, HEAP_SLACK
 from lorasweep.memory.weights import rooms
-from lorasweep.spec import ModelSpec, Precision, TrialSpec
 from tests.settings import SPEC, adapted, trained
 
 LENGTHS = Lengths(longest=100, mean=50, deviation=5, labels=4, scored=40, scored_labels=10, has_options=True, prompt=30)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.result import Cost, Point, Probe, Sample, TrialResult, TrialState
+from lorasweep.core.spec import DataSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import EvalSpec as Evaluation
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
-from lorasweep.result import Cost, Point, Probe, Sample, TrialResult, TrialState
-from lorasweep.spec import DataSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
-from lorasweep.spec import EvalSpec as Evaluation
 
 Make = Callable[..., TrialResult]
 MODULES = {"qv": ("q_proj", "v_proj"), "attention": ("k_proj", "o_proj", "q_proj", "v_proj")}

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from lorasweep.core.result import Cost, TrialResult, TrialState
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
-from lorasweep.result import Cost, TrialResult, TrialState
 
 Make = Callable[..., TrialResult]
 YES, NO = (1.0,) * 40, (0.0,) * 40

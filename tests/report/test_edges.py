@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.result import TrialResult
 from lorasweep.grammar import Choice, Interval, parse
 from lorasweep.limits import RANGES
 from lorasweep.report.edges import edges
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import to_csv, to_json
-from lorasweep.result import TrialResult
 
 Make = Callable[..., TrialResult]
 

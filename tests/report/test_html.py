@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 
+from lorasweep.core.result import Point, Sample, TrialResult, TrialState
+from lorasweep.core.spec import ModelSpec
 from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
-from lorasweep.result import Point, Sample, TrialResult, TrialState
-from lorasweep.spec import ModelSpec
 
 Make = Callable[..., TrialResult]
 ATTACK = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.result import Cost, Point, TrialResult, TrialState
+from lorasweep.core.spec import ProbeSpec
 from lorasweep.report.columns import columns
 from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.machine import to_json
 from lorasweep.report.markdown import to_markdown
 from lorasweep.report.ranking import is_comparable
-from lorasweep.result import Cost, Point, TrialResult, TrialState
-from lorasweep.spec import ProbeSpec
 
 Make = Callable[..., TrialResult]
 YES, NO = (1.0,) * 40, (0.0,) * 40

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.result import Cost, TrialResult
 from lorasweep.report.ranking import contributions, interval_of, optimism, pareto, tied
-from lorasweep.result import Cost, TrialResult
 from lorasweep.selection import Configuration, in_order
 from tests.report.conftest import make_trial
 

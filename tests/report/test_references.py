@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from lorasweep.core.result import BaseScore, TrialResult
 from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.machine import to_csv, to_json
 from lorasweep.report.markdown import to_markdown
-from lorasweep.result import BaseScore, TrialResult
 
 Make = Callable[..., TrialResult]
 YES, NO = (1.0,) * 40, (0.0,) * 40

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lorasweep.core.result import TrialResult
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import FILES, to_csv, to_json, to_markdown
-from lorasweep.result import TrialResult
 
 Make = Callable[..., TrialResult]
 

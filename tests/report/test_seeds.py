@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
+from lorasweep.core.result import Cost, TrialResult, TrialState
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import FILES, to_csv, to_json
-from lorasweep.result import Cost, TrialResult, TrialState
 from lorasweep.selection import in_order, winner
 
 Make = Callable[..., TrialResult]

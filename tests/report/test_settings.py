@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from lorasweep.core.result import TrialResult
 from lorasweep.report.settings import effective, fixed, labels, overrides, varying
-from lorasweep.result import TrialResult
 
 Make = Callable[..., TrialResult]
 

@@ -6,10 +6,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import to_text
 from lorasweep.report.text import FEWEST_ROWS, rows_that_fit, verdict
-from lorasweep.result import TrialResult, TrialState
 
 Make = Callable[..., TrialResult]
 

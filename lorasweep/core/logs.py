@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 
-from lorasweep.files import redact
+from lorasweep.core.files import redact
 
 
 class _Discreet(logging.Formatter):

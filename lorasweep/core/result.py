@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from lorasweep.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
 
 
 class TrialState(StrEnum):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lorasweep.result import TrialResult, result_from_json
+from lorasweep.core.result import TrialResult, result_from_json
 
 DIGEST, RUN = "digest", "run"  # what a file holds beside the result
 

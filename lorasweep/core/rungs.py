@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lorasweep.spec import EvalSpec, TrainSpec, TrialSpec, canonical
+from lorasweep.core.spec import EvalSpec, TrainSpec, TrialSpec, canonical
 
 
 def rung_shares(num_rungs: int, factor: float = 1.0, start: float = 0.0) -> tuple[float, ...]:

@@ -1,0 +1,1 @@
+"""Words and values that every room uses: specs, results, messages, errors, files."""
