@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
-from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.config.compose import compose
 from lorasweep.core.result import Command, Event, Finished, Point, Progress, Rung, Start, TrialResult, TrialState
 from lorasweep.courier import Courier
 from lorasweep.driver import Driver

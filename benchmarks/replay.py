@@ -8,7 +8,7 @@ import optuna
 
 from benchmarks.curves import DENSE, Sweep
 from evaluation.ties import tied_with_best
-from lorasweep.config import Pruner, StudySettings
+from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.core.result import TrialResult
 from lorasweep.core.rungs import rung_steps
 from lorasweep.pruning import report, reported, verdicts

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lorasweep.base_info import model_path
-from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.config.compose import compose
 from lorasweep.core.rungs import rungs_of
 from lorasweep.core.spec import LoraSpec, TrainSpec, TrialSpec, digest
 from lorasweep.data.formats import Example

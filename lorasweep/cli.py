@@ -72,7 +72,7 @@ def _answer(arguments: Sequence[str] | None) -> int:
 
 def _complete(arguments: list[str]) -> int:
     """Print what a shell asks for, as Hydra does: `install=bash`, `uninstall=bash`, `query=bash`."""
-    from lorasweep.catalogue import shell_completion
+    from lorasweep.config.compose import shell_completion
 
     try:
         shell_completion(arguments, data_dir("conf"), data_dir("sweeps"))
@@ -91,7 +91,7 @@ def _is_unread() -> bool:
 
 def usage() -> str:
     """Return the help text, with the sweeps and groups that there are."""
-    from lorasweep.catalogue import groups, questions
+    from lorasweep.config.compose import groups, questions
 
     verbs = "\n".join(f"  {name:12s} {what}" for name, what in VERBS.items())
     sweeps = "\n".join(f"  +sweep={name:15s} {question}" for name, question in questions(data_dir("sweeps")).items())
@@ -132,7 +132,7 @@ def _command(verb: str, overrides: list[str]) -> int:
         print(FIRST, flush=True)
     from hydra.errors import HydraException
 
-    from lorasweep.catalogue import compose
+    from lorasweep.config.compose import compose
     from lorasweep.core.files import redact
 
     # Threads that spin for long while they wait halve the speed of a machine that does anything else; threads that

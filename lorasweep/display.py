@@ -19,10 +19,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from lorasweep.config.grammar import Scalar
 from lorasweep.core.result import Progress as Pace
 from lorasweep.core.result import Rung, TrialResult
 from lorasweep.expected import expected
-from lorasweep.grammar import Scalar
 from lorasweep.outline import params_text
 from lorasweep.plan import Plan
 from lorasweep.seat import Display

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.comparable import TokenizedData, incomparable
+from lorasweep.config.constraints import TEXT_METRICS
 from lorasweep.core.errors import ConfigError, HubAway, LoraSweepError
 from lorasweep.core.hub import away_note
 from lorasweep.core.spec import ProbeSpec, TrialSpec, digest
 from lorasweep.data.render import TokenRow
 from lorasweep.data.splits import FEWEST, read_source, read_splits
 from lorasweep.data.tasks import Task, load_probe, load_task
-from lorasweep.limits import TEXT_METRICS
 from lorasweep.memory import Lengths, lengths_of
 from lorasweep.tokenizer import load_tokenizer, tokenizer_key
 

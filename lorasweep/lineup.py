@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lorasweep.config.space import Params
 from lorasweep.core.result import Start, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
 from lorasweep.seat import Seat
-from lorasweep.space import Params
 
 MOST_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it cannot end other trials
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from lorasweep.config import SweepConfig
-from lorasweep.grammar import Choice, Domain
+from lorasweep.config.build import SweepConfig
+from lorasweep.config.grammar import Choice, Domain
 from lorasweep.mlflow_fields import short_name
 
 MOST_CHARS = 60  # of a run's name, which also names its folder

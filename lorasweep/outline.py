@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from evaluation.metrics import CHOICE_METRICS
+from lorasweep.config.grammar import Choice, Domain, Scalar
 from lorasweep.core.rungs import rung_shares
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.facts import DataFacts
-from lorasweep.grammar import Choice, Domain, Scalar
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.plan import Plan

@@ -6,14 +6,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lorasweep.base_info import BaseInfo, describe, resolve_targets
-from lorasweep.config import SweepConfig, build_config
+from lorasweep.config.build import SweepConfig, build_config
+from lorasweep.config.grammar import Choice, Domain, Interval, Scalar
+from lorasweep.config.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.core.errors import ConfigError, LoraSweepError
 from lorasweep.core.result import WorkerSettings
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.cores import num_cores
 from lorasweep.devices import Device, find_devices
 from lorasweep.facts import DataFacts, all_facts
-from lorasweep.grammar import Choice, Domain, Interval, Scalar
 from lorasweep.memory import (
     GIB,
     Corrections,
@@ -24,7 +25,6 @@ from lorasweep.memory import (
     weight_bytes,
 )
 from lorasweep.naming import run_name
-from lorasweep.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
 from lorasweep.stores import store_problems
 from lorasweep.tokenizer import NO_TOKENIZER
 from lorasweep.warmup import longest_warmup

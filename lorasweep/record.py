@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lorasweep.config.space import Params
 from lorasweep.core.files import redact_values
 from lorasweep.core.result import Sample, TrialResult
 from lorasweep.courier import Courier
 from lorasweep.ledger import Ledger
 from lorasweep.seat import Display
 from lorasweep.selection import winner
-from lorasweep.space import Params
 from lorasweep.study import Study
 
 log = logging.getLogger(__name__)

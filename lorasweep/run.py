@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorasweep.config import SweepConfig
+from lorasweep.config.build import SweepConfig
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import redact_values, write_text
 from lorasweep.core.provenance import provenance

@@ -6,9 +6,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lorasweep.config.grammar import Scalar
 from lorasweep.core.result import Command, Event, Progress, Rung, Start, TrialResult
 from lorasweep.executors.base import Executor
-from lorasweep.grammar import Scalar
 
 
 class Display(Protocol):

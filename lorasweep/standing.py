@@ -4,10 +4,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
+from lorasweep.config.grammar import Scalar
 from lorasweep.core.result import Progress, Rung, TrialResult, TrialState
 from lorasweep.core.rungs import rungs_of
 from lorasweep.expected import Expected
-from lorasweep.grammar import Scalar
 from lorasweep.outline import params_text
 from lorasweep.score import is_maximized
 

@@ -12,14 +12,14 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from lorasweep.config import StudySettings
+from lorasweep.config.build import StudySettings
+from lorasweep.config.grammar import Domain
+from lorasweep.config.space import Params, distributions
 from lorasweep.core.errors import ConfigError, is_disk_full
 from lorasweep.core.files import provision, set_aside, sqlite_url
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.grammar import Domain
 from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, reported, verdicts
 from lorasweep.rules import Reading
-from lorasweep.space import Params, distributions
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from lorasweep.config import TrackingSettings
+from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import provision, redact, sqlite_url
 from lorasweep.core.result import Point, Rung, TrialResult

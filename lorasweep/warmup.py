@@ -6,10 +6,10 @@ During warm-up a trial lags behind those that have a shorter one, whatever it wi
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from lorasweep.config.grammar import Choice, Domain, Scalar
+from lorasweep.config.space import Params
 from lorasweep.core.rungs import warmup_share
 from lorasweep.core.spec import TrialSpec
-from lorasweep.grammar import Choice, Domain, Scalar
-from lorasweep.space import Params
 
 # The ends of a searched space at which warm-up is the largest share of the steps.
 LONGEST = {

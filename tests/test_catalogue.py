@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from lorasweep.catalogue import compose, groups, questions, split
 from lorasweep.cli import data_dir
+from lorasweep.config.compose import compose, groups, questions, split
+from lorasweep.config.space import read_space
 from lorasweep.core.errors import ConfigError
-from lorasweep.space import read_space
 from tests.settings import composed
 
 MINE = '# Mine?\nsweep: {name: mine, space: {lora: {r: "choice(2,4)"}}}\n'

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lorasweep.config import SweepConfig, build_config
+from lorasweep.config.build import SweepConfig, build_config
 from lorasweep.core.errors import ConfigError
 from tests.settings import composed, minimal
 

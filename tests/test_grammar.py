@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lorasweep.grammar import Choice, Domain, Interval, is_pin, parse, sweeps
+from lorasweep.config.grammar import Choice, Domain, Interval, is_pin, parse, sweeps
 
 
 @pytest.mark.parametrize(

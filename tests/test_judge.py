@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config import Pruner, StudySettings
+from lorasweep.config.build import Pruner, StudySettings
+from lorasweep.config.grammar import parse
 from lorasweep.core.result import Point, Rung
-from lorasweep.grammar import parse
 from lorasweep.judge import Judge
 from lorasweep.rules import Reading
 from lorasweep.study import Study

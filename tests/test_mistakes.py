@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.catalogue import shell_completion
 from lorasweep.cli import EXIT_CONFIG, data_dir, main
+from lorasweep.config.compose import shell_completion
 from lorasweep.core import hub
 from lorasweep.core.errors import ConfigError
 from lorasweep.plan import make_plan
@@ -41,7 +41,7 @@ def test_files_and_probes_of_a_base_that_is_there_are_checked_together(in_tmp: P
     [({"objective": "acuracy"}, "'accuracy'"), ({"metrics": ["ROUGE-L", "loss"]}, "'rougeL'")],
 )
 def test_the_nearest_objective_or_metric_is_suggested(settings: dict[str, object], meant: str) -> None:
-    from lorasweep.config import build_config
+    from lorasweep.config.build import build_config
 
     with pytest.raises(ConfigError, match=f"did you mean {meant}") as caught:
         build_config(minimal(eval=settings))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config import build_config
+from lorasweep.config.build import build_config
+from lorasweep.config.space import read_space
 from lorasweep.naming import run_name, trial_name
 from lorasweep.plan import make_plan
-from lorasweep.space import read_space
 from tests.settings import composed
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config import build_config
+from lorasweep.config.build import build_config
 from lorasweep.core.errors import ConfigError
 from tests.settings import composed
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lorasweep.base_info import model_path
-from lorasweep.catalogue import compose
 from lorasweep.cli import data_dir
+from lorasweep.config.compose import compose
 from lorasweep.core.errors import ConfigError
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_task

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.catalogue import compose
 from lorasweep.cli import PACKAGE, data_dir, main, usage
+from lorasweep.config.compose import compose
 from lorasweep.run import run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,7 +116,7 @@ def test_the_adapter_lies_where_readme_says_and_peft_loads_it(reader: Path) -> N
 
 
 def test_the_run_folder_is_named_as_readme_says(reader: Path) -> None:
-    from lorasweep.config import build_config
+    from lorasweep.config.build import build_config
     from tests.settings import composed
 
     raw = composed("+sweep=rank_alpha")

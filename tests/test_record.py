@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config import StudySettings
+from lorasweep.config.build import StudySettings
+from lorasweep.config.grammar import parse
 from lorasweep.courier import Courier
 from lorasweep.display import LineDisplay
 from lorasweep.expected import Expected
-from lorasweep.grammar import parse
 from lorasweep.ledger import Ledger
 from lorasweep.record import Record
 from lorasweep.standing import Standing

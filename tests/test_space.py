@@ -8,10 +8,8 @@ import pytest
 
 from lorasweep.base_info import resolve_targets
 from lorasweep.cli import data_dir
-from lorasweep.core.errors import ConfigError
-from lorasweep.core.spec import TrialSpec
-from lorasweep.grammar import parse
-from lorasweep.space import (
+from lorasweep.config.grammar import parse
+from lorasweep.config.space import (
     Params,
     alpha_of,
     check_targets,
@@ -23,6 +21,8 @@ from lorasweep.space import (
     trial_spec,
     values_of,
 )
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.spec import TrialSpec
 from tests.settings import composed, minimal
 
 SWEEPS = sorted(data_dir("sweeps").glob("*.yaml"))

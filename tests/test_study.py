@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from lorasweep.config import Pruner, Sampler, StudySettings
+from lorasweep.config.build import Pruner, Sampler, StudySettings
+from lorasweep.config.grammar import parse
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Point, TrialState
-from lorasweep.grammar import parse
 from lorasweep.pruning import Verdict, readings
 from lorasweep.rules import Reading
 from lorasweep.study import Study, make_pruner, make_sampler

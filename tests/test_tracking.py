@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config import TrackingSettings
+from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Cost, Point, Rung, Sample, TrialResult, TrialState
 from lorasweep.mlflow_view import saved_view, view_key

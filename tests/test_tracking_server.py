@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from benchmarks.driver import Clock, FakeExecutor, fake_sweep
-from lorasweep.config import TrackingSettings
+from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Event
 from lorasweep.driver import Driver

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from lorasweep.config.constraints import TEXT_METRICS
 from lorasweep.core.spec import TrialSpec
-from lorasweep.limits import TEXT_METRICS
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorasweep.grammar import Domain, Interval, Scalar
-from lorasweep.limits import RANGES
-from lorasweep.space import values_of
+from lorasweep.config.constraints import RANGES
+from lorasweep.config.grammar import Domain, Interval, Scalar
+from lorasweep.config.space import values_of
 
 # Ordered settings and how they go on: by a factor or by a step.
 BY_FACTOR = (

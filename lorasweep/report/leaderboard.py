@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evaluation.statistics import Interval
+from lorasweep.config.grammar import Domain
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.grammar import Domain
 from lorasweep.report.advice import Findings, advise
 from lorasweep.report.edges import Edge, edges
 from lorasweep.report.learned import doubt

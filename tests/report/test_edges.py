@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from lorasweep.config.constraints import RANGES
+from lorasweep.config.grammar import Choice, Interval, parse
 from lorasweep.core.result import TrialResult
-from lorasweep.grammar import Choice, Interval, parse
-from lorasweep.limits import RANGES
 from lorasweep.report.edges import edges
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import to_csv, to_json

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from lorasweep.config.fitting import fitting_data, fitting_probes, is_automatic, sets_probes
 from lorasweep.core.errors import ConfigError
-from lorasweep.fitting import fitting_data, fitting_probes, is_automatic, sets_probes
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _bad_grammar(override: str) -> list[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from lorasweep.grammar import HINT
+    from lorasweep.config.grammar import HINT
 
     override = _readable(override)
     try:
@@ -203,7 +203,7 @@ def _bad_grammar(override: str) -> list[str]:
 
 def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[str], list[str]]:
     """Turn `lora.r=4,8` into a line of the space; return the other overrides' keys as pins."""
-    from lorasweep.grammar import is_pin, sweeps
+    from lorasweep.config.grammar import is_pin, sweeps
 
     result, pins = [], []
     for override in map(_readable, overrides):

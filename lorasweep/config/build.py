@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from lorasweep.config.constraints import CLOSED, RANGES, contradictions
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import secrets
 from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
-from lorasweep.limits import CLOSED, RANGES, contradictions
 
 Sampler = Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc"]
 Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient", "losers"]

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from lorasweep.config import SweepConfig, build_config, check_config
+from lorasweep.config.build import SweepConfig, build_config, check_config
+from lorasweep.config.grammar import Choice, Domain, Interval, Scalar, parse
+from lorasweep.config.shared import shared_data
 from lorasweep.core.errors import ConfigError, ModelError
 from lorasweep.core.spec import LoraSpec, ModelSpec, TrialSpec
-from lorasweep.grammar import Choice, Domain, Interval, Scalar, parse
-from lorasweep.shared import shared_data
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from lorasweep.config.grammar import Choice, Scalar, parse
 from lorasweep.core.spec import DataSpec
-from lorasweep.grammar import Choice, Scalar, parse
 
 
 def shared_data(data: DataSpec, raw: Mapping[str, Any]) -> DataSpec:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from lorasweep.config.grammar import Choice, parse
 from lorasweep.core.errors import ConfigError
-from lorasweep.grammar import Choice, parse
 
 DEMO = "demo:"  # how the path of a file that ships with the package begins
 

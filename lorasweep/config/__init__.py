@@ -1,0 +1,1 @@
+"""YAML files and overrides become checked settings and a search space."""
