@@ -11,7 +11,7 @@ from transformers.optimization import get_scheduler  # brings PEFT and bitsandby
 
 from lorasweep.core.rungs import rung_at, rungs_of
 from lorasweep.core.spec import EvalSpec, TrainSpec
-from lorasweep.data.feed import Feed
+from lorasweep.data.loader import Feed
 from lorasweep.data.render import TokenRow
 from lorasweep.slot import Slot
 

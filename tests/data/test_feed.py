@@ -2,7 +2,7 @@
 
 from lorasweep.core.spec import TrainSpec
 from lorasweep.data.batches import MicroBatch
-from lorasweep.data.feed import Feed
+from lorasweep.data.loader import Feed
 from tests.tiny import token_rows
 
 
