@@ -22,9 +22,9 @@ from torch import Tensor
 from benchmarks import hf_trial
 from benchmarks.sweep_job import Job, export, make_job
 from lorasweep import cli
-from lorasweep.base_info import describe
 from lorasweep.core.spec import TrialSpec
 from lorasweep.data.batches import epoch_order
+from lorasweep.models.info import describe
 
 # Small and large adapters, on few modules and on all, at a rate that teaches.
 CHECKED = {

@@ -11,12 +11,12 @@ import torch
 from benchmarks.memory_cases import Case
 from benchmarks.packed import fill
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import resolve_targets
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of
 from lorasweep.meter import Meter
+from lorasweep.models.base import Base
+from lorasweep.models.info import resolve_targets
 from lorasweep.score import Asked, score_suite
 from lorasweep.tested import load_base
 from lorasweep.train import train_step

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import DEMO, resolve_targets
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
+from lorasweep.models.base import Base
+from lorasweep.models.info import DEMO, resolve_targets
 
 TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 RANK = 16

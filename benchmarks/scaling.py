@@ -18,9 +18,9 @@ from benchmarks.packed import alike, fill, rows_of
 from benchmarks.shapes import SHAPES, random_bases
 from benchmarks.tables import command_line, markdown, write
 from lorasweep.bank import Bank
-from lorasweep.base import Base
 from lorasweep.core.spec import DType, ModelSpec
 from lorasweep.learner import Learner
+from lorasweep.models.base import Base
 from lorasweep.pace import WHOLE, Pace
 from lorasweep.train import train_step
 

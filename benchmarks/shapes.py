@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from lorasweep.base import Base
-from lorasweep.base_info import DEMO
 from lorasweep.core.spec import ModelSpec
+from lorasweep.models.base import Base
+from lorasweep.models.info import DEMO
 from lorasweep.tested import load_base
 
 SHAPES: dict[str, dict[str, Any]] = {

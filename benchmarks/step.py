@@ -21,10 +21,10 @@ from benchmarks.packed import RANK, Trial, fill, rows_of
 from benchmarks.stock import StockTrial, stock_trial
 from benchmarks.tables import AGREEMENT, command_line, markdown, write
 from lorasweep.bank import Bank
-from lorasweep.base import DTYPES, Base
-from lorasweep.base_info import resolve_targets
 from lorasweep.core.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
+from lorasweep.models.base import DTYPES, Base
+from lorasweep.models.info import resolve_targets
 from lorasweep.pace import Pace
 from lorasweep.tested import load_base
 from lorasweep.train import train_step

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorasweep.base_info import model_path
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
 from lorasweep.core.rungs import rungs_of
 from lorasweep.core.spec import LoraSpec, TrainSpec, TrialSpec, digest
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
+from lorasweep.models.info import model_path
 from lorasweep.plan import make_plan
 
 # A real grid holds rates that teach nothing and rates that destroy: 4 x 2 x 2 x 2 = 32 trials. A smaller sweep leaves

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from statistics import fmean
 
 from evaluation.metrics import CHOICE_METRICS, macro_f1
-from lorasweep.base import Base
 from lorasweep.core.files import write_json
 from lorasweep.core.result import BaseScore
 from lorasweep.core.spec import EvalSpec, digest
 from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
+from lorasweep.models.base import Base
 from lorasweep.score import Asked, SuiteScore, score_suite
 
 

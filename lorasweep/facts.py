@@ -14,7 +14,7 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.splits import FEWEST, read_source, read_splits
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.memory import Lengths, lengths_of
-from lorasweep.tokenizer import load_tokenizer, tokenizer_key
+from lorasweep.models.tokenizer import load_tokenizer, tokenizer_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

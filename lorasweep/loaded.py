@@ -9,12 +9,12 @@ from lorasweep.baseline import base_score
 from lorasweep.core.result import BaseScore, Score
 from lorasweep.core.spec import EvalSpec, ModelSpec, TrialSpec
 from lorasweep.data.tasks import Task, load_task
+from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.outcome import test_metrics
 from lorasweep.probes import Probes
 from lorasweep.score import Asked
 from lorasweep.slot import Slot
 from lorasweep.tested import load_base
-from lorasweep.tokenizer import tokenizer_key
 
 
 class Loaded:

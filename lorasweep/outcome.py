@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorasweep.adapters import save_adapter
-from lorasweep.base import Base
 from lorasweep.core.result import BaseScore, Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.core.spec import EvalSpec, digest
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.live import Live
+from lorasweep.models.base import Base
 from lorasweep.probes import Probes
 from lorasweep.score import Asked, SuiteScore, score_suite, write
 

@@ -142,7 +142,7 @@ def _bases(plan: Plan) -> Iterator[str]:
 
 
 def _passes(model: ModelSpec) -> str:
-    from lorasweep.base_info import read_config
+    from lorasweep.models.info import read_config
     from lorasweep.tested import twin_paths
 
     paths = twin_paths(read_config(model.id, model.revision, model.trust_remote_code))

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from lorasweep.base_info import BaseInfo, describe, resolve_targets
 from lorasweep.config.build import SweepConfig, build_config
 from lorasweep.config.grammar import Choice, Domain, Interval, Scalar
 from lorasweep.config.space import Params, check_targets, distinct, grid, num_points, read_space, trial_spec
@@ -24,11 +23,12 @@ from lorasweep.memory import (
     slots_that_fit,
     weight_bytes,
 )
+from lorasweep.models.info import BaseInfo, describe, resolve_targets
+from lorasweep.models.tokenizer import NO_TOKENIZER
+from lorasweep.models.weight_files import check_weights
 from lorasweep.naming import run_name
 from lorasweep.stores import store_problems
-from lorasweep.tokenizer import NO_TOKENIZER
 from lorasweep.warmup import longest_warmup
-from lorasweep.weight_files import check_weights
 
 T = TypeVar("T")
 

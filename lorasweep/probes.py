@@ -8,16 +8,16 @@ from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
 from evaluation.metrics import CHOICE_METRICS
 from evaluation.statistics import Interval
 from lorasweep.bank import Bank
-from lorasweep.base import Base
 from lorasweep.core.files import write_json
 from lorasweep.core.result import Probe
 from lorasweep.core.spec import EvalSpec, ProbeSpec, digest
 from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_probe
+from lorasweep.models.base import Base
+from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.score import Asked, score_suite
 from lorasweep.slot import Slot
-from lorasweep.tokenizer import tokenizer_key
 
 Scores = dict[str, ProbeScore]
 

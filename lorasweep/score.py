@@ -17,10 +17,10 @@ from evaluation.generate import greedy
 from evaluation.metrics import CHOICE_METRICS, LIKELIHOOD_METRICS, METRICS, TEXT_METRICS, accuracy, macro_f1, mean
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
 from lorasweep.bank import Bank
-from lorasweep.base import Base
 from lorasweep.core.errors import is_out_of_memory
 from lorasweep.core.spec import EvalSpec
 from lorasweep.data.render import TokenRow
+from lorasweep.models.base import Base
 from lorasweep.slot import Slot
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from torch import Tensor
 from evaluation.choices import option_choices
 from evaluation.generate import first_logits
 from evaluation.scoring import TokenSequence
-from lorasweep import varlen
 from lorasweep.bank import Bank
-from lorasweep.base import DTYPES, Base
 from lorasweep.core.spec import LoraSpec
 from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
-from lorasweep.paths import Generation, OptionForm, Paths
+from lorasweep.models import varlen_attention
+from lorasweep.models.base import DTYPES, Base
+from lorasweep.models.paths import Generation, OptionForm, Paths
 from lorasweep.slot import Slot
 
 # Relative differences that rounding makes. In 16 bits only coarse mistakes show; a twin in fp32 shows the others.
@@ -48,11 +48,11 @@ def examine(base: Base) -> Paths:
     length = min(max(windows(base.model.config), default=SHORT_ROWS[1]) + 6, LONGEST)
     rows = _rows((*SHORT_ROWS[:1], length, *SHORT_ROWS[1:]))
     alone = _alone(bank, rows)
-    has_own = varlen.install(base.model) and _is_same(base, lambda: _alone(bank, rows), alone)
+    has_own = varlen_attention.install(base.model) and _is_same(base, lambda: _alone(bank, rows), alone)
     if has_own:
         return _examine(bank, rows, alone, length, has_own=True)
-    if varlen.is_installed(base.model):
-        varlen.uninstall(base.model)
+    if varlen_attention.is_installed(base.model):
+        varlen_attention.uninstall(base.model)
     return _examine(bank, rows, alone, length, has_own=False)
 
 

@@ -6,16 +6,16 @@ from dataclasses import asdict, fields
 from types import SimpleNamespace
 from typing import Any
 
-from lorasweep import twin, varlen
 from lorasweep.bank import unwrap
-from lorasweep.base import Base
-from lorasweep.base_info import config_key, info_of
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_json
 from lorasweep.core.spec import ModelSpec, digest
 from lorasweep.data.cache import cache_dir
-from lorasweep.model import load_untested, make_base
-from lorasweep.paths import Paths
+from lorasweep.models import twin, varlen_attention
+from lorasweep.models.base import Base
+from lorasweep.models.info import config_key, info_of
+from lorasweep.models.load import load_untested, make_base
+from lorasweep.models.paths import Paths
 from lorasweep.self_test import LONGEST, examine, windows
 
 
@@ -42,10 +42,10 @@ def tested_paths(base: Base) -> Paths:
     unwrap(base)
     base.empty_cache()  # what the tests took is no trial's need
     paths = own.within(max(windows(config), default=0) <= LONGEST) if expected is None else own.both(expected)
-    if paths.own_attention and not varlen.is_installed(base.model):
-        varlen.install(base.model)
-    if not paths.own_attention and varlen.is_installed(base.model):
-        varlen.uninstall(base.model)
+    if paths.own_attention and not varlen_attention.is_installed(base.model):
+        varlen_attention.install(base.model)
+    if not paths.own_attention and varlen_attention.is_installed(base.model):
+        varlen_attention.uninstall(base.model)
     return paths
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from lorasweep import twin
-from lorasweep.base import Base
 from lorasweep.core.spec import ModelSpec
+from lorasweep.models import twin
+from lorasweep.models.base import Base
 from lorasweep.tested import load_base
 from tests.tiny import tokenizer
 

@@ -1,8 +1,8 @@
 """Trials on the demo base that take a second: few steps, few examples."""
 
-from lorasweep.base_info import resolve_targets
 from lorasweep.core.result import Start, WorkerSettings
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, ProbeSpec, TrainSpec, TrialSpec
+from lorasweep.models.info import resolve_targets
 from lorasweep.worker import Worker
 
 INTENTS = DataSpec(

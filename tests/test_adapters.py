@@ -10,10 +10,10 @@ import torch
 
 from lorasweep.adapters import CONFIG, WEIGHTS, load_adapter, save_adapter
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import DEMO, resolve_targets
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import LoraSpec, ModelSpec
+from lorasweep.models.base import Base
+from lorasweep.models.info import DEMO, resolve_targets
 from lorasweep.slot import Slot
 from lorasweep.tested import load_base
 from tests.tiny import save_base

@@ -12,12 +12,12 @@ import torch
 
 from lorasweep import stacking
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import resolve_targets
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.learner import Learner, make_learner, usual_tokens
+from lorasweep.models.base import Base
+from lorasweep.models.info import resolve_targets
 from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.tiny import ARCHITECTURES, save_base, token_rows

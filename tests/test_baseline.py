@@ -6,15 +6,15 @@ import pytest
 
 from lorasweep import baseline
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import resolve_targets
 from lorasweep.baseline import base_score, chance_levels, majority_scores
 from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_task
+from lorasweep.models.base import Base
+from lorasweep.models.info import resolve_targets
+from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.score import Asked, score_suite
 from lorasweep.tested import load_base
-from lorasweep.tokenizer import tokenizer_key
 from tests.specs import INTENTS, trial
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from lorasweep.bank import Bank
-from lorasweep.base_info import resolve_targets
 from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.core.result import Start
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
 from lorasweep.learner import make_learner
 from lorasweep.live import Live
+from lorasweep.models.info import resolve_targets
 from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.settings import SPEC

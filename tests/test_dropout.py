@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from lorasweep import layout
 from lorasweep.adapted import AdaptedLinear
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import resolve_targets
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.dropout import Noise, dropout_mask, noise_of
 from lorasweep.learner import make_learner
+from lorasweep.models.base import Base
+from lorasweep.models.info import resolve_targets
 from lorasweep.slot import Slot
 from lorasweep.tested import load_base
 from lorasweep.train import train_step

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from lorasweep.base_info import model_path
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
 from lorasweep.core.errors import ConfigError
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_task
+from lorasweep.models.info import model_path
+from lorasweep.models.tokenizer import load_tokenizer
 from lorasweep.outline import headline, plan_text
 from lorasweep.plan import Plan, make_plan
-from lorasweep.tokenizer import load_tokenizer
 from tests.architectures import save_architecture
 from tests.tiny import save_base
 

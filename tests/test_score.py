@@ -8,15 +8,15 @@ import torch
 
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import resolve_targets
 from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
 from lorasweep.data.tasks import load_task
+from lorasweep.models.base import Base
+from lorasweep.models.info import resolve_targets
+from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.score import Asked, is_maximized, score_suite, write
 from lorasweep.tested import load_base
-from lorasweep.tokenizer import tokenizer_key
 from tests.specs import INTENTS, trial
 
 

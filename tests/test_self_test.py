@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorasweep import tested, varlen
-from lorasweep.base_info import resolve_targets
+from lorasweep import tested
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec
 from lorasweep.data.cache import cache_dir
-from lorasweep.paths import Paths
+from lorasweep.models import varlen_attention
+from lorasweep.models.info import resolve_targets
+from lorasweep.models.paths import Paths
 from lorasweep.tested import load_base
 from tests.architectures import save_architecture
 from tests.tiny import save_base
@@ -39,26 +40,26 @@ def test_a_plain_base_may_take_every_shortcut(fresh: Path) -> None:
 def test_attention_that_lets_rows_see_each_other_is_found_out(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    monkeypatch.setattr(varlen, "attention", sdpa_attention_forward)  # as a layer that knows nothing of rows
+    monkeypatch.setattr(varlen_attention, "attention", sdpa_attention_forward)  # as a layer that knows nothing of rows
 
     def no_rows(**kwargs: Any) -> Tensor | None:
         from transformers.masking_utils import sdpa_mask
 
         return sdpa_mask(**kwargs)
 
-    monkeypatch.setattr(varlen, "mask", no_rows)
+    monkeypatch.setattr(varlen_attention, "mask", no_rows)
     found = paths_of(save_base(fresh / "base", "llama"))
     assert not found.is_flat and found.option_form != "layout"
 
 
 def test_attention_that_is_not_the_base_s_own_is_taken_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = varlen.attention
+    real = varlen_attention.attention
 
     def doubled(*args: Any, **kwargs: Any) -> Any:
         out, weights = real(*args, **kwargs)
         return 2 * out, weights
 
-    monkeypatch.setattr(varlen, "attention", doubled)
+    monkeypatch.setattr(varlen_attention, "attention", doubled)
     base = load_base(ModelSpec(id=str(save_base(fresh / "base", "llama"))), "cpu")
     assert not base.paths.own_attention and not base.paths.is_flat
     config: Any = base.model.config
@@ -96,7 +97,7 @@ def test_a_mask_without_a_window_is_not_trusted_where_no_row_was_longer(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tested, "twin_paths", lambda _: None)
-    monkeypatch.setattr(varlen, "install", lambda _: False)
+    monkeypatch.setattr(varlen_attention, "install", lambda _: False)
     folder = save_architecture("mistral", fresh / "base", sliding_window=4096)
     assert paths_of(folder).option_form == "none"
     assert paths_of(save_base(fresh / "plain", "llama")).option_form == "mask"
@@ -127,7 +128,7 @@ def test_a_linear_that_carries_no_adapter_is_refused_with_the_reason(
 def test_what_peft_refuses_is_what_peft_s_own_tables_say() -> None:
     from peft.utils import transformers_weight_conversion as own
 
-    from lorasweep.usage import FUSED_BY_PEFT
+    from lorasweep.models.usage import FUSED_BY_PEFT
 
     tables: dict[str, dict[str, str]] = own._MOE_TARGET_MODULE_MAPPING
     assert {kind: set(names) for kind, names in FUSED_BY_PEFT.items()} == {k: set(v) for k, v in tables.items()}

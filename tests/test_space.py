@@ -6,7 +6,6 @@ from typing import Any
 import optuna
 import pytest
 
-from lorasweep.base_info import resolve_targets
 from lorasweep.cli import data_dir
 from lorasweep.config.grammar import parse
 from lorasweep.config.space import (
@@ -23,6 +22,7 @@ from lorasweep.config.space import (
 )
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.spec import TrialSpec
+from lorasweep.models.info import resolve_targets
 from tests.settings import composed, minimal
 
 SWEEPS = sorted(data_dir("sweeps").glob("*.yaml"))

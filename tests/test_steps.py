@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lorasweep import stacking
 from lorasweep.bank import Bank
-from lorasweep.base import Base
-from lorasweep.base_info import resolve_targets
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, Optimizer, TrainSpec
 from lorasweep.learner import Learner, make_learner, mean_loss
+from lorasweep.models.base import Base
+from lorasweep.models.info import resolve_targets
 from lorasweep.tested import load_base
 from lorasweep.train import train_step
 from tests.tiny import save_base, token_rows

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from lorasweep.base_info import BaseInfo, describe
 from lorasweep.core.errors import ModelError
-from lorasweep.targets import PRESETS, matches, resolve
+from lorasweep.models.info import BaseInfo, describe
+from lorasweep.models.targets import PRESETS, matches, resolve
 
 SMALL = {
     "hidden_size": 64,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lorasweep.base_info import describe
 from lorasweep.cli import EXIT_CONFIG, main
 from lorasweep.core.errors import ModelError
-from lorasweep.weight_files import check_weights
+from lorasweep.models.info import describe
+from lorasweep.models.weight_files import check_weights
 from tests.tiny import ARCHITECTURES, save_base
 
 

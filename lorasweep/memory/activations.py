@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
+from lorasweep.models.targets import part_of
 from lorasweep.stacking import Member, stacks
-from lorasweep.targets import part_of
 
 SHARED = {"q": "in", "k": "in", "v": "in", "qkv": "in", "gate": "in", "up": "in", "gate_up": "in"}
 # Tensors of the inner width that an MLP without a gate keeps: those of its activation function.

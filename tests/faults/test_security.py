@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lorasweep.adapters import load_adapter
-from lorasweep.base_info import DEMO
 from lorasweep.cli import main
+from lorasweep.models.info import DEMO
 from tests.faults.sweeps import FAKE, SMALL_DATA
 
 

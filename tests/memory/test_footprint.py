@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from lorasweep.base_info import BaseInfo, describe
 from lorasweep.core.spec import DType, ModelSpec, Precision, TrialSpec
 from lorasweep.memory import Footprint, Lengths, adapter_bytes, footprint, own_bytes, slots_that_fit, weight_bytes
 from lorasweep.memory.weights import rooms
+from lorasweep.models.info import BaseInfo, describe
 from tests.settings import SPEC, adapted, trained
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from lorasweep.base_info import BaseInfo, describe
 from lorasweep.core.spec import ModelSpec, Precision, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of, slots_that_fit, weights
@@ -13,6 +12,7 @@ from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, stac
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.footprint import CUDA_SLACK, HEAP_SLACK
 from lorasweep.memory.weights import rooms
+from lorasweep.models.info import BaseInfo, describe
 from tests.settings import SPEC, adapted, trained
 
 LENGTHS = Lengths(longest=100, mean=50, deviation=5, labels=4, scored=40, scored_labels=10, has_options=True, prompt=30)

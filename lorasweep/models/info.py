@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from lorasweep import targets, twin, usage
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_json
 from lorasweep.core.hub import away_note
 from lorasweep.core.provenance import folder_fingerprint
 from lorasweep.core.spec import ModelSpec, digest
 from lorasweep.data.cache import cache_dir
+from lorasweep.models import targets, twin, usage
 
-DEMO = Path(__file__).resolve().parent / "demo" / "base"
+DEMO = Path(__file__).resolve().parent.parent / "demo" / "base"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorasweep import varlen
-from lorasweep.base_info import BaseInfo
 from lorasweep.core.spec import ModelSpec
 from lorasweep.data.batches import PackedBatch
-from lorasweep.paths import Paths
+from lorasweep.models import varlen_attention
+from lorasweep.models.info import BaseInfo
+from lorasweep.models.paths import Paths
 
 # B rows, S tokens, T label positions, D width, V vocabulary
 
@@ -68,8 +68,8 @@ class Base:
         elif self.paths.option_form == "bias":
             dtype = DTYPES[self.spec.dtype]
             mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        tree = varlen.Tree(positions_BS, mask_B1SS[:, 0]) if self.paths.option_form == "layout" else None
-        with varlen.laid_out(tree):
+        tree = varlen_attention.Tree(positions_BS, mask_B1SS[:, 0]) if self.paths.option_form == "layout" else None
+        with varlen_attention.laid_out(tree):
             return self._logits((row_T, column_T), input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask)
 
     @property
@@ -107,8 +107,8 @@ class Base:
     @contextmanager
     def flat(self, packed: PackedBatch) -> Iterator[None]:
         """Keep the rows of a flat batch apart in the passes inside, forward and backward."""
-        rows = varlen.Rows.of(list(packed.lengths)).to(self.device) if packed.is_flat else None
-        with varlen.laid_out(rows):
+        rows = varlen_attention.Rows.of(list(packed.lengths)).to(self.device) if packed.is_flat else None
+        with varlen_attention.laid_out(rows):
             yield
 
     def empty_cache(self) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorasweep import norms
-from lorasweep.base import DTYPES, Base
-from lorasweep.base_info import BaseInfo, describe, model_path, read_config
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec
-from lorasweep.tokenizer import load_tokenizer
+from lorasweep.models import rms_norm
+from lorasweep.models.base import DTYPES, Base
+from lorasweep.models.info import BaseInfo, describe, model_path, read_config
+from lorasweep.models.tokenizer import load_tokenizer
 
 
 def load_untested(spec: ModelSpec, device: str) -> Base:
@@ -29,7 +29,7 @@ def make_base(model: Any, tokenizer: Any, info: BaseInfo, spec: ModelSpec, devic
     _keep_trainable_path(model)
     model.requires_grad_(False)
     if device == "cpu":
-        norms.exchange(model)
+        rms_norm.exchange(model)
     base = Base(model, tokenizer, info, spec, torch.device(device))
     head = model.get_output_embeddings()
     head.register_forward_pre_hook(base.gather_hidden)

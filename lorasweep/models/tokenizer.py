@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from lorasweep.base_info import model_path
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec, digest
+from lorasweep.models.info import model_path
 
 NO_TOKENIZER = "has no tokenizer that can be read"
 

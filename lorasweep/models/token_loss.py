@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lorasweep.base import Base
 from lorasweep.data.batches import PackedBatch
+from lorasweep.models.base import Base
 
 # T label positions, V vocabulary, D width; C positions of a chunk
 

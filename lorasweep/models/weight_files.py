@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lorasweep.base_info import BaseInfo, model_path
 from lorasweep.core.errors import ModelError
+from lorasweep.models.info import BaseInfo, model_path
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses longer ones

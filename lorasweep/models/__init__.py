@@ -1,0 +1,1 @@
+"""The frozen base: described from its configuration, loaded, and made fast."""
