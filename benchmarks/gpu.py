@@ -22,12 +22,12 @@ from benchmarks.packed import alike, fill, rows_of
 from benchmarks.shapes import SHAPES, random_bases
 from benchmarks.stock import stock_trial
 from benchmarks.tables import AGREEMENT, command_line, markdown, write
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.train import train_step
 from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, Precision, TrialSpec
 from lorasweep.data.batches import micro_batches
 from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.base import Base
-from lorasweep.train import train_step
 
 LENGTH, ROUNDS = 256, 5
 PRECISIONS: tuple[Precision, ...] = ("none", "nf4")

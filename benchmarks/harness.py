@@ -16,12 +16,12 @@ from typing import Any, get_args
 import yaml
 
 from evaluation.metrics import CHOICE_METRICS
+from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.score import Asked, score_suite
-from lorasweep.tested import load_base
 
 # Each layout in the words of a task file of lm-evaluation-harness; options stand behind a blank there.
 LAYOUTS: dict[Format, dict[str, str]] = {

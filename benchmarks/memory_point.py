@@ -10,7 +10,9 @@ import torch
 
 from benchmarks.memory_cases import Case
 from benchmarks.packed import fill
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.train import train_step
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of
@@ -18,8 +20,6 @@ from lorasweep.meter import Meter
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.score import Asked, score_suite
-from lorasweep.tested import load_base
-from lorasweep.train import train_step
 
 STEPS = 6
 

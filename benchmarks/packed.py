@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import torch
 
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.train_state import Learner, make_learner, usual_tokens
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
-from lorasweep.learner import Learner, make_learner, usual_tokens
 from lorasweep.models.base import Base
 from lorasweep.models.info import DEMO, resolve_targets
 

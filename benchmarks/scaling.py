@@ -17,12 +17,12 @@ from benchmarks.machine import seconds
 from benchmarks.packed import alike, fill, rows_of
 from benchmarks.shapes import SHAPES, random_bases
 from benchmarks.tables import command_line, markdown, write
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.pass_size import WHOLE, Pace
+from lorasweep.adapters.train import train_step
+from lorasweep.adapters.train_state import Learner
 from lorasweep.core.spec import DType, ModelSpec
-from lorasweep.learner import Learner
 from lorasweep.models.base import Base
-from lorasweep.pace import WHOLE, Pace
-from lorasweep.train import train_step
 
 ROUNDS = 5
 LIMIT_S = 8.0  # a step longer than this is measured once

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import ModelSpec
 from lorasweep.models.base import Base
 from lorasweep.models.info import DEMO
-from lorasweep.tested import load_base
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny-1m": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},

@@ -20,14 +20,14 @@ from benchmarks.machine import gemm_rate, seconds
 from benchmarks.packed import RANK, Trial, fill, rows_of
 from benchmarks.stock import StockTrial, stock_trial
 from benchmarks.tables import AGREEMENT, command_line, markdown, write
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.pass_size import Pace
+from lorasweep.adapters.train import train_step
 from lorasweep.core.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.models.base import DTYPES, Base
 from lorasweep.models.info import resolve_targets
-from lorasweep.pace import Pace
-from lorasweep.tested import load_base
-from lorasweep.train import train_step
 
 ROUNDS, FEWEST_ROUNDS = 7, 3
 COMPARED = 12  # first losses that both sides must agree on

@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lorasweep.adapters.slot import Matrices, Slot
+from lorasweep.adapters.train_state import Learner
 from lorasweep.core.files import write_bytes
 from lorasweep.core.result import CHECKPOINT, Point
 from lorasweep.core.spec import TrialSpec, digest
-from lorasweep.learner import Learner
 from lorasweep.live import Live
-from lorasweep.slot import Matrices, Slot
 
 FORMAT = 1  # raise it when what is kept changes
 

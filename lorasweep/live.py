@@ -4,9 +4,9 @@ import math
 import time
 from dataclasses import dataclass, field
 
+from lorasweep.adapters.train_state import Learner, mean_loss
 from lorasweep.core.result import Point, Progress, Rung, Start
 from lorasweep.core.spec import TrialSpec
-from lorasweep.learner import Learner, mean_loss
 from lorasweep.memory import GIB
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorasweep.adapters import load_adapter
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.peft_format import load_adapter
+from lorasweep.adapters.slot import Slot
 from lorasweep.baseline import base_score
 from lorasweep.core.result import BaseScore, Score
 from lorasweep.core.spec import EvalSpec, ModelSpec, TrialSpec
@@ -13,8 +15,6 @@ from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.outcome import test_metrics
 from lorasweep.probes import Probes
 from lorasweep.score import Asked
-from lorasweep.slot import Slot
-from lorasweep.tested import load_base
 
 
 class Loaded:

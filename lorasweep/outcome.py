@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lorasweep.adapters import save_adapter
+from lorasweep.adapters.peft_format import save_adapter
 from lorasweep.core.result import BaseScore, Cost, Finished, Point, Sample, Start, TrialResult, TrialState
 from lorasweep.core.spec import EvalSpec, digest
 from lorasweep.data.render import TokenRow

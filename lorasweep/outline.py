@@ -142,8 +142,8 @@ def _bases(plan: Plan) -> Iterator[str]:
 
 
 def _passes(model: ModelSpec) -> str:
+    from lorasweep.adapters.load import twin_paths
     from lorasweep.models.info import read_config
-    from lorasweep.tested import twin_paths
 
     paths = twin_paths(read_config(model.id, model.revision, model.trust_remote_code))
     if paths is None:

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
 from evaluation.metrics import CHOICE_METRICS
 from evaluation.statistics import Interval
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.slot import Slot
 from lorasweep.core.files import write_json
 from lorasweep.core.result import Probe
 from lorasweep.core.spec import EvalSpec, ProbeSpec, digest
@@ -17,7 +18,6 @@ from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.score import Asked, score_suite
-from lorasweep.slot import Slot
 
 Scores = dict[str, ProbeScore]
 

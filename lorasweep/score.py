@@ -16,12 +16,12 @@ from evaluation.choices import OptionChoices, option_choices
 from evaluation.generate import greedy
 from evaluation.metrics import CHOICE_METRICS, LIKELIHOOD_METRICS, METRICS, TEXT_METRICS, accuracy, macro_f1, mean
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import is_out_of_memory
 from lorasweep.core.spec import EvalSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
-from lorasweep.slot import Slot
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,6 +12,7 @@ from functools import partial
 
 import torch
 
+from lorasweep.adapters.train import train_step
 from lorasweep.core.errors import LoraSweepError, is_device_error, is_disk_full, is_out_of_memory
 from lorasweep.core.files import redact
 from lorasweep.core.result import (
@@ -30,7 +31,6 @@ from lorasweep.core.result import (
 )
 from lorasweep.live import Live
 from lorasweep.outcome import failed
-from lorasweep.train import train_step
 from lorasweep.trials import LiveTrials
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import ModelSpec
 from lorasweep.models import twin
 from lorasweep.models.base import Base
-from lorasweep.tested import load_base
 from tests.tiny import tokenizer
 
 MIXED = ["linear_attention", "full_attention"]

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from lorasweep.adapters import CONFIG, WEIGHTS, load_adapter, save_adapter
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.peft_format import CONFIG, WEIGHTS, load_adapter, save_adapter
+from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.models.base import Base
 from lorasweep.models.info import DEMO, resolve_targets
-from lorasweep.slot import Slot
-from lorasweep.tested import load_base
 from tests.tiny import save_base
 
 IDS = torch.arange(5, 17)[None]

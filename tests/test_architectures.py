@@ -12,16 +12,16 @@ from torch import Tensor
 from evaluation.choices import option_choices
 from evaluation.generate import greedy
 from evaluation.scoring import TokenSequence
-from lorasweep.adapters import save_adapter
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.peft_format import save_adapter
+from lorasweep.adapters.train import train_step
+from lorasweep.adapters.train_state import Learner, make_learner
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
-from lorasweep.learner import Learner, make_learner
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.twin import VOCABULARY, WINDOW
-from lorasweep.tested import load_base
-from lorasweep.train import train_step
 from tests.architectures import SETTINGS, save_architecture, table_row
 
 STEPS = 3

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from lorasweep import stacking
-from lorasweep.bank import Bank
+from lorasweep.adapters import stack_plan
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.train import train_step
+from lorasweep.adapters.train_state import Learner, make_learner, usual_tokens
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
-from lorasweep.learner import Learner, make_learner, usual_tokens
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
-from lorasweep.tested import load_base
-from lorasweep.train import train_step
 from tests.tiny import ARCHITECTURES, save_base, token_rows
 
 STEPS = 100
@@ -176,7 +176,7 @@ def test_packed_trials_have_the_losses_of_stock_peft(bases: dict[str, Path], kin
 def test_however_slots_are_stacked_losses_are_those_of_stock_peft(
     bases: dict[str, Path], overhead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(stacking.OVERHEAD, "cpu", overhead)
+    monkeypatch.setitem(stack_plan.OVERHEAD, "cpu", overhead)
     assert_as_stock_peft(ModelSpec(id=str(bases["llama"])), 6)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lorasweep import baseline
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
 from lorasweep.baseline import base_score, chance_levels, majority_scores
 from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.data.render import TokenRow
@@ -14,7 +15,6 @@ from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.score import Asked, score_suite
-from lorasweep.tested import load_base
 from tests.specs import INTENTS, trial
 
 

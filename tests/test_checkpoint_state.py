@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.train import train_step
+from lorasweep.adapters.train_state import make_learner
 from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.core.result import Start
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
-from lorasweep.learner import make_learner
 from lorasweep.live import Live
 from lorasweep.models.info import resolve_targets
-from lorasweep.tested import load_base
-from lorasweep.train import train_step
 from tests.settings import SPEC
 from tests.tiny import save_base, token_rows
 

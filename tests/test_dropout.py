@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lorasweep import layout
-from lorasweep.adapted import AdaptedLinear
-from lorasweep.bank import Bank
+from lorasweep.adapters import layout
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.dropout import Noise, dropout_mask, noise_of
+from lorasweep.adapters.linear import AdaptedLinear
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.slot import Slot
+from lorasweep.adapters.train import train_step
+from lorasweep.adapters.train_state import make_learner
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
-from lorasweep.dropout import Noise, dropout_mask, noise_of
-from lorasweep.learner import make_learner
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
-from lorasweep.slot import Slot
-from lorasweep.tested import load_base
-from lorasweep.train import train_step
 from tests.test_bank import peft_loss, peft_model
 from tests.tiny import save_base, token_rows
 

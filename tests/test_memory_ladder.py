@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
 from lorasweep.core.result import CHECKPOINT, Event, Evicted, Finished, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
 from lorasweep.lineup import Item, Lineup, is_at_least

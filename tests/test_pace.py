@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
+from lorasweep.adapters.pass_size import LIMITS, TRIES, WHOLE, Pace
+from lorasweep.adapters.train import passes
 from lorasweep.core.spec import ModelSpec
-from lorasweep.pace import LIMITS, TRIES, WHOLE, Pace
-from lorasweep.train import passes
 from tests.test_bank import join, make_bank, mixed
 
 
@@ -50,7 +50,7 @@ def test_every_trial_is_in_one_pass(limit: int, demo_learners: list[object]) -> 
 
 @pytest.fixture(scope="module")
 def demo_learners() -> list[object]:
-    from lorasweep.tested import load_base
+    from lorasweep.adapters.load import load_base
 
     base = load_base(ModelSpec(id="demo"), "cpu")
     bank = make_bank(base, 6)

@@ -223,7 +223,7 @@ def test_data_that_changed_under_a_run_is_refused(in_tmp: Path, capsys: pytest.C
 def test_trials_that_do_not_fit_together_run_one_after_the_other(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from lorasweep.bank import Bank
+    from lorasweep.adapters.bank import Bank
 
     whole = Bank.backward
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from evaluation.metrics import CHOICE_METRICS
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
@@ -16,7 +17,6 @@ from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.score import Asked, is_maximized, score_suite, write
-from lorasweep.tested import load_base
 from tests.specs import INTENTS, trial
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorasweep import tested
+from lorasweep.adapters import load
+from lorasweep.adapters.load import load_base
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec
 from lorasweep.data.cache import cache_dir
 from lorasweep.models import varlen_attention
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.paths import Paths
-from lorasweep.tested import load_base
 from tests.architectures import save_architecture
 from tests.tiny import save_base
 
@@ -69,7 +69,7 @@ def test_attention_that_is_not_the_base_s_own_is_taken_off(fresh: Path, monkeypa
 def test_a_base_is_tested_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_base(fresh / "base", "llama")
     found = paths_of(folder)
-    monkeypatch.setattr(tested, "examine", _refuse)
+    monkeypatch.setattr(load, "examine", _refuse)
     assert paths_of(folder) == found
 
 
@@ -89,14 +89,14 @@ def test_training_is_not_disturbed_by_the_test(fresh: Path) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    tested.twin_paths(base.model.config)
+    load.twin_paths(base.model.config)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_mask_without_a_window_is_not_trusted_where_no_row_was_longer(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tested, "twin_paths", lambda _: None)
+    monkeypatch.setattr(load, "twin_paths", lambda _: None)
     monkeypatch.setattr(varlen_attention, "install", lambda _: False)
     folder = save_architecture("mistral", fresh / "base", sliding_window=4096)
     assert paths_of(folder).option_form == "none"

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorasweep import stacking
-from lorasweep.bank import Bank
+from lorasweep.adapters import stack_plan
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
+from lorasweep.adapters.train import train_step
+from lorasweep.adapters.train_state import Learner, make_learner, mean_loss
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, Optimizer, TrainSpec
-from lorasweep.learner import Learner, make_learner, mean_loss
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
-from lorasweep.tested import load_base
-from lorasweep.train import train_step
 from tests.tiny import save_base, token_rows
 
 TRAIN = TrainSpec(learning_rate=1e-2, per_device_train_batch_size=2, max_steps=10)
@@ -139,15 +139,15 @@ def joined_ranks(bank: Bank, *found: int) -> list[list[int]]:
 def test_slots_are_stacked_as_operations_or_their_overhead_weigh_more(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(stacking.OVERHEAD, "cpu", 1)
+    monkeypatch.setitem(stack_plan.OVERHEAD, "cpu", 1)
     assert joined_ranks(Bank(loaded(folder), 3), 2, 4, 2) == [[2, 2], [4]]
-    monkeypatch.setitem(stacking.OVERHEAD, "cpu", 1 << 60)
+    monkeypatch.setitem(stack_plan.OVERHEAD, "cpu", 1 << 60)
     assert joined_ranks(Bank(loaded(folder), 3), 2, 4, 2) == [[2, 2, 4]]
 
 
 def test_no_slot_is_filled_up_beyond_four_times_its_size(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(stacking.OVERHEAD, "cpu", 1 << 60)
-    monkeypatch.setattr(stacking, "SMALL", 0)
+    monkeypatch.setitem(stack_plan.OVERHEAD, "cpu", 1 << 60)
+    monkeypatch.setattr(stack_plan, "SMALL", 0)
     assert joined_ranks(Bank(loaded(folder), 2), 2, 8) == [[2, 8]]
     assert joined_ranks(Bank(loaded(folder), 2), 2, 9) == [[2], [9]]
 

@@ -7,11 +7,11 @@ values share one, and so do gate and up. Attention keeps padded rows, on a CPU i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorasweep.adapters.stack_plan import Member, stacks
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
 from lorasweep.models.targets import part_of
-from lorasweep.stacking import Member, stacks
 
 SHARED = {"q": "in", "k": "in", "v": "in", "qkv": "in", "gate": "in", "up": "in", "gate_up": "in"}
 # Tensors of the inner width that an MLP without a gate keeps: those of its activation function.

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from lorasweep.adapters.stack_plan import MOST_PADDING, SMALL
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
-from lorasweep.stacking import MOST_PADDING, SMALL
 
 BLOCK = 64  # weights that share a constant in 4 bits
 DOUBLE_BLOCK = 256  # constants that share a constant when they are quantised in turn (arXiv 2305.14314, section 3)

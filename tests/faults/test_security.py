@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.adapters import load_adapter
+from lorasweep.adapters.peft_format import load_adapter
 from lorasweep.cli import main
 from lorasweep.models.info import DEMO
 from tests.faults.sweeps import FAKE, SMALL_DATA

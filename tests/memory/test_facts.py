@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from lorasweep import stacking
-from lorasweep.bank import Bank
+from lorasweep.adapters import stack_plan
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import DType, LoraSpec, ModelSpec, Precision, TrialSpec
 from lorasweep.data.batches import micro_batches, pack
 from lorasweep.memory import Loads, lengths_of, weight_bytes
@@ -17,7 +18,6 @@ from lorasweep.memory.activations import kept_bytes, load_of, stacks_of
 from lorasweep.memory.gpus import fitting, rule_of_thumb
 from lorasweep.memory.shape import GIB
 from lorasweep.models.info import BaseInfo, describe, resolve_targets
-from lorasweep.tested import load_base
 from tests.settings import SPEC
 from tests.tiny import token_rows
 
@@ -177,7 +177,7 @@ def test_what_a_mixed_bank_keeps_is_what_autograd_saves_its_padding_included(
     mixture: str, dropout: float, precision: Precision, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With CUDA's dearer operations more trials share a stack, so more is padded."""
-    monkeypatch.setitem(stacking.OVERHEAD, "cpu", stacking.OVERHEAD[device])
+    monkeypatch.setitem(stack_plan.OVERHEAD, "cpu", stack_plan.OVERHEAD[device])
     model = ModelSpec(id="demo", dtype="fp32" if precision == "none" else "bf16", precision=precision)
     specs = _mixed(model, mixture, dropout)
     kept, expected = _kept_by(specs)

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lorasweep.layout import Layout
-from lorasweep.products import AdaptedProduct, Adapters, AddAdapters
+from lorasweep.adapters.layout import Layout
+from lorasweep.adapters.products import AdaptedProduct, Adapters, AddAdapters
 
 # B rows, S tokens, N = B * S, D inputs, O outputs
 

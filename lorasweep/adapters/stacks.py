@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from lorasweep.slot import Dims, Matrices, Room, Slot
-from lorasweep.stacking import Member, stacks
+from lorasweep.adapters.slot import Dims, Matrices, Room, Slot
+from lorasweep.adapters.stack_plan import Member, stacks
 
 # k slots of a group, P numbers of its largest shape, R its largest rank, D inputs, O outputs
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import torch
 
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.train_state import Learner, Partial
 from lorasweep.core.errors import is_out_of_memory
 from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
-from lorasweep.learner import Learner, Partial
 
 
 def train_step(bank: Bank, learners: Sequence[Learner]) -> list[float]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lorasweep.adapters.dropout import Noise, dropout_mask
+from lorasweep.adapters.slot import Slot
+from lorasweep.adapters.stacks import Group
 from lorasweep.core.errors import ModelError
-from lorasweep.dropout import Noise, dropout_mask
-from lorasweep.groups import Group
-from lorasweep.slot import Slot
 
 # k slots of a run, R rank, D inputs, M tokens of the longest slot; B rows, S tokens, N = B * S
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers.optimization import get_scheduler  # brings PEFT and bitsandbytes: 65 MiB, before memory is metered
 
+from lorasweep.adapters.slot import Slot
 from lorasweep.core.rungs import rung_at, rungs_of
 from lorasweep.core.spec import EvalSpec, TrainSpec
 from lorasweep.data.loader import Feed
 from lorasweep.data.render import TokenRow
-from lorasweep.slot import Slot
 
 
 @dataclass(slots=True)

@@ -6,7 +6,8 @@ from dataclasses import asdict, fields
 from types import SimpleNamespace
 from typing import Any
 
-from lorasweep.bank import unwrap
+from lorasweep.adapters.bank import unwrap
+from lorasweep.adapters.self_test import LONGEST, examine, windows
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_json
 from lorasweep.core.spec import ModelSpec, digest
@@ -16,7 +17,6 @@ from lorasweep.models.base import Base
 from lorasweep.models.info import config_key, info_of
 from lorasweep.models.load import load_untested, make_base
 from lorasweep.models.paths import Paths
-from lorasweep.self_test import LONGEST, examine, windows
 
 
 def load_base(spec: ModelSpec, device: str) -> Base:

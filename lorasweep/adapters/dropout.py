@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lorasweep.adapters.slot import Slot
 from lorasweep.data.batches import MicroBatch
-from lorasweep.slot import Slot
 
 # B rows, S tokens, D inputs
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lorasweep.layout import Run
+from lorasweep.adapters.layout import Run
 
 # k slots of a run, R rank, D inputs, O outputs, M tokens of the longest slot; B rows, S tokens, N = B * S
 

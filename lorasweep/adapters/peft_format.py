@@ -8,12 +8,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_bytes
 from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.models.info import BaseInfo, model_path
-from lorasweep.slot import Slot
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

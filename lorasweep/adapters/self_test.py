@@ -16,14 +16,14 @@ from torch import Tensor
 from evaluation.choices import option_choices
 from evaluation.generate import first_logits
 from evaluation.scoring import TokenSequence
-from lorasweep.bank import Bank
+from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.slot import Slot
 from lorasweep.core.spec import LoraSpec
 from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
 from lorasweep.models import varlen_attention
 from lorasweep.models.base import DTYPES, Base
 from lorasweep.models.paths import Generation, OptionForm, Paths
-from lorasweep.slot import Slot
 
 # Relative differences that rounding makes. In 16 bits only coarse mistakes show; a twin in fp32 shows the others.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}

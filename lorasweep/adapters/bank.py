@@ -10,16 +10,16 @@ from functools import cache
 
 from torch import Tensor
 
-from lorasweep.adapted import AdaptedLinear
+from lorasweep.adapters.dropout import Noise, noise_of
+from lorasweep.adapters.layout import Layout, runs_of
+from lorasweep.adapters.linear import AdaptedLinear
+from lorasweep.adapters.pass_size import WHOLE, Pace
+from lorasweep.adapters.slot import Dims, Slot, make_slot
+from lorasweep.adapters.stacks import Group, arrange
 from lorasweep.core.spec import LoraSpec
 from lorasweep.data.batches import MicroBatch, PackedBatch
-from lorasweep.dropout import Noise, noise_of
-from lorasweep.groups import Group, arrange
-from lorasweep.layout import Layout, runs_of
 from lorasweep.models.base import DTYPES, Base
 from lorasweep.models.token_loss import label_nats
-from lorasweep.pace import WHOLE, Pace
-from lorasweep.slot import Dims, Slot, make_slot
 
 # K slots, T label positions
 
