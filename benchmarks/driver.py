@@ -24,11 +24,11 @@ from lorasweep.driver import Driver
 from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan, make_plan
 from lorasweep.record import Record
-from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
 from lorasweep.study import Study
 from lorasweep.tracker import NullTracker, Opening, Tracker
 from lorasweep.tracking import make_tracker
+from lorasweep.worker.scoring import is_maximized
 
 SLOTS = 16
 

@@ -21,7 +21,7 @@ from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.score import Asked, score_suite
+from lorasweep.worker.scoring import Asked, score_suite
 
 # Each layout in the words of a task file of lm-evaluation-harness; options stand behind a blank there.
 LAYOUTS: dict[Format, dict[str, str]] = {

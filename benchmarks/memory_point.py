@@ -16,10 +16,10 @@ from lorasweep.adapters.train import train_step
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of
-from lorasweep.meter import Meter
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
-from lorasweep.score import Asked, score_suite
+from lorasweep.worker.memory_meter import Meter
+from lorasweep.worker.scoring import Asked, score_suite
 
 STEPS = 6
 

@@ -13,8 +13,8 @@ from lorasweep.core.result import TrialResult
 from lorasweep.core.rungs import rung_steps
 from lorasweep.pruning import report, reported, verdicts
 from lorasweep.rules import Reading
-from lorasweep.score import is_maximized
 from lorasweep.study import make_pruner
+from lorasweep.worker.scoring import is_maximized
 
 CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
 

@@ -32,11 +32,11 @@ from lorasweep.record import Record
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.settings import SEED
-from lorasweep.score import is_maximized
 from lorasweep.seat import Seat
 from lorasweep.study import Study
 from lorasweep.tracker import Opening
 from lorasweep.tracking import make_tracker
+from lorasweep.worker.scoring import is_maximized
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from lorasweep.core.result import Progress, Rung, TrialResult, TrialState
 from lorasweep.core.rungs import rungs_of
 from lorasweep.expected import Expected
 from lorasweep.outline import params_text
-from lorasweep.score import is_maximized
+from lorasweep.worker.scoring import is_maximized
 
 KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for
 SETTLE_S = 2.0  # seconds of training before the time left is more than a wild guess

@@ -22,8 +22,8 @@ from lorasweep.core.result import (
 )
 from lorasweep.memory import footprint
 from lorasweep.memory.footprint import OVERHEAD
-from lorasweep.outcome import failed
 from lorasweep.plan import Plan
+from lorasweep.worker.evaluate import failed
 from tests.fake_nvml import GIB, FakeGpu
 
 PID = 4242

@@ -3,7 +3,7 @@
 from lorasweep.core.result import Start, WorkerSettings
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, ProbeSpec, TrainSpec, TrialSpec
 from lorasweep.models.info import resolve_targets
-from lorasweep.worker import Worker
+from lorasweep.worker.worker import Worker
 
 INTENTS = DataSpec(
     train="demo:intents/train.csv[:40]",

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep import baseline
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
-from lorasweep.baseline import base_score, chance_levels, majority_scores
 from lorasweep.core.spec import LoraSpec, ModelSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.score import Asked, score_suite
+from lorasweep.worker import baseline
+from lorasweep.worker.baseline import base_score, chance_levels, majority_scores
+from lorasweep.worker.scoring import Asked, score_suite
 from tests.specs import INTENTS, trial
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lorasweep.core.result import CHECKPOINT, Event, Finished, Note, Pause, Rung, TrialResult, TrialState
 from lorasweep.core.spec import LoraSpec, TrialSpec
-from lorasweep.worker import Worker
+from lorasweep.worker.worker import Worker
 from tests.specs import start, trial, worker
 
 

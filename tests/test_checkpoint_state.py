@@ -10,11 +10,11 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import make_learner
-from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.core.result import Start
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
-from lorasweep.live import Live
 from lorasweep.models.info import resolve_targets
+from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint
+from lorasweep.worker.live_trial import Live
 from tests.settings import SPEC
 from tests.tiny import save_base, token_rows
 

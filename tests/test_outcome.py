@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorasweep.outcome import spread
+from lorasweep.worker.evaluate import spread
 from tests.tiny import token_rows
 
 

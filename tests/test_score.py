@@ -16,7 +16,7 @@ from lorasweep.data.tasks import load_task
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.score import Asked, is_maximized, score_suite, write
+from lorasweep.worker.scoring import Asked, is_maximized, score_suite, write
 from tests.specs import INTENTS, trial
 
 

@@ -20,7 +20,7 @@ from lorasweep.core.result import (
     TrialState,
 )
 from lorasweep.executors.local import LocalExecutor
-from lorasweep.worker import Worker
+from lorasweep.worker.worker import Worker
 from tests.specs import ANSWERS, INTENTS, start, trial, worker
 
 

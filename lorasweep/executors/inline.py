@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from lorasweep.core.result import Command, Event, WorkerSettings
-from lorasweep.worker import Worker
+from lorasweep.worker.worker import Worker
 
 
 class InlineExecutor:

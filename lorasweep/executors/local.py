@@ -22,7 +22,7 @@ from lorasweep.core.result import Command, Event, WorkerSettings
 from lorasweep.executors.keeper import end_marked, marked, new_mark
 
 if TYPE_CHECKING:
-    from lorasweep.worker import Worker
+    from lorasweep.worker.worker import Worker
 
 PR_SET_PDEATHSIG = 1
 EXIT_S = 2.0  # for which the exit code of a process that died is waited for
@@ -91,7 +91,7 @@ def _begin(settings: WorkerSettings) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.visible
         settings = replace(settings, device="cuda:0")
     quiet()
-    from lorasweep.worker import Worker
+    from lorasweep.worker.worker import Worker
 
     _worker = Worker(settings)
     gc.freeze()

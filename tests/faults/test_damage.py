@@ -123,7 +123,7 @@ def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkey
     """Tokenised rows, the base's scores on probes, and what measured memory has taught."""
     monkeypatch.setenv("LORASWEEP_CACHE", str(in_tmp / "cache"))
     # What this process has held before may hide what the sweep takes.
-    monkeypatch.setattr("lorasweep.trials.Meter.peak_bytes", lambda _: 200 << 20)
+    monkeypatch.setattr("lorasweep.worker.live_trials.Meter.peak_bytes", lambda _: 200 << 20)
     assert main([*PROBED, "tracking=none"]) == 0
     expected = results(in_tmp)[0]["metrics"]
     files = [f for f in (in_tmp / "cache").rglob("*") if f.is_file()]

@@ -33,7 +33,7 @@ class Failing(FakeExecutor):
     reason = "Traceback (most recent call last):\n  here\nRuntimeError: no kernel image"
 
     def submit(self, commands: Any) -> "Future[list[Event]]":
-        from lorasweep.outcome import failed
+        from lorasweep.worker.evaluate import failed
 
         future: Future[list[Event]] = Future()
         future.set_result([failed(c, TrialState.FAILED, self.reason) for c in commands if isinstance(c, Start)])

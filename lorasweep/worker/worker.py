@@ -29,9 +29,9 @@ from lorasweep.core.result import (
     TrialState,
     WorkerSettings,
 )
-from lorasweep.live import Live
-from lorasweep.outcome import failed
-from lorasweep.trials import LiveTrials
+from lorasweep.worker.evaluate import failed
+from lorasweep.worker.live_trial import Live
+from lorasweep.worker.live_trials import LiveTrials
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from lorasweep.core.result import BaseScore, Cost, Finished, Point, Sample, Star
 from lorasweep.core.spec import EvalSpec, digest
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
-from lorasweep.live import Live
 from lorasweep.models.base import Base
-from lorasweep.probes import Probes
-from lorasweep.score import Asked, SuiteScore, score_suite, write
+from lorasweep.worker.live_trial import Live
+from lorasweep.worker.probes import Probes
+from lorasweep.worker.scoring import Asked, SuiteScore, score_suite, write
 
 CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few enough for a tracking server
 

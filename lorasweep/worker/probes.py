@@ -17,7 +17,7 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.score import Asked, score_suite
+from lorasweep.worker.scoring import Asked, score_suite
 
 Scores = dict[str, ProbeScore]
 

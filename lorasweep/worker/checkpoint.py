@@ -20,7 +20,7 @@ from lorasweep.adapters.train_state import Learner
 from lorasweep.core.files import write_bytes
 from lorasweep.core.result import CHECKPOINT, Point
 from lorasweep.core.spec import TrialSpec, digest
-from lorasweep.live import Live
+from lorasweep.worker.live_trial import Live
 
 FORMAT = 1  # raise it when what is kept changes
 

@@ -17,7 +17,7 @@ from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.models.base import Base
-from lorasweep.score import Asked, SuiteScore, score_suite
+from lorasweep.worker.scoring import Asked, SuiteScore, score_suite
 
 
 def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:

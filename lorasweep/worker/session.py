@@ -7,14 +7,14 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.peft_format import load_adapter
 from lorasweep.adapters.slot import Slot
-from lorasweep.baseline import base_score
 from lorasweep.core.result import BaseScore, Score
 from lorasweep.core.spec import EvalSpec, ModelSpec, TrialSpec
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.outcome import test_metrics
-from lorasweep.probes import Probes
-from lorasweep.score import Asked
+from lorasweep.worker.baseline import base_score
+from lorasweep.worker.evaluate import test_metrics
+from lorasweep.worker.probes import Probes
+from lorasweep.worker.scoring import Asked
 
 
 class Loaded:

@@ -8,14 +8,14 @@ import torch
 
 from lorasweep.adapters.train import probe
 from lorasweep.adapters.train_state import Learner, make_learner, usual_tokens
-from lorasweep.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.core.errors import is_disk_full, is_out_of_memory
 from lorasweep.core.result import DiskFull, Event, Evicted, Finished, Measured, Note, Start, Stop, TrialState
 from lorasweep.core.spec import ModelSpec, TrialSpec
-from lorasweep.live import Live
-from lorasweep.loaded import Loaded
-from lorasweep.meter import Meter
-from lorasweep.outcome import final_event, finish, rung_metrics
+from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint
+from lorasweep.worker.evaluate import final_event, finish, rung_metrics
+from lorasweep.worker.live_trial import Live
+from lorasweep.worker.memory_meter import Meter
+from lorasweep.worker.session import Loaded
 
 
 class LiveTrials:

@@ -1,0 +1,1 @@
+"""Train, evaluate and checkpoint the trials that one device was given. Knows neither Optuna nor MLflow."""
