@@ -11,8 +11,8 @@ from lorasweep.config.space import Params, check_targets, distinct, grid, num_po
 from lorasweep.core.errors import ConfigError, LoraSweepError
 from lorasweep.core.result import WorkerSettings
 from lorasweep.core.spec import ModelSpec, TrialSpec
-from lorasweep.cores import num_cores
-from lorasweep.devices import Device, find_devices
+from lorasweep.devices.cpu import num_cores
+from lorasweep.devices.devices import Device, find_devices
 from lorasweep.facts import DataFacts, all_facts
 from lorasweep.memory import (
     GIB,

@@ -18,9 +18,9 @@ from lorasweep.core.files import redact_values, write_text
 from lorasweep.core.provenance import provenance
 from lorasweep.core.result import WorkerSettings
 from lorasweep.core.spec import digest
-from lorasweep.cores import num_threads
 from lorasweep.courier import Courier
-from lorasweep.devices import Device, free_bytes
+from lorasweep.devices.cpu import num_threads
+from lorasweep.devices.devices import Device, free_bytes
 from lorasweep.display import make_display
 from lorasweep.driver import Driver
 from lorasweep.executors.base import Executor

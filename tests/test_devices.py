@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lorasweep import nvml
 from lorasweep.core.errors import ConfigError
-from lorasweep.cores import free_memory, num_cores, num_threads
-from lorasweep.devices import find_devices, free_bytes
+from lorasweep.devices import nvml
+from lorasweep.devices.cpu import free_memory, num_cores, num_threads
+from lorasweep.devices.devices import find_devices, free_bytes
 from tests.fake_nvml import GIB, FakeGpu, FakeNvml
 
 Gpus = tuple[FakeGpu, FakeGpu, FakeGpu]
@@ -110,7 +110,7 @@ def test_a_machine_without_nvidia_driver_is_no_error() -> None:
 
 def test_finding_devices_does_not_start_cuda() -> None:
     """The whole path in a process of its own; where there is a GPU, it must still be untouched."""
-    code = "from lorasweep.devices import find_devices; import sys; find_devices('auto'); " \
+    code = "from lorasweep.devices.devices import find_devices; import sys; find_devices('auto'); " \
            "t = sys.modules.get('torch'); assert t is None or not t.cuda.is_initialized()"  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -131,8 +131,8 @@ OWNERS = {
     "datasets": {"data.source"},
     "filelock": {"ledger", "tracking"},
     "rich": {"display", "cli", "report.text"},
-    "psutil": {"cores"},
-    "pynvml": {"nvml"},
+    "psutil": {"devices.cpu"},
+    "pynvml": {"devices.nvml"},
 }
 # Owners that answer `--help` or check a configuration: what they own is imported where it is used.
 LAZY = (
@@ -148,10 +148,10 @@ LAZY = (
     "core.logs",
     "models.targets",
     "memory",
-    "cores",
-    "nvml",
-    "visible",
-    "devices",
+    "devices.cpu",
+    "devices.nvml",
+    "devices.cuda_visible",
+    "devices.devices",
 )
 HEAVY = ("torch", "transformers", "peft", "mlflow", "hydra", "omegaconf", "optuna", "datasets", "bitsandbytes")
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from lorasweep import driver, nvml, run
+from lorasweep import driver, run
 from lorasweep.cli import main
 from lorasweep.core.result import WorkerSettings
+from lorasweep.devices import nvml
 from lorasweep.plan import Plan, shared_out
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.simulated import Death, SimulatedExecutor

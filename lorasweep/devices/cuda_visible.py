@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from lorasweep import nvml
-from lorasweep.nvml import Gpu
+from lorasweep.devices import nvml
+from lorasweep.devices.nvml import Gpu
 
 ASK = """
 import json, torch

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lorasweep import nvml
 from lorasweep.core.errors import ConfigError
-from lorasweep.cores import free_memory, num_cores
+from lorasweep.devices import nvml
+from lorasweep.devices.cpu import free_memory, num_cores
+from lorasweep.devices.cuda_visible import named, visible_gpus
+from lorasweep.devices.nvml import Gpu
 from lorasweep.memory import GIB
-from lorasweep.nvml import Gpu
-from lorasweep.visible import named, visible_gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Which hardware is there, and what is free on it."""
