@@ -25,7 +25,7 @@ from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan, make_plan
 from lorasweep.record import Record
 from lorasweep.seat import Seat
-from lorasweep.study import Study
+from lorasweep.study.study import Study
 from lorasweep.tracker import NullTracker, Opening, Tracker
 from lorasweep.tracking import make_tracker
 from lorasweep.worker.scoring import is_maximized

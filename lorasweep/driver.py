@@ -33,7 +33,6 @@ from lorasweep.core.result import (
     TrialState,
 )
 from lorasweep.forecast import Forecast
-from lorasweep.judge import Judge
 from lorasweep.lineup import Item, Lineup
 from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.placement import Placement
@@ -41,9 +40,10 @@ from lorasweep.plan import Plan
 from lorasweep.record import Record
 from lorasweep.retries import Retries, how_it_died
 from lorasweep.room import Room
-from lorasweep.rules import read
 from lorasweep.seat import Display, Seat
 from lorasweep.streak import last_line
+from lorasweep.study.judge import Judge
+from lorasweep.study.rules import read
 from lorasweep.supply import Supply
 
 log = logging.getLogger(__name__)

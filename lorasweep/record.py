@@ -11,8 +11,8 @@ from lorasweep.core.result import Sample, TrialResult
 from lorasweep.courier import Courier
 from lorasweep.ledger import Ledger
 from lorasweep.seat import Display
-from lorasweep.selection import winner
-from lorasweep.study import Study
+from lorasweep.study.selection import winner
+from lorasweep.study.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.settings import SEED
 from lorasweep.seat import Seat
-from lorasweep.study import Study
+from lorasweep.study.study import Study
 from lorasweep.tracker import Opening
 from lorasweep.tracking import make_tracker
 from lorasweep.worker.scoring import is_maximized

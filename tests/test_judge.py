@@ -8,9 +8,9 @@ import pytest
 from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.config.grammar import parse
 from lorasweep.core.result import Point, Rung
-from lorasweep.judge import Judge
-from lorasweep.rules import Reading
-from lorasweep.study import Study
+from lorasweep.study.judge import Judge
+from lorasweep.study.rules import Reading
+from lorasweep.study.study import Study
 
 
 def judge_of(folder: Path, pruner: Pruner, num_trials: int) -> Judge:

@@ -122,7 +122,7 @@ ROOMS = {
 PLACE = {name: place for place, (room, flat) in enumerate(ROOMS.items()) for name in (room, *flat)}
 
 OWNERS = {
-    "optuna": {"config.space", "study", "pruning"},
+    "optuna": {"config.space", "study.study", "study.pruners"},
     "mlflow": {"tracking"},
     "hydra": {"config.grammar", "config.compose", "cli"},
     "omegaconf": {"config.compose"},
@@ -230,7 +230,7 @@ def test_what_answers_at_once_imports_nothing_heavy_at_its_top(name: str) -> Non
         "memory",
         "ledger",
         "core.result",
-        "rules",
+        "study.rules",
         "config.build",
         "config.space",
     ],

@@ -7,8 +7,8 @@ import optuna
 import pytest
 
 from lorasweep.core.result import Cost, Point, TrialState
-from lorasweep.pruning import LoserPruner, PeerPruner, readings, report, reported, verdicts
-from lorasweep.rules import Reading
+from lorasweep.study.pruners import LoserPruner, PeerPruner, readings, report, reported, verdicts
+from lorasweep.study.rules import Reading
 from tests.settings import SPEC, result
 
 

@@ -12,7 +12,7 @@ from lorasweep.expected import Expected
 from lorasweep.ledger import Ledger
 from lorasweep.record import Record
 from lorasweep.standing import Standing
-from lorasweep.study import Study
+from lorasweep.study.study import Study
 from lorasweep.tracker import NullTracker, Opening
 from tests.settings import SPEC, result
 

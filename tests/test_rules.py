@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lorasweep.rules import RULES, Race, Reading, divergence, overfitting, rank, read
+from lorasweep.study.rules import RULES, Race, Reading, divergence, overfitting, rank, read
 
 
 def curve(values: Sequence[float], eval_losses: Sequence[float], train_losses: Sequence[float]) -> tuple[Reading, ...]:

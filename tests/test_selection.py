@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lorasweep.core.result import Cost, Point, TrialResult, TrialState
-from lorasweep.selection import Configuration, in_order, winner
+from lorasweep.study.selection import Configuration, in_order, winner
 from tests.settings import SPEC, result
 
 

@@ -13,9 +13,9 @@ from lorasweep.config.build import Pruner, Sampler, StudySettings
 from lorasweep.config.grammar import parse
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Point, TrialState
-from lorasweep.pruning import Verdict, readings
-from lorasweep.rules import Reading
-from lorasweep.study import Study, make_pruner, make_sampler
+from lorasweep.study.pruners import Verdict, readings
+from lorasweep.study.rules import Reading
+from lorasweep.study.study import Study, make_pruner, make_sampler
 from tests.settings import result
 
 SPACE = {

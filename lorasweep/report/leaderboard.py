@@ -14,7 +14,7 @@ from lorasweep.report.learned import doubt
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
 from lorasweep.report.references import Reference, better_than_base, references
 from lorasweep.report.settings import SEED, effective, fixed, varying
-from lorasweep.selection import Configuration, finite, in_order, is_maximized
+from lorasweep.study.selection import Configuration, finite, in_order, is_maximized
 
 DROPS = ("forgetting", "forgetting_likelihood")
 NO_PROBES = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lorasweep.report.figures import score, setting
 from lorasweep.report.references import BASE, CHANCE, Reference
 from lorasweep.report.settings import labels
-from lorasweep.selection import is_maximized
+from lorasweep.study.selection import is_maximized
 
 if TYPE_CHECKING:
     from lorasweep.report.advice import Findings

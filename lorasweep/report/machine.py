@@ -16,7 +16,7 @@ from lorasweep.report.figures import printable
 from lorasweep.report.leaderboard import Leaderboard, Row, reason_of
 from lorasweep.report.references import Reference
 from lorasweep.report.settings import SEED, effective, overrides
-from lorasweep.selection import measured
+from lorasweep.study.selection import measured
 
 COSTS = (
     "num_steps", "num_planned_steps", "wall_s", "train_s", "its_per_s", "tokens_per_s", "predicted_bytes",

@@ -8,7 +8,7 @@ from evaluation.seeds import crossed_interval
 from evaluation.statistics import Interval, mean_interval, ratio_interval, wilson_interval
 from evaluation.ties import tied_with_best
 from lorasweep.core.result import BaseScore, TrialResult
-from lorasweep.selection import Configuration, examples_of, finite, is_maximized
+from lorasweep.study.selection import Configuration, examples_of, finite, is_maximized
 
 OVER_TOKENS = ("loss", "perplexity")
 Scored = TrialResult | BaseScore

@@ -9,7 +9,7 @@ from evaluation.ties import tied_with_best
 from lorasweep.core.result import BaseScore, TrialResult
 from lorasweep.report.ranking import compared, interval_of_base
 from lorasweep.report.settings import effective
-from lorasweep.selection import Configuration, examples_of, finite, is_maximized
+from lorasweep.study.selection import Configuration, examples_of, finite, is_maximized
 
 CHANCE, MAJORITY, BASE = "chance", "majority", "base"
 OF_THE_BASE = ("model.", "data.template")  # swept settings that make another base, or ask it in other words

@@ -7,7 +7,7 @@ import pytest
 
 from lorasweep.core.result import Cost, TrialResult
 from lorasweep.report.ranking import contributions, interval_of, optimism, pareto, tied
-from lorasweep.selection import Configuration, in_order
+from lorasweep.study.selection import Configuration, in_order
 from tests.report.conftest import make_trial
 
 TOKENS = (10,) * 20 + (1,) * 20  # half of the answers are long

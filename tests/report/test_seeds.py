@@ -9,7 +9,7 @@ import pytest
 from lorasweep.core.result import Cost, TrialResult, TrialState
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import FILES, to_csv, to_json
-from lorasweep.selection import in_order, winner
+from lorasweep.study.selection import in_order, winner
 
 Make = Callable[..., TrialResult]
 HALF = (1.0, 0.0) * 20

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_at, rungs_of
-from lorasweep.rules import FEWEST_PEERS, RULES, Race, Reading, read
+from lorasweep.study.rules import FEWEST_PEERS, RULES, Race, Reading, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from lorasweep.core.result import Rung, Stop
-from lorasweep.study import Study
+from lorasweep.study.study import Study
 
 
 class Judge:

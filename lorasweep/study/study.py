@@ -18,8 +18,8 @@ from lorasweep.config.space import Params, distributions
 from lorasweep.core.errors import ConfigError, is_disk_full
 from lorasweep.core.files import provision, set_aside, sqlite_url
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.pruning import LoserPruner, PeerPruner, Verdict, attribute, report, reported, verdicts
-from lorasweep.rules import Reading
+from lorasweep.study.pruners import LoserPruner, PeerPruner, Verdict, attribute, report, reported, verdicts
+from lorasweep.study.rules import Reading
 
 log = logging.getLogger(__name__)
 

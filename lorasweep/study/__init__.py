@@ -1,0 +1,1 @@
+"""Optuna: what to try next, what to stop, what was learned."""
