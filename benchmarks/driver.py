@@ -19,15 +19,15 @@ from benchmarks.machine import describe_machine
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
 from lorasweep.core.result import Command, Event, Finished, Point, Progress, Rung, Start, TrialResult, TrialState
-from lorasweep.courier import Courier
 from lorasweep.driver import Driver
 from lorasweep.ledger import Ledger
 from lorasweep.plan import Plan, make_plan
 from lorasweep.record import Record
 from lorasweep.seat import Seat
 from lorasweep.study.study import Study
-from lorasweep.tracker import NullTracker, Opening, Tracker
-from lorasweep.tracking import make_tracker
+from lorasweep.tracking.base import NullTracker, Opening, Tracker
+from lorasweep.tracking.mlflow import make_tracker
+from lorasweep.tracking.queue import Courier
 from lorasweep.worker.scoring import is_maximized
 
 SLOTS = 16

@@ -26,8 +26,8 @@ from lorasweep.memory import (
 from lorasweep.models.info import BaseInfo, describe, resolve_targets
 from lorasweep.models.tokenizer import NO_TOKENIZER
 from lorasweep.models.weight_files import check_weights
-from lorasweep.naming import run_name
 from lorasweep.stores import store_problems
+from lorasweep.tracking.naming import run_name
 from lorasweep.warmup import longest_warmup
 
 T = TypeVar("T")

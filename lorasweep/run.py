@@ -18,7 +18,6 @@ from lorasweep.core.files import redact_values, write_text
 from lorasweep.core.provenance import provenance
 from lorasweep.core.result import WorkerSettings
 from lorasweep.core.spec import digest
-from lorasweep.courier import Courier
 from lorasweep.devices.cpu import num_threads
 from lorasweep.devices.devices import Device, free_bytes
 from lorasweep.display import make_display
@@ -34,8 +33,9 @@ from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.settings import SEED
 from lorasweep.seat import Seat
 from lorasweep.study.study import Study
-from lorasweep.tracker import Opening
-from lorasweep.tracking import make_tracker
+from lorasweep.tracking.base import Opening
+from lorasweep.tracking.mlflow import make_tracker
+from lorasweep.tracking.queue import Courier
 from lorasweep.worker.scoring import is_maximized
 
 log = logging.getLogger(__name__)

@@ -123,13 +123,13 @@ PLACE = {name: place for place, (room, flat) in enumerate(ROOMS.items()) for nam
 
 OWNERS = {
     "optuna": {"config.space", "study.study", "study.pruners"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking.mlflow"},
     "hydra": {"config.grammar", "config.compose", "cli"},
     "omegaconf": {"config.compose"},
     "bitsandbytes": {"models.load", "adapters.train_state"},
     "peft": {"adapters.peft_format", "adapters.bank", "methods"},
     "datasets": {"data.source"},
-    "filelock": {"ledger", "tracking"},
+    "filelock": {"ledger", "tracking.mlflow"},
     "rich": {"display", "cli", "report.text"},
     "psutil": {"devices.cpu"},
     "pynvml": {"devices.nvml"},

@@ -6,8 +6,8 @@ import pytest
 
 from lorasweep.config.build import build_config
 from lorasweep.config.space import read_space
-from lorasweep.naming import run_name, trial_name
 from lorasweep.plan import make_plan
+from lorasweep.tracking.naming import run_name, trial_name
 from tests.settings import composed
 
 

@@ -6,14 +6,14 @@ import pytest
 
 from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import parse
-from lorasweep.courier import Courier
 from lorasweep.display import LineDisplay
 from lorasweep.expected import Expected
 from lorasweep.ledger import Ledger
 from lorasweep.record import Record
 from lorasweep.standing import Standing
 from lorasweep.study.study import Study
-from lorasweep.tracker import NullTracker, Opening
+from lorasweep.tracking.base import NullTracker, Opening
+from lorasweep.tracking.queue import Courier
 from tests.settings import SPEC, result
 
 DOMAINS = {"lora.r": parse("lora.r", "choice(8,16)")}

@@ -190,7 +190,7 @@ def test_mlflow_holds_a_parent_and_a_child_per_trial_once(in_tmp: Path) -> None:
 
 
 def test_results_wait_in_the_ledger_while_mlflow_is_away(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorasweep.tracking import MlflowTracker
+    from lorasweep.tracking.mlflow import MlflowTracker
 
     def away(*_: object) -> None:
         raise ConnectionError("no route to host")

@@ -9,9 +9,9 @@ import pytest
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Cost, Point, Rung, Sample, TrialResult, TrialState
-from lorasweep.mlflow_view import saved_view, view_key
-from lorasweep.tracker import Opening
-from lorasweep.tracking import MlflowTracker
+from lorasweep.tracking.base import Opening
+from lorasweep.tracking.mlflow import MlflowTracker
+from lorasweep.tracking.view import saved_view, view_key
 from tests.specs import trial
 
 OPENING = Opening(

@@ -17,7 +17,7 @@ from lorasweep.core.result import Event
 from lorasweep.driver import Driver
 from lorasweep.plan import Plan, make_plan
 from lorasweep.seat import Seat
-from lorasweep.tracking import MlflowTracker
+from lorasweep.tracking.mlflow import MlflowTracker
 from tests.mlflow_server import LossyProxy, Server
 from tests.settings import composed
 
@@ -33,7 +33,7 @@ def plan() -> Plan:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    monkeypatch.setattr("lorasweep.courier.LAST_WAIT_S", 0.0)
+    monkeypatch.setattr("lorasweep.tracking.queue.LAST_WAIT_S", 0.0)
     made = Server(tmp_path)
     yield made
     made.kill()
@@ -130,7 +130,7 @@ def test_a_server_that_dies_or_hangs_delays_no_trial_and_is_told_when_it_is_back
 def test_answers_that_are_lost_make_nothing_twice(
     plan: Plan, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorasweep.courier.MOST_FAILURES", 9)
+    monkeypatch.setattr("lorasweep.tracking.queue.MOST_FAILURES", 9)
     server.start()
     proxy = LossyProxy(server)
     try:

@@ -14,7 +14,7 @@ from benchmarks.driver import Clock, fake_sweep
 from lorasweep.core.result import CHECKPOINT
 from lorasweep.driver import Driver
 from lorasweep.plan import Plan
-from lorasweep.tracker import NullTracker
+from lorasweep.tracking.base import NullTracker
 from tests.test_run import QUICK, board
 
 REPO = Path(__file__).resolve().parent.parent.parent

@@ -22,7 +22,7 @@ BOUNDARIES = (
     ("optuna.study.Study.tell", "after", 2),
     ("mlflow.MlflowClient.create_run", "after", 2),  # the sweep's own run was found again
     ("mlflow.MlflowClient.log_batch", "before", 4),
-    ("lorasweep.tracking.MlflowTracker._log_files", "before", 2),
+    ("lorasweep.tracking.mlflow.MlflowTracker._log_files", "before", 2),
     ("mlflow.MlflowClient.set_terminated", "before", 2),
     ("lorasweep.ledger.Ledger.mark_exported", "before", 2),
     ("lorasweep.ledger.Ledger.mark_exported", "after", 2),

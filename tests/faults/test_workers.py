@@ -11,7 +11,7 @@ from benchmarks.driver import FakeExecutor, fake_sweep
 from lorasweep.core.result import Command, Event, Finished, Start, TrialState
 from lorasweep.plan import Plan
 from lorasweep.seat import Seat
-from lorasweep.tracker import NullTracker
+from lorasweep.tracking.base import NullTracker
 from tests.faults.sweeps import Said, driver_of
 
 
@@ -131,7 +131,7 @@ def test_a_tracker_that_is_away_for_a_while_is_told_everything_later(
             self.told.append(result.number)
 
     tracker = Away()
-    monkeypatch.setattr("lorasweep.courier.AWAY_S", 0.0)
+    monkeypatch.setattr("lorasweep.tracking.queue.AWAY_S", 0.0)
     driver = fake_sweep(plan, tmp_path, Said(), tracker)
     driver.run()
     assert sorted(tracker.told) == list(range(6)) and len(tracker.told) == 6

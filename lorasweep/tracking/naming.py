@@ -7,7 +7,7 @@ from typing import Any
 
 from lorasweep.config.build import SweepConfig
 from lorasweep.config.grammar import Choice, Domain
-from lorasweep.mlflow_fields import short_name
+from lorasweep.tracking.fields import short_name
 
 MOST_CHARS = 60  # of a run's name, which also names its folder
 UNINFORMATIVE = ("train", "data", "dataset", "default")  # file names that say nothing; their folder's name may

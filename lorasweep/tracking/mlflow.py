@@ -21,10 +21,10 @@ from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import provision, redact, sqlite_url
 from lorasweep.core.result import Point, Rung, TrialResult
 from lorasweep.core.spec import TrialSpec, digest
-from lorasweep.mlflow_fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
-from lorasweep.mlflow_view import saved_view, view_key
-from lorasweep.naming import trial_name
-from lorasweep.tracker import NullTracker, Opening, Tracker
+from lorasweep.tracking.base import NullTracker, Opening, Tracker
+from lorasweep.tracking.fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
+from lorasweep.tracking.naming import trial_name
+from lorasweep.tracking.view import saved_view, view_key
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from lorasweep.core.files import redact
 from lorasweep.core.result import Rung, TrialResult
 from lorasweep.core.spec import TrialSpec
-from lorasweep.tracker import Opening, Tracker
+from lorasweep.tracking.base import Opening, Tracker
 
 log = logging.getLogger(__name__)
 
