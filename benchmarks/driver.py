@@ -21,7 +21,7 @@ from lorasweep.config.compose import compose
 from lorasweep.core.result import Command, Event, Finished, Point, Progress, Rung, Start, TrialResult, TrialState
 from lorasweep.driver import Driver
 from lorasweep.ledger import Ledger
-from lorasweep.plan import Plan, make_plan
+from lorasweep.planning.plan import Plan, make_plan
 from lorasweep.record import Record
 from lorasweep.seat import Seat
 from lorasweep.study.study import Study

@@ -22,9 +22,9 @@ from rich.text import Text
 from lorasweep.config.grammar import Scalar
 from lorasweep.core.result import Progress as Pace
 from lorasweep.core.result import Rung, TrialResult
-from lorasweep.expected import expected
-from lorasweep.outline import params_text
-from lorasweep.plan import Plan
+from lorasweep.planning.describe import params_text
+from lorasweep.planning.expected import expected
+from lorasweep.planning.plan import Plan
 from lorasweep.seat import Display
 from lorasweep.standing import Standing, clock
 

@@ -36,7 +36,7 @@ from lorasweep.forecast import Forecast
 from lorasweep.lineup import Item, Lineup
 from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.placement import Placement
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from lorasweep.record import Record
 from lorasweep.retries import Retries, how_it_died
 from lorasweep.room import Room

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from lorasweep.core.result import Measured, Start, TrialResult
 from lorasweep.core.spec import TrialSpec
 from lorasweep.memory import Footprint, footprint, own_bytes
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from lorasweep.seat import Seat
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lorasweep.core.spec import TrialSpec
 from lorasweep.lineup import Item
 from lorasweep.memory import GIB
-from lorasweep.plan import USABLE, Plan
+from lorasweep.planning.plan import USABLE, Plan
 from lorasweep.seat import Display, Seat
 
 TIGHT = 0.5  # share of a device's room that untried predictions may fill at once

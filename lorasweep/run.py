@@ -25,8 +25,8 @@ from lorasweep.driver import Driver
 from lorasweep.executors.base import Executor
 from lorasweep.executors.local import LocalExecutor
 from lorasweep.ledger import Ledger
-from lorasweep.outline import domain_words
-from lorasweep.plan import Plan
+from lorasweep.planning.describe import domain_words
+from lorasweep.planning.plan import Plan
 from lorasweep.record import Record
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from lorasweep.config.grammar import Scalar
 from lorasweep.core.result import Progress, Rung, TrialResult, TrialState
 from lorasweep.core.rungs import rungs_of
-from lorasweep.expected import Expected
-from lorasweep.outline import params_text
+from lorasweep.planning.describe import params_text
+from lorasweep.planning.expected import Expected
 from lorasweep.worker.scoring import is_maximized
 
 KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for

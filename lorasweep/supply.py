@@ -8,7 +8,7 @@ from lorasweep.core.result import TrialState
 from lorasweep.lineup import Item, Lineup
 from lorasweep.outbox import Outbox, unmeasured
 from lorasweep.placement import Placement
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from lorasweep.record import Record
 from lorasweep.seat import Seat
 

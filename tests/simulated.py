@@ -22,7 +22,7 @@ from lorasweep.core.result import (
 )
 from lorasweep.memory import footprint
 from lorasweep.memory.footprint import OVERHEAD
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from lorasweep.worker.evaluate import failed
 from tests.fake_nvml import GIB, FakeGpu
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from lorasweep.core.result import Cost, Point, Progress, Rung, TrialResult, TrialState
 from lorasweep.core.spec import EvalSpec
 from lorasweep.display import LineDisplay, LiveDisplay, TimeLeft
-from lorasweep.expected import Expected
-from lorasweep.outline import params_text
+from lorasweep.planning.describe import params_text
+from lorasweep.planning.expected import Expected
 from lorasweep.standing import Standing, clock
 from tests.specs import trial
 

@@ -10,7 +10,7 @@ from lorasweep import driver, run
 from lorasweep.cli import main
 from lorasweep.core.result import WorkerSettings
 from lorasweep.devices import nvml
-from lorasweep.plan import Plan, shared_out
+from lorasweep.planning.plan import Plan, shared_out
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.simulated import Death, SimulatedExecutor
 

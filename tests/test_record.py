@@ -7,8 +7,8 @@ import pytest
 from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import parse
 from lorasweep.display import LineDisplay
-from lorasweep.expected import Expected
 from lorasweep.ledger import Ledger
+from lorasweep.planning.expected import Expected
 from lorasweep.record import Record
 from lorasweep.standing import Standing
 from lorasweep.study.study import Study

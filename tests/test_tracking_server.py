@@ -15,7 +15,7 @@ from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Event
 from lorasweep.driver import Driver
-from lorasweep.plan import Plan, make_plan
+from lorasweep.planning.plan import Plan, make_plan
 from lorasweep.seat import Seat
 from lorasweep.tracking.mlflow import MlflowTracker
 from tests.mlflow_server import LossyProxy, Server

@@ -16,7 +16,7 @@ import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (for the forks)
 import optuna.storages._rdb.storage  # noqa: F401
 
 import lorasweep.display
-import lorasweep.outline
+import lorasweep.planning.describe
 import lorasweep.report.text
 import lorasweep.run
 from benchmarks.driver import FakeExecutor

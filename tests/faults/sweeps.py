@@ -13,7 +13,7 @@ import psutil
 from benchmarks.driver import Clock, fake_sweep
 from lorasweep.core.result import CHECKPOINT
 from lorasweep.driver import Driver
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from lorasweep.tracking.base import NullTracker
 from tests.test_run import QUICK, board
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lorasweep.cli import main
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from tests.faults.scenes import failing_with, held
 from tests.faults.stage import Play, perform
 from tests.faults.sweeps import FAKE, Said, driver_of, results, tracked, until

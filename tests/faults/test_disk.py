@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from lorasweep.room import Room
 from tests.faults.scenes import held
 from tests.faults.stage import Play

@@ -9,7 +9,7 @@ import pytest
 
 from lorasweep.cli import main
 from lorasweep.core.result import TrialState
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from tests.faults.scenes import odd_values
 from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, Said, driver_of, results

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.driver import FakeExecutor, fake_sweep
 from lorasweep.core.result import Command, Event, Finished, Start, TrialState
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 from lorasweep.seat import Seat
 from lorasweep.tracking.base import NullTracker
 from tests.faults.sweeps import Said, driver_of

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.metrics import CHOICE_METRICS
-from lorasweep.comparable import TokenizedData, incomparable
 from lorasweep.config.constraints import TEXT_METRICS
 from lorasweep.core.errors import ConfigError, HubAway, LoraSweepError
 from lorasweep.core.hub import away_note
@@ -15,6 +14,7 @@ from lorasweep.data.splits import FEWEST, read_source, read_splits
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.memory import Lengths, lengths_of
 from lorasweep.models.tokenizer import load_tokenizer, tokenizer_key
+from lorasweep.planning.comparable import TokenizedData, incomparable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

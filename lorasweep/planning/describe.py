@@ -6,10 +6,10 @@ from evaluation.metrics import CHOICE_METRICS
 from lorasweep.config.grammar import Choice, Domain, Scalar
 from lorasweep.core.rungs import rung_shares
 from lorasweep.core.spec import ModelSpec, TrialSpec
-from lorasweep.facts import DataFacts
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
-from lorasweep.plan import Plan
+from lorasweep.planning.data_stats import DataFacts
+from lorasweep.planning.plan import Plan
 
 SHOWN = 24  # configurations listed one by one
 

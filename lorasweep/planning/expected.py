@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lorasweep.core.spec import EvalSpec
-from lorasweep.plan import Plan
+from lorasweep.planning.plan import Plan
 
 NO_PRUNER = ("none", "patient")
 EVALUATION = 1.0  # cost of scoring a row before it was timed, in rows of training: forward alone, but every option

@@ -13,7 +13,6 @@ from lorasweep.core.result import WorkerSettings
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.devices.cpu import num_cores
 from lorasweep.devices.devices import Device, find_devices
-from lorasweep.facts import DataFacts, all_facts
 from lorasweep.memory import (
     GIB,
     Corrections,
@@ -26,9 +25,10 @@ from lorasweep.memory import (
 from lorasweep.models.info import BaseInfo, describe, resolve_targets
 from lorasweep.models.tokenizer import NO_TOKENIZER
 from lorasweep.models.weight_files import check_weights
-from lorasweep.stores import store_problems
+from lorasweep.planning.data_stats import DataFacts, all_facts
+from lorasweep.planning.stores import store_problems
+from lorasweep.planning.warmup import longest_warmup
 from lorasweep.tracking.naming import run_name
-from lorasweep.warmup import longest_warmup
 
 T = TypeVar("T")
 

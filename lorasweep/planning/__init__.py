@@ -1,0 +1,1 @@
+"""What a sweep would do: every trial built, every file read, nothing trained."""
