@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lorasweep.cli import main
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.ledger import Ledger
+from lorasweep.driver.ledger import Ledger
 
 DENSE = 16  # rungs per trial: every spacing that is tried takes some of them
 ROWS = {"train": 3000, "validation": 200}

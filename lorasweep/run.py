@@ -21,17 +21,17 @@ from lorasweep.core.spec import digest
 from lorasweep.devices.cpu import num_threads
 from lorasweep.devices.devices import Device, free_bytes
 from lorasweep.display import make_display
-from lorasweep.driver import Driver
+from lorasweep.driver.driver import Driver
+from lorasweep.driver.ledger import Ledger
+from lorasweep.driver.recorder import Record
+from lorasweep.driver.worker_handle import Seat
 from lorasweep.executors.base import Executor
 from lorasweep.executors.local import LocalExecutor
-from lorasweep.ledger import Ledger
 from lorasweep.planning.describe import domain_words
 from lorasweep.planning.plan import Plan
-from lorasweep.record import Record
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.settings import SEED
-from lorasweep.seat import Seat
 from lorasweep.study.study import Study
 from lorasweep.tracking.base import Opening
 from lorasweep.tracking.mlflow import make_tracker

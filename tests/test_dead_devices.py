@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lorasweep import seat
 from lorasweep.cli import main
 from lorasweep.core.errors import is_device_error
-from lorasweep.retries import MOST_ATTEMPTS, how_it_died
+from lorasweep.driver import worker_handle
+from lorasweep.driver.retries import MOST_ATTEMPTS, how_it_died
 from tests.simulated import Death
 from tests.test_placement import SIXTEEN, SWEEP, Machine, gpu, swept
 
@@ -22,7 +22,7 @@ DEATHS = {"its process dies": Death(), "every CUDA call raises": Death(error=ILL
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no pause last longer than a moment."""
-    monkeypatch.setattr(seat, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(worker_handle, "LONGEST_PAUSE_S", 0.01)
 
 
 def dead(way: str) -> Death:
@@ -41,7 +41,7 @@ def test_a_dead_gpu_costs_no_trial(
     way: str, sizes: tuple[int, ...], pause_s: float, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch, *(gpu(i, gib) for i, gib in enumerate(sizes)))
-    monkeypatch.setattr(seat, "LONGEST_PAUSE_S", pause_s)
+    monkeypatch.setattr(worker_handle, "LONGEST_PAUSE_S", pause_s)
     machine.deaths["GPU-1"] = dead(way)
     trials = swept(*SIXTEEN, "train.learning_rate=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3,7e-3,8e-3,9e-3,1e-2", "study.slots=3")
     assert [t["state"] for t in trials] == ["complete"] * 40
@@ -53,13 +53,13 @@ def test_a_pause_that_ends_while_the_driver_looks_round_does_not_end_the_sweep(
 ) -> None:
     asked: set[float] = set()
 
-    def is_ready(self: seat.Seat) -> bool:
+    def is_ready(self: worker_handle.Seat) -> bool:
         """Not at the first look after a failure, but at every later one."""
         is_first = self.ready_s > 0 and self.ready_s not in asked
         asked.add(self.ready_s)
         return not is_first
 
-    monkeypatch.setattr(seat.Seat, "is_ready", property(is_ready))
+    monkeypatch.setattr(worker_handle.Seat, "is_ready", property(is_ready))
     machine = Machine(monkeypatch, gpu(0, 24))
     machine.deaths["GPU-0"] = Death(error=ILLEGAL, most=3)
     assert {t["state"] for t in swept(*SIXTEEN, "study.slots=4")} == {"complete"}

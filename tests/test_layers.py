@@ -129,7 +129,7 @@ OWNERS = {
     "bitsandbytes": {"models.load", "adapters.train_state"},
     "peft": {"adapters.peft_format", "adapters.bank", "methods"},
     "datasets": {"data.source"},
-    "filelock": {"ledger", "tracking.mlflow"},
+    "filelock": {"driver.ledger", "tracking.mlflow"},
     "rich": {"display", "cli", "report.text"},
     "psutil": {"devices.cpu"},
     "pynvml": {"devices.nvml"},
@@ -228,7 +228,7 @@ def test_what_answers_at_once_imports_nothing_heavy_at_its_top(name: str) -> Non
     "name",
     [
         "memory",
-        "ledger",
+        "driver.ledger",
         "core.result",
         "study.rules",
         "config.build",

@@ -10,7 +10,7 @@ import pytest
 from lorasweep.core.errors import AlreadyRunning
 from lorasweep.core.result import CHECKPOINT, Cost, Point, Probe, Sample, TrialState
 from lorasweep.core.spec import ProbeSpec
-from lorasweep.ledger import Ledger
+from lorasweep.driver.ledger import Ledger
 from tests.settings import SPEC, result
 
 FULL = replace(

@@ -10,7 +10,7 @@ import torch
 from lorasweep.adapters.bank import Bank
 from lorasweep.core.result import CHECKPOINT, Event, Evicted, Finished, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
-from lorasweep.lineup import Item, Lineup, is_at_least
+from lorasweep.driver.queue import Item, Lineup, is_at_least
 from lorasweep.worker.worker import Worker
 from tests.settings import SPEC, adapted, result, trained
 from tests.specs import start, trial, worker

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from lorasweep import driver, run
+from lorasweep import run
 from lorasweep.cli import main
 from lorasweep.core.result import WorkerSettings
 from lorasweep.devices import nvml
+from lorasweep.driver import driver
 from lorasweep.planning.plan import Plan, shared_out
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.simulated import Death, SimulatedExecutor

@@ -7,9 +7,9 @@ import pytest
 from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import parse
 from lorasweep.display import LineDisplay
-from lorasweep.ledger import Ledger
+from lorasweep.driver.ledger import Ledger
+from lorasweep.driver.recorder import Record
 from lorasweep.planning.expected import Expected
-from lorasweep.record import Record
 from lorasweep.standing import Standing
 from lorasweep.study.study import Study
 from lorasweep.tracking.base import NullTracker, Opening

@@ -246,7 +246,7 @@ def test_a_winner_that_cannot_be_scored_still_has_its_leaderboard(
 
 
 def test_two_launches_of_one_sweep_do_not_mix(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lorasweep.ledger import Ledger
+    from lorasweep.driver.ledger import Ledger
 
     assert main([*QUICK, "tracking=none"]) == 0
     (folder,) = in_tmp.glob("runs/*")

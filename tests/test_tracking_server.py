@@ -14,9 +14,9 @@ from benchmarks.driver import Clock, FakeExecutor, fake_sweep
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Event
-from lorasweep.driver import Driver
+from lorasweep.driver.driver import Driver
+from lorasweep.driver.worker_handle import Seat
 from lorasweep.planning.plan import Plan, make_plan
-from lorasweep.seat import Seat
 from lorasweep.tracking.mlflow import MlflowTracker
 from tests.mlflow_server import LossyProxy, Server
 from tests.settings import composed

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.curves import DENSE, Sweep, complete
 from benchmarks.replay import Policy, replay
 from lorasweep.cli import main
-from lorasweep.ledger import Ledger
+from lorasweep.driver.ledger import Ledger
 
 LINE = (
     "train.learning_rate=1e-2,5e-3,2e-3,1e-4,5e-5,1e-5", f"train.max_steps={DENSE}", "train.warmup_steps=0",

@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.driver import Clock, fake_sweep
 from lorasweep.core.result import CHECKPOINT
-from lorasweep.driver import Driver
+from lorasweep.driver.driver import Driver
 from lorasweep.planning.plan import Plan
 from lorasweep.tracking.base import NullTracker
 from tests.test_run import QUICK, board

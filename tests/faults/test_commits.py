@@ -15,8 +15,8 @@ Stage = Callable[..., Play]
 BOUNDARIES = (
     ("optuna.storages._CachedStorage.create_new_trial", "after", 2),
     ("optuna.storages._CachedStorage.set_trial_param", "after", 2),
-    ("lorasweep.ledger.Ledger.write", "before", 2),
-    ("lorasweep.ledger.Ledger.write", "after", 2),
+    ("lorasweep.driver.ledger.Ledger.write", "before", 2),
+    ("lorasweep.driver.ledger.Ledger.write", "after", 2),
     ("optuna.trial.Trial.set_constraint", "before", 2),
     ("optuna.study.Study.tell", "before", 2),
     ("optuna.study.Study.tell", "after", 2),
@@ -24,8 +24,8 @@ BOUNDARIES = (
     ("mlflow.MlflowClient.log_batch", "before", 4),
     ("lorasweep.tracking.mlflow.MlflowTracker._log_files", "before", 2),
     ("mlflow.MlflowClient.set_terminated", "before", 2),
-    ("lorasweep.ledger.Ledger.mark_exported", "before", 2),
-    ("lorasweep.ledger.Ledger.mark_exported", "after", 2),
+    ("lorasweep.driver.ledger.Ledger.mark_exported", "before", 2),
+    ("lorasweep.driver.ledger.Ledger.mark_exported", "after", 2),
 )
 TRIALS = (*FAKE, "study.trials=120")
 

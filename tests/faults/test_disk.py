@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from lorasweep.driver.disk_guard import Room
 from lorasweep.planning.plan import Plan
-from lorasweep.room import Room
 from tests.faults.scenes import held
 from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, Said, audit, driver_of, results, until
@@ -93,13 +93,13 @@ def test_a_launch_on_a_full_disk_is_told_so(in_tmp: Path, small_disk: Path, stag
     audit(small_disk, 10, in_tmp / "mlflow.db")
 
 
-@pytest.mark.parametrize("where", ["lorasweep.ledger.write_json", "lorasweep.driver.Study.report"])
+@pytest.mark.parametrize("where", ["lorasweep.ledger.write_json", "lorasweep.driver.driver.Study.report"])
 def test_a_full_disk_pauses_the_sweep_until_there_is_room(
     where: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = Said()
     driver = driver_of(plan, tmp_path, said)
-    target: Any = driver.study if where.endswith("report") else __import__("lorasweep.ledger").ledger
+    target: Any = driver.study if where.endswith("report") else __import__("lorasweep.driver.ledger").ledger
     name = where.rpartition(".")[2]
     whole, calls = getattr(target, name), []
 
@@ -110,7 +110,7 @@ def test_a_full_disk_pauses_the_sweep_until_there_is_room(
         return whole(*args, **kwargs)
 
     monkeypatch.setattr(target, name, full)
-    monkeypatch.setattr("lorasweep.room.PATIENCE_S", 0.3)
+    monkeypatch.setattr("lorasweep.driver.disk_guard.PATIENCE_S", 0.3)
     driver.run()
     assert driver.study.states() == {"COMPLETE": 6} and sorted(driver.ledger.results) == list(range(6))
     assert "is full" in said.texts[0] and "there is room" in said.texts[1] and len(said.texts) == 2
@@ -120,7 +120,7 @@ def test_a_full_disk_pauses_the_sweep_until_there_is_room(
 def test_no_trial_starts_on_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     room = Room(tmp_path, said.append)
-    monkeypatch.setattr("lorasweep.room.PATIENCE_S", 0.0)
+    monkeypatch.setattr("lorasweep.driver.disk_guard.PATIENCE_S", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
         assert not room.is_open() and not room.is_open()

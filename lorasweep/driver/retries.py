@@ -13,11 +13,11 @@ from functools import partial
 
 from lorasweep.core.result import Start, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
-from lorasweep.lineup import MOST_RETRIES
-from lorasweep.outbox import Outbox, unmeasured
-from lorasweep.seat import BENCHED_AFTER, Display, Seat
-from lorasweep.streak import Streak
-from lorasweep.supply import Supply
+from lorasweep.driver.failures import Streak
+from lorasweep.driver.outbox import Outbox, unmeasured
+from lorasweep.driver.queue import MOST_RETRIES
+from lorasweep.driver.scheduler import Supply
+from lorasweep.driver.worker_handle import BENCHED_AFTER, Display, Seat
 
 MOST_ATTEMPTS = 10  # of one trial, whatever ended its workers
 SIGNALS_FROM_OUTSIDE = (1, 2, 9, 15)  # HUP, INT, KILL, TERM: a program that crashes gets others

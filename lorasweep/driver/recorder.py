@@ -8,8 +8,8 @@ from pathlib import Path
 from lorasweep.config.space import Params
 from lorasweep.core.files import redact_values
 from lorasweep.core.result import Sample, TrialResult
-from lorasweep.ledger import Ledger
-from lorasweep.seat import Display
+from lorasweep.driver.ledger import Ledger
+from lorasweep.driver.worker_handle import Display
 from lorasweep.study.selection import winner
 from lorasweep.study.study import Study
 from lorasweep.tracking.queue import Courier

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from lorasweep.core.errors import is_disk_full
 from lorasweep.core.result import TrialState
-from lorasweep.lineup import Item, Lineup
-from lorasweep.outbox import Outbox, unmeasured
-from lorasweep.placement import Placement
+from lorasweep.driver.outbox import Outbox, unmeasured
+from lorasweep.driver.placement import Placement
+from lorasweep.driver.queue import Item, Lineup
+from lorasweep.driver.recorder import Record
+from lorasweep.driver.worker_handle import Seat
 from lorasweep.planning.plan import Plan
-from lorasweep.record import Record
-from lorasweep.seat import Seat
 
 
 class Supply:

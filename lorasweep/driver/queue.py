@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lorasweep.config.space import Params
 from lorasweep.core.result import Start, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
-from lorasweep.seat import Seat
+from lorasweep.driver.worker_handle import Seat
 
 MOST_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it cannot end other trials
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import Sequence
 
 from lorasweep.core.spec import TrialSpec
-from lorasweep.lineup import Item
+from lorasweep.driver.queue import Item
+from lorasweep.driver.worker_handle import Display, Seat
 from lorasweep.memory import GIB
 from lorasweep.planning.plan import USABLE, Plan
-from lorasweep.seat import Display, Seat
 
 TIGHT = 0.5  # share of a device's room that untried predictions may fill at once
 

@@ -32,19 +32,19 @@ from lorasweep.core.result import (
     TrialResult,
     TrialState,
 )
-from lorasweep.forecast import Forecast
-from lorasweep.lineup import Item, Lineup
-from lorasweep.outbox import Outbox, unmeasured
-from lorasweep.placement import Placement
+from lorasweep.driver.disk_guard import Room
+from lorasweep.driver.failures import last_line
+from lorasweep.driver.memory_budget import Forecast
+from lorasweep.driver.outbox import Outbox, unmeasured
+from lorasweep.driver.placement import Placement
+from lorasweep.driver.queue import Item, Lineup
+from lorasweep.driver.recorder import Record
+from lorasweep.driver.retries import Retries, how_it_died
+from lorasweep.driver.scheduler import Supply
+from lorasweep.driver.worker_handle import Display, Seat
 from lorasweep.planning.plan import Plan
-from lorasweep.record import Record
-from lorasweep.retries import Retries, how_it_died
-from lorasweep.room import Room
-from lorasweep.seat import Display, Seat
-from lorasweep.streak import last_line
 from lorasweep.study.judge import Judge
 from lorasweep.study.rules import read
-from lorasweep.supply import Supply
 
 log = logging.getLogger(__name__)
 

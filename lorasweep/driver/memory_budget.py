@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from lorasweep.core.result import Measured, Start, TrialResult
 from lorasweep.core.spec import TrialSpec
+from lorasweep.driver.worker_handle import Seat
 from lorasweep.memory import Footprint, footprint, own_bytes
 from lorasweep.planning.plan import Plan
-from lorasweep.seat import Seat
 
 
 @dataclass(slots=True)

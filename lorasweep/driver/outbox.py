@@ -7,9 +7,9 @@ from collections.abc import Callable
 from lorasweep.core.errors import is_disk_full
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
-from lorasweep.lineup import Lineup
-from lorasweep.record import Record
-from lorasweep.room import Room
+from lorasweep.driver.disk_guard import Room
+from lorasweep.driver.queue import Lineup
+from lorasweep.driver.recorder import Record
 
 
 class Outbox:

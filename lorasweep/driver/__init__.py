@@ -1,0 +1,1 @@
+"""The loop that gives trials to workers and records their results."""
