@@ -20,7 +20,7 @@ from lorasweep.core.result import WorkerSettings
 from lorasweep.core.spec import digest
 from lorasweep.devices.cpu import num_threads
 from lorasweep.devices.devices import Device, free_bytes
-from lorasweep.display import make_display
+from lorasweep.display.display import make_display
 from lorasweep.driver.driver import Driver
 from lorasweep.driver.ledger import Ledger
 from lorasweep.driver.recorder import Record

@@ -7,10 +7,10 @@ from rich.console import Console
 
 from lorasweep.core.result import Cost, Point, Progress, Rung, TrialResult, TrialState
 from lorasweep.core.spec import EvalSpec
-from lorasweep.display import LineDisplay, LiveDisplay, TimeLeft
+from lorasweep.display.display import LineDisplay, LiveDisplay, TimeLeft
+from lorasweep.display.standing import Standing, clock
 from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import Expected
-from lorasweep.standing import Standing, clock
 from tests.specs import trial
 
 

@@ -130,7 +130,7 @@ OWNERS = {
     "peft": {"adapters.peft_format", "adapters.bank", "methods"},
     "datasets": {"data.source"},
     "filelock": {"driver.ledger", "tracking.mlflow"},
-    "rich": {"display", "cli", "report.text"},
+    "rich": {"display.display", "cli", "report.text"},
     "psutil": {"devices.cpu"},
     "pynvml": {"devices.nvml"},
 }

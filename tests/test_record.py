@@ -6,11 +6,11 @@ import pytest
 
 from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import parse
-from lorasweep.display import LineDisplay
+from lorasweep.display.display import LineDisplay
+from lorasweep.display.standing import Standing
 from lorasweep.driver.ledger import Ledger
 from lorasweep.driver.recorder import Record
 from lorasweep.planning.expected import Expected
-from lorasweep.standing import Standing
 from lorasweep.study.study import Study
 from lorasweep.tracking.base import NullTracker, Opening
 from lorasweep.tracking.queue import Courier

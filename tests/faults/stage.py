@@ -15,7 +15,7 @@ from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (for the forks)
 import optuna.storages._rdb.storage  # noqa: F401
 
-import lorasweep.display
+import lorasweep.display.display
 import lorasweep.planning.describe
 import lorasweep.report.text
 import lorasweep.run

@@ -22,11 +22,11 @@ from rich.text import Text
 from lorasweep.config.grammar import Scalar
 from lorasweep.core.result import Progress as Pace
 from lorasweep.core.result import Rung, TrialResult
+from lorasweep.display.standing import Standing, clock
 from lorasweep.driver.worker_handle import Display
 from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import expected
 from lorasweep.planning.plan import Plan
-from lorasweep.standing import Standing, clock
 
 QUIET_S = 10.0  # without a terminal, a line about the live trials at most this often
 MOST_ROWS = 12  # live trials shown at once
