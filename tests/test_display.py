@@ -72,7 +72,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.s = 1000.0
-        monkeypatch.setattr("lorasweep.standing.time.monotonic", lambda: self.s)
+        monkeypatch.setattr("lorasweep.display.standing.time.monotonic", lambda: self.s)
 
 
 def test_time_left_is_exact_where_all_goes_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_the_outline_says_what_would_be_run() -> None:
 
 
 def test_the_cpu_is_shared_by_processes_where_there_is_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorasweep.plan.num_cores", lambda: 4)
+    monkeypatch.setattr("lorasweep.planning.plan.num_cores", lambda: 4)
     shared, small, inline = (plan("+sweep=rank_alpha", x) for x in ("workers=null", "lora.r=4", "executor=inline"))
     assert [device.name for device in shared.devices] == ["cpu:0", "cpu:1", "cpu:2"]
     assert [*shared.slots.values()] == [6, 6, 6]
@@ -104,7 +104,7 @@ def test_workers_share_the_memory_and_the_slots_that_were_asked_for() -> None:
 
 
 def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorasweep.plan.num_cores", lambda: 4)
+    monkeypatch.setattr("lorasweep.planning.plan.num_cores", lambda: 4)
     assert plan("threads=4", "probes=none").config.threads == 4
     with pytest.raises(ConfigError, match=r"threads: 5 are more than the 4 cores.*set threads=4"):
         plan("threads=5", "probes=none")

@@ -240,7 +240,7 @@ def test_trials_that_do_not_fit_together_run_one_after_the_other(in_tmp: Path, m
 def test_a_winner_that_cannot_be_scored_still_has_its_leaderboard(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorasweep.loaded.test_metrics", lambda *_: 1 / 0)
+    monkeypatch.setattr("lorasweep.worker.session.test_metrics", lambda *_: 1 / 0)
     assert main([*QUICK, "tracking=none"]) == 0
     assert board(in_tmp)["trials"][0]["state"] == "complete"
 

@@ -132,7 +132,7 @@ def test_an_exception_fails_the_trials_it_hit_and_the_worker_goes_on(tmp_path: P
 def test_a_trial_that_cannot_be_set_up_leaves_its_slot_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     w = worker(1)
     with monkeypatch.context() as patch:
-        patch.setattr("lorasweep.trials.make_learner", lambda *_: 1 / 0)
+        patch.setattr("lorasweep.worker.live_trials.make_learner", lambda *_: 1 / 0)
         assert results(w.advance([start(0, tmp_path, trial())]))[0].state is TrialState.FAILED
     assert results(w.advance([start(1, tmp_path, trial())]) + drain(w))[1].state is TrialState.COMPLETE
 

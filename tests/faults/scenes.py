@@ -146,7 +146,7 @@ def failing_with(reason: str, environment: dict[str, str]) -> None:
         raise RuntimeError(reason)
 
     if reason:
-        owner, name = owner_of("lorasweep.worker.train_step")
+        owner, name = owner_of("lorasweep.worker.worker.train_step")
         setattr(owner, name, fail)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lorasweep.driver import ledger
 from lorasweep.driver.disk_guard import Room
 from lorasweep.planning.plan import Plan
 from tests.faults.scenes import held
@@ -93,14 +94,13 @@ def test_a_launch_on_a_full_disk_is_told_so(in_tmp: Path, small_disk: Path, stag
     audit(small_disk, 10, in_tmp / "mlflow.db")
 
 
-@pytest.mark.parametrize("where", ["lorasweep.ledger.write_json", "lorasweep.driver.driver.Study.report"])
+@pytest.mark.parametrize("name", ["write_json", "report"])
 def test_a_full_disk_pauses_the_sweep_until_there_is_room(
-    where: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = Said()
     driver = driver_of(plan, tmp_path, said)
-    target: Any = driver.study if where.endswith("report") else __import__("lorasweep.driver.ledger").ledger
-    name = where.rpartition(".")[2]
+    target: Any = driver.study if name == "report" else ledger
     whole, calls = getattr(target, name), []
 
     def full(*args: Any, **kwargs: Any) -> Any:
