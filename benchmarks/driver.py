@@ -18,12 +18,14 @@ from pathlib import Path
 from benchmarks.machine import describe_machine
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
-from lorasweep.core.result import Command, Event, Finished, Point, Progress, Rung, Start, TrialResult, TrialState
+from lorasweep.core.messages import Command, Event, Finished, Progress, Rung, Start
+from lorasweep.core.result import Point, TrialResult, TrialState
 from lorasweep.driver.driver import Driver
 from lorasweep.driver.ledger import Ledger
 from lorasweep.driver.recorder import Record
 from lorasweep.driver.worker_handle import Seat
-from lorasweep.planning.plan import Plan, make_plan
+from lorasweep.planning.make import make_plan
+from lorasweep.planning.plan import Plan
 from lorasweep.study.study import Study
 from lorasweep.tracking.base import NullTracker, Opening, Tracker
 from lorasweep.tracking.mlflow import make_tracker

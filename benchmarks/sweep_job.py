@@ -17,7 +17,7 @@ from lorasweep.core.spec import LoraSpec, TrainSpec, TrialSpec, digest
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
 from lorasweep.models.info import model_path
-from lorasweep.planning.plan import make_plan
+from lorasweep.planning.make import make_plan
 
 # A real grid holds rates that teach nothing and rates that destroy: 4 x 2 x 2 x 2 = 32 trials. A smaller sweep leaves
 # axes out, the last first, at the value after which they are named here.

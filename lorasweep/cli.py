@@ -164,7 +164,7 @@ def _command(verb: str, overrides: list[str]) -> int:
 def _plan(raw: dict[str, Any]) -> int:
     quiet()
     from lorasweep.planning.describe import plan_text
-    from lorasweep.planning.plan import make_plan
+    from lorasweep.planning.make import make_plan
 
     print(redact_values(plan_text(make_plan(raw))))
     return 0
@@ -173,7 +173,7 @@ def _plan(raw: dict[str, Any]) -> int:
 def _run(raw: dict[str, Any], text: str) -> int:
     quiet()
     from lorasweep.planning.describe import headline
-    from lorasweep.planning.plan import make_plan
+    from lorasweep.planning.make import make_plan
 
     plan = make_plan(raw)
     print(redact_values(headline(plan)), "starting the workers, the study and the tracker", sep="\n", flush=True)

@@ -8,57 +8,34 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from lorasweep.config.build import SweepConfig
-from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import redact_values, write_text
+from lorasweep.core.messages import Listener, Summary
 from lorasweep.core.provenance import provenance
-from lorasweep.core.result import WorkerSettings
 from lorasweep.core.spec import digest
 from lorasweep.devices.cpu import num_threads
-from lorasweep.devices.devices import Device, free_bytes
+from lorasweep.devices.devices import Device
 from lorasweep.display.display import make_display
 from lorasweep.driver.driver import Driver
 from lorasweep.driver.ledger import Ledger
-from lorasweep.driver.recorder import Record
-from lorasweep.driver.worker_handle import Seat
-from lorasweep.executors.base import Executor
-from lorasweep.executors.local import LocalExecutor
+from lorasweep.driver.recorder import Recorder
+from lorasweep.driver.run_folder import check_inputs, run_folder
+from lorasweep.driver.worker_handle import WorkerHandle
+from lorasweep.executors.table import make_executor
 from lorasweep.planning.describe import domain_words
 from lorasweep.planning.plan import Plan
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.settings import SEED
+from lorasweep.study.selection import Configuration
 from lorasweep.study.study import Study
 from lorasweep.tracking.base import Opening
 from lorasweep.tracking.mlflow import make_tracker
-from lorasweep.tracking.queue import Courier
+from lorasweep.tracking.queue import TrackingQueue
 from lorasweep.worker.scoring import is_maximized
 
 log = logging.getLogger(__name__)
-
-# What may change between two launches of the same sweep without changing any trial.
-LIMITS = (
-    "trials",
-    "timeout_min",
-    "slots",
-    "keep_adapters",
-    "device_wait_min",
-    "hang_min",
-    "halt_after",
-    "retry_failed",
-)
-ELSEWHERE = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
-
-
-def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
-    """Return the folder of this very sweep: the same settings find it again, other settings another one."""
-    kept = {k: v for k, v in raw.items() if k not in ELSEWHERE}
-    kept["study"] = {k: v for k, v in (raw.get("study") or {}).items() if k not in LIMITS}
-    return Path(config.output_dir) / f"{config.sweep.name}-{digest(kept)[:8]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +52,11 @@ class Outcome:
 
 
 def run_sweep(plan: Plan, text: str) -> Outcome:
-    """Run a sweep, or what is left of it.
+    """Run a sweep, or what is left of it. `text` is its composed configuration.
 
     Raises:
         AlreadyRunning: another process runs this sweep.
+        ConfigError: the data or the base changed since the run began.
     """
     folder = run_folder(plan.raw, plan.config)
     ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
@@ -86,68 +64,58 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
     try:
         if plan.config.study.retry_failed:
             ledger.set_failed_aside()
-        _check_inputs(plan, ledger)
+        check_inputs(plan, ledger)
         write_text(folder / "config.yaml", text)
         return _run(plan, text, ledger)
     finally:
         ledger.close()
 
 
-def _check_inputs(plan: Plan, ledger: Ledger) -> None:
-    """Refuse to mix results of different data or weights that stand under the same names."""
-    specs = [plan.spec(point) for point in plan.points]
-    inputs = {spec.data_key: plan.facts[spec.data_key].content for spec in specs}
-    inputs |= {spec.base_key: plan.info(spec.model).fingerprint for spec in specs}
-    noted = ledger.noted("inputs")
-    if ledger.results and any(noted.get(key, value) != value for key, value in inputs.items()):
-        raise ConfigError([f"{ledger.folder}: {CHANGED}"])
-    if any(noted.get(key, value) != value for key, value in inputs.items()):
-        ledger.drop_checkpoints()
-    ledger.note("inputs", noted | inputs)
-
-
-CHANGED = (
-    "the data or the base changed since this run began, so its results cannot be compared with new ones; set another "
-    "sweep.name or output_dir"
-)
-
-
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
-    seats = _seats(plan)  # first, for workers begin while what follows is opened
+    handles = _make_handles(plan)  # first: workers start while the study and the tracker are opened
     try:
-        driver = _assemble(plan, text, ledger, seats)
+        facts = provenance()
+        study, tracking = _open_study(plan, ledger), _open_tracking(plan, text, ledger, facts)
     except BaseException:
-        for seat in seats:
-            seat.executor.close()
+        for handle in handles:
+            handle.executor.close()
         raise
     if not gc.isenabled():  # since the program began
         gc.freeze()
         gc.enable()
-    signals: list[int] = []
+    listeners: list[Listener] = [make_display(plan), *([tracking] if tracking else [])]
+    recorder = Recorder(ledger, study, listeners, objective=plan.config.eval.objective, provenance=facts)
+    driver, signals = Driver(plan, recorder, handles), list[int]()
     try:
         with _interruptible(driver, signals):
             driver.run()
         board = _report(driver)
+        _close(tracking, driver)
     except BaseException:
-        driver.record.courier.abandon()
+        if tracking:
+            tracking.abandon()
         raise
     return Outcome(
         board=board,
         folder=ledger.folder,
-        page=driver.record.courier.tracker.page,
+        page=tracking.tracker.page if tracking else "",
         is_finished=driver.is_finished,
         is_preempted=signal.SIGTERM in signals,
-        halted=driver.outbox.halted,
+        halted=driver.halted,
         num_saved=ledger.num_saved,
     )
 
 
-def _assemble(plan: Plan, text: str, ledger: Ledger, seats: list[Seat]) -> Driver:
-    facts = provenance()
-    study, courier = _open_study(plan, ledger), _open_courier(plan, text, ledger, facts)
-    display, objective = make_display(plan), plan.config.eval.objective
-    record = Record(ledger, study, courier, display, objective=objective, provenance=facts)
-    return Driver(plan, record, display, seats)
+def _make_handles(plan: Plan) -> list[WorkerHandle]:
+    """Start a worker on every device."""
+    threads = plan.config.threads or num_threads(len(plan.devices))
+    return [_make_handle(plan, device, threads) for device in plan.devices]
+
+
+def _make_handle(plan: Plan, device: Device, threads: int) -> WorkerHandle:
+    restart = make_executor(plan.config.executor, plan.worker(device, threads), device, len(plan.devices))
+    num_slots, kind = plan.slots[device.name], device.kind
+    return WorkerHandle(executor=restart(), num_slots=num_slots, device=device.name, kind=kind, restart=restart)
 
 
 def _open_study(plan: Plan, ledger: Ledger) -> Study:
@@ -156,35 +124,41 @@ def _open_study(plan: Plan, ledger: Ledger) -> Study:
         ledger.folder / "study.db",
         config.study,
         plan.domains,
+        objective=config.eval.objective,
         maximize=is_maximized(config.eval.objective),
         num_rungs=config.eval.rungs,
     )
 
 
-def _open_courier(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> Courier:
+def _open_tracking(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str]) -> TrackingQueue | None:
     config = plan.config
     tracker = make_tracker(config.tracking, config.sweep.name, ledger.run, str(ledger.folder))
+    if tracker is None:
+        return None
     device = ", ".join(dict.fromkeys(d.description for d in plan.devices))
-    objective = config.eval.objective
-    tags = {"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective}
+    objective, destination = config.eval.objective, tracker.destination
     opening = Opening(
         config=text,
-        tags=tags,
+        tags={"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective},
         data=_data(plan),
         swept={key: domain_words(domain) for key, domain in plan.domains.items()},
         objective=objective,
         maximize=is_maximized(objective),
     )
-    return Courier(tracker, opening)
+    return TrackingQueue(
+        tracker,
+        opening,
+        is_exported=lambda number: ledger.is_exported(number, destination),
+        mark_exported=lambda number: ledger.mark_exported(number, destination),
+    )
 
 
 def _report(driver: Driver) -> Leaderboard:
-    """Write the leaderboard, keep the best adapters, and close the sweep's run."""
-    driver.display.say("writing the leaderboard, and the last results to the tracker")
+    """Write the leaderboard, keep the best adapters, and send the summary to the tracker."""
+    driver.recorder.say("writing the leaderboard, and the last results to the tracker")
     ledger, config = driver.ledger, driver.plan.config
-    results = list(ledger.results.values())
     board = build_leaderboard(
-        [r for r in results if r.same_as is None],
+        [r for r in ledger.results.values() if r.same_as is None],
         name=config.sweep.name,
         question=config.sweep.question,
         objective=config.eval.objective,
@@ -197,20 +171,49 @@ def _report(driver: Driver) -> Leaderboard:
     # While seeds are missing, a mean over them may still change, and with it the winner.
     if driver.is_finished or SEED not in driver.plan.domains:
         _drop_adapters(board, ledger, config.study.keep_adapters)
-    note = (ledger.folder / "leaderboard.md").read_text()
-    driver.record.close(note, files, driver.test_metrics, is_finished=driver.is_finished)
+    winner = driver.recorder.winner()
+    metrics = {f"test/{name}": value for name, value in driver.test_metrics.items()}
+    driver.recorder.emit(
+        Summary(
+            note=(ledger.folder / "leaderboard.md").read_text(),
+            files=files,
+            metrics=metrics | _winner_metrics(winner, config.eval.objective),
+            adapter=ledger.adapter_folder(winner.result.number) if winner else None,
+            is_finished=driver.is_finished,
+        )
+    )
     return board
 
 
+def _winner_metrics(winner: Configuration | None, name: str) -> dict[str, float]:
+    """Return the winner's objective and what it is compared with: `base/accuracy`, `chance/accuracy`."""
+    if winner is None:
+        return {}
+    objective = winner.objective(name)
+    found = {} if objective is None else {name: objective}
+    if base := winner.result.base:
+        beside = {"base": base.metrics, "chance": base.chance, "majority": base.majority}
+        found |= {f"{kind}/{metric}": value for kind, metrics in beside.items() for metric, value in metrics.items()}
+    return found
+
+
+def _close(tracking: TrackingQueue | None, driver: Driver) -> None:
+    """Deliver what the tracker does not have yet, and say what it did not take."""
+    if tracking and tracking.close():
+        trained = [number for number, result in driver.ledger.results.items() if result.same_as is None]
+        num_left = sum(not tracking.is_exported(number) for number in trained)
+        log.warning("%d results are not in MLflow yet; run the same command again to upload them", num_left)
+
+
 def _notes(driver: Driver) -> list[str]:
-    """Return what the data's readers and the workers said, each once."""
+    """Return the notes of the data's readers and of the workers, each once."""
     of_data = (note for facts in driver.plan.facts.values() for note in facts.notes)
-    return list(dict.fromkeys([*of_data, *driver.record.notes]))
+    return list(dict.fromkeys([*of_data, *driver.recorder.notes]))
 
 
 def _data(plan: Plan) -> dict[str, str]:
     """Name each split's source and its content."""
-    spec = plan.spec(plan.points[0])
+    spec = plan.trials[0].spec
     sources = {"train": spec.data.train, "validation": spec.data.validation, "test": spec.data.test}
     probes = {f"probe/{p.name}": p.path for p in spec.eval.probes}
     return {
@@ -218,37 +221,6 @@ def _data(plan: Plan) -> dict[str, str]:
         for split, source in {**sources, **probes}.items()
         if source
     }
-
-
-def _seats(plan: Plan) -> list[Seat]:
-    threads = plan.config.threads or num_threads(len(plan.devices))
-    return [_seat(plan, device, threads) for device in plan.devices]
-
-
-def _seat(plan: Plan, device: Device, threads: int) -> Seat:
-    reopen = partial(_executor, plan, plan.worker(device, threads))
-    name, kind = device.name, device.kind
-    seat = Seat(executor=reopen(), num_slots=plan.slots[name], device=name, kind=kind, reopen=reopen)
-
-    def room() -> float | None:
-        """Return what a worker may use now; on the CPU what was free at the start, its own use included."""
-        free = free_bytes(device, seat.executor.pid) if device.is_gpu else device.free_bytes
-        return None if free is None else plan.budget(free)
-
-    seat.room = room
-    return seat
-
-
-def _executor(plan: Plan, settings: WorkerSettings) -> Executor:
-    """A lone CPU worker lives in this process; others get one each, which can die without harm to the sweep."""
-    kind = plan.config.executor
-    if kind == "auto":
-        kind = "inline" if settings.device == "cpu" and len(plan.devices) == 1 else "local"
-    if kind == "local":
-        return LocalExecutor(settings)
-    from lorasweep.executors.inline import InlineExecutor  # a second of imports that others have no use for
-
-    return InlineExecutor(settings)
 
 
 @contextmanager
@@ -260,7 +232,7 @@ def _interruptible(driver: Driver, signals: list[int]) -> Iterator[None]:
         if driver.is_stopping:
             raise KeyboardInterrupt
         driver.stop()
-        driver.display.say("stopping at the end of this time slice; all trials are kept (Ctrl-C again: at once)")
+        driver.recorder.say("stopping at the end of this time slice; all trials are kept (Ctrl-C again: at once)")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -6,20 +6,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from math import inf
 
-from lorasweep.core.result import (
-    Command,
-    Cost,
-    Event,
-    Evicted,
-    Finished,
-    Progress,
-    Score,
-    Scored,
-    Start,
-    Stop,
-    TrialResult,
-    TrialState,
-)
+from lorasweep.core.messages import Command, Event, Evicted, Finished, Progress, Score, Scored, Start, Stop
+from lorasweep.core.result import Cost, TrialResult, TrialState
 from lorasweep.memory import footprint
 from lorasweep.memory.footprint import OVERHEAD
 from lorasweep.planning.plan import Plan

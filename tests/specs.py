@@ -1,6 +1,6 @@
 """Trials on the demo base that take a second: few steps, few examples."""
 
-from lorasweep.core.result import Start, WorkerSettings
+from lorasweep.core.messages import Start, WorkerSettings
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, ProbeSpec, TrainSpec, TrialSpec
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.worker import Worker

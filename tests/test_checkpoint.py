@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lorasweep.core.result import CHECKPOINT, Event, Finished, Note, Pause, Rung, TrialResult, TrialState
+from lorasweep.core.messages import CHECKPOINT, Event, Finished, Note, Pause, Rung
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import LoraSpec, TrialSpec
 from lorasweep.worker.worker import Worker
 from tests.specs import start, trial, worker

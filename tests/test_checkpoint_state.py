@@ -10,7 +10,7 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import make_learner
-from lorasweep.core.result import Start
+from lorasweep.core.messages import Start
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from lorasweep.display.standing import Standing, clock
 from rich.console import Console
 
-from lorasweep.core.result import Cost, Point, Progress, Rung, TrialResult, TrialState
+from lorasweep.core.messages import Progress, Rung
+from lorasweep.core.result import Cost, Point, TrialResult, TrialState
 from lorasweep.core.spec import EvalSpec
 from lorasweep.display.display import LineDisplay, LiveDisplay, TimeLeft
-from lorasweep.display.standing import Standing, clock
 from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import Expected
 from tests.specs import trial

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from lorasweep.study.judge import Judge
 
 from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.config.grammar import parse
-from lorasweep.core.result import Point, Rung
-from lorasweep.study.judge import Judge
+from lorasweep.core.messages import Rung
+from lorasweep.core.result import Point
 from lorasweep.study.rules import Reading
 from lorasweep.study.study import Study
 

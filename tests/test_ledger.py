@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lorasweep.core.errors import AlreadyRunning
-from lorasweep.core.result import CHECKPOINT, Cost, Point, Probe, Sample, TrialState
+from lorasweep.core.messages import CHECKPOINT
+from lorasweep.core.result import Cost, Point, Probe, Sample, TrialState
 from lorasweep.core.spec import ProbeSpec
 from lorasweep.driver.ledger import Ledger
 from tests.settings import SPEC, result

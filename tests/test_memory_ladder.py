@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lorasweep.adapters.bank import Bank
-from lorasweep.core.result import CHECKPOINT, Event, Evicted, Finished, TrialResult, TrialState
+from lorasweep.core.messages import CHECKPOINT, Event, Evicted, Finished
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
 from lorasweep.driver.queue import Item, Lineup, is_at_least
 from lorasweep.worker.worker import Worker

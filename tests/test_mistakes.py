@@ -10,7 +10,7 @@ from lorasweep.cli import EXIT_CONFIG, data_dir, main
 from lorasweep.config.compose import shell_completion
 from lorasweep.core import hub
 from lorasweep.core.errors import ConfigError
-from lorasweep.planning.plan import make_plan
+from lorasweep.planning.make import make_plan
 from tests.settings import composed, minimal
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lorasweep.config.build import build_config
 from lorasweep.config.space import read_space
-from lorasweep.planning.plan import make_plan
+from lorasweep.planning.make import make_plan
 from lorasweep.tracking.naming import run_name, trial_name
 from tests.settings import composed
 

@@ -8,10 +8,11 @@ import pytest
 
 from lorasweep import run
 from lorasweep.cli import main
-from lorasweep.core.result import WorkerSettings
+from lorasweep.core.messages import WorkerSettings
 from lorasweep.devices import nvml
 from lorasweep.driver import driver
-from lorasweep.planning.plan import Plan, shared_out
+from lorasweep.planning.plan import Plan
+from lorasweep.planning.slots import shared_out
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.simulated import Death, SimulatedExecutor
 

@@ -16,7 +16,8 @@ from lorasweep.data.tasks import load_task
 from lorasweep.models.info import model_path
 from lorasweep.models.tokenizer import load_tokenizer
 from lorasweep.planning.describe import headline, plan_text
-from lorasweep.planning.plan import Plan, make_plan
+from lorasweep.planning.make import make_plan
+from lorasweep.planning.plan import Plan
 from tests.architectures import save_architecture
 from tests.tiny import save_base
 

@@ -9,7 +9,6 @@ import pytest
 from lorasweep.cli import data_dir
 from lorasweep.config.grammar import parse
 from lorasweep.config.space import (
-    Params,
     alpha_of,
     check_targets,
     distinct,
@@ -22,6 +21,7 @@ from lorasweep.config.space import (
 )
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.spec import TrialSpec
+from lorasweep.core.trial import Params
 from lorasweep.models.info import resolve_targets
 from tests.settings import composed, minimal
 

@@ -8,7 +8,8 @@ import pytest
 
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.result import Cost, Point, Rung, Sample, TrialResult, TrialState
+from lorasweep.core.messages import Rung
+from lorasweep.core.result import Cost, Point, Sample, TrialResult, TrialState
 from lorasweep.tracking.base import Opening
 from lorasweep.tracking.mlflow import MlflowTracker
 from lorasweep.tracking.view import saved_view, view_key

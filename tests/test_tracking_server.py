@@ -13,10 +13,11 @@ from mlflow.entities import Run
 from benchmarks.driver import Clock, FakeExecutor, fake_sweep
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.result import Event
+from lorasweep.core.messages import Event
 from lorasweep.driver.driver import Driver
 from lorasweep.driver.worker_handle import Seat
-from lorasweep.planning.plan import Plan, make_plan
+from lorasweep.planning.make import make_plan
+from lorasweep.planning.plan import Plan
 from lorasweep.tracking.mlflow import MlflowTracker
 from tests.mlflow_server import LossyProxy, Server
 from tests.settings import composed

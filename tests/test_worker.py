@@ -6,19 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.core.result import (
-    Event,
-    Finished,
-    Measured,
-    Note,
-    Progress,
-    Rung,
-    Score,
-    Scored,
-    Stop,
-    TrialResult,
-    TrialState,
-)
+from lorasweep.core.messages import Event, Finished, Measured, Note, Progress, Rung, Score, Scored, Stop
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.executors.local import LocalExecutor
 from lorasweep.worker.worker import Worker
 from tests.specs import ANSWERS, INTENTS, start, trial, worker

@@ -84,8 +84,8 @@ def _train_pass(bank: Bank, learners: Sequence[Learner], batches: Sequence[Micro
         _advance(bank, learner, batch, loss)
 
 
-def probe(bank: Bank, learner: Learner, rows: Sequence[TokenRow]) -> None:
-    """Pass a learner's longest micro-batch forward and backward, and forget the gradient: memory is the question."""
+def warm_up(bank: Bank, learner: Learner, rows: Sequence[TokenRow]) -> None:
+    """Pass a learner's longest micro-batch forward and backward to measure memory, and clear the gradient."""
     longest = sorted(rows, key=lambda row: len(row.ids))[-learner.spec.per_device_train_batch_size :]
     batch = MicroBatch(rows=tuple(longest), num_labels=sum(row.num_labels for row in longest), is_last=True)
     packed = pack([batch], bank.base.pad_id, flat=bank.base.paths.is_flat)

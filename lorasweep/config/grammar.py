@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-Scalar = str | int | float | bool
+from lorasweep.core.trial import Scalar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from lorasweep.config.grammar import Choice, Scalar, parse
+from lorasweep.config.grammar import Choice, parse
 from lorasweep.core.spec import DataSpec
+from lorasweep.core.trial import Scalar
 
 
 def shared_data(data: DataSpec, raw: Mapping[str, Any]) -> DataSpec:

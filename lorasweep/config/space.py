@@ -9,19 +9,20 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from lorasweep.config.build import SweepConfig, build_config, check_config
-from lorasweep.config.grammar import Choice, Domain, Interval, Scalar, parse
+from lorasweep.config.grammar import Choice, Domain, Interval, parse
 from lorasweep.config.shared import shared_data
 from lorasweep.core.errors import ConfigError, ModelError
 from lorasweep.core.spec import LoraSpec, ModelSpec, TrialSpec
+from lorasweep.core.trial import Params, Scalar
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Params = dict[str, Scalar]
 Resolve = Callable[[ModelSpec, str | tuple[str, ...]], tuple[str, ...]]
 
 # What a trial may vary. How it is judged may not vary inside a study, or its values could not be compared.
@@ -119,8 +120,26 @@ def _listed(value: Scalar) -> Scalar | list[str]:
     return value
 
 
-def trial_spec(raw: Mapping[str, Any], params: Params, resolve: Resolve) -> TrialSpec:
-    """Return the frozen values of one point of the space; `resolve` turns module presets into this base's modules."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A point whose target modules are not resolved yet: `targets` is a preset or a list, `spec` has no modules."""
+
+    params: Params
+    spec: TrialSpec
+    targets: str | tuple[str, ...]
+
+    def resolve(self, resolve: Resolve) -> TrialSpec:
+        """Return the spec with the modules of its base."""
+        modules = resolve(self.spec.model, self.targets)
+        return replace(self.spec, lora=replace(self.spec.lora, target_modules=modules))
+
+
+def draft(raw: Mapping[str, Any], params: Params) -> Draft:
+    """Return the frozen values of one point of the space.
+
+    Raises:
+        ConfigError: the point's values are not valid.
+    """
     config = build_config(_with(raw, params))
     settings = config.lora
     lora = LoraSpec(
@@ -128,10 +147,16 @@ def trial_spec(raw: Mapping[str, Any], params: Params, resolve: Resolve) -> Tria
         lora_alpha=alpha_of(settings.lora_alpha, settings.r),
         lora_dropout=settings.lora_dropout,
         use_rslora=settings.use_rslora,
-        target_modules=resolve(config.model, settings.target_modules),
+        target_modules=(),
     )
     data = shared_data(config.data, raw)
-    return TrialSpec(model=config.model, lora=lora, train=config.train, data=data, eval=config.eval)
+    spec = TrialSpec(model=config.model, lora=lora, train=config.train, data=data, eval=config.eval)
+    return Draft(params=params, spec=spec, targets=settings.target_modules)
+
+
+def trial_spec(raw: Mapping[str, Any], params: Params, resolve: Resolve) -> TrialSpec:
+    """Return the spec of one point; `resolve` turns module presets into this base's modules."""
+    return draft(raw, params).resolve(resolve)
 
 
 def alpha_of(value: float | str, rank: int) -> float:
@@ -165,11 +190,11 @@ def num_points(domains: Mapping[str, Domain]) -> float:
     return math.prod(sizes)
 
 
-def distinct(points: list[Params], spec_of: Callable[[Params], TrialSpec]) -> list[Params]:
-    """Return the points whose trials differ, keeping the first of equals."""
-    seen: dict[str, Params] = {}
-    for point in points:
-        seen.setdefault(spec_of(point).fingerprint, point)
+def distinct(specs: Sequence[TrialSpec]) -> list[int]:
+    """Return the places of the specs that differ, the first of equal ones."""
+    seen: dict[str, int] = {}
+    for place, spec in enumerate(specs):
+        seen.setdefault(spec.fingerprint, place)
     return list(seen.values())
 
 
@@ -187,17 +212,19 @@ def distributions(domains: Mapping[str, Domain]) -> "dict[str, BaseDistribution]
     return {key: one(domain) for key, domain in domains.items()}
 
 
-def check_targets(points: list[Params], spec_of: Callable[[Params], TrialSpec]) -> None:
-    """Build every trial once so that a module that a base has not is reported before training.
+def resolved(drafts: Sequence[Draft], resolve: Resolve) -> list[TrialSpec]:
+    """Return the specs of points.
 
     Raises:
-        ConfigError: all the different mistakes together.
+        ConfigError: modules that a base does not have, all the different mistakes together.
     """
+    specs: list[TrialSpec] = []
     problems: dict[str, None] = {}
-    for point in points:
+    for one in drafts:
         try:
-            spec_of(point)
+            specs.append(one.resolve(resolve))
         except ModelError as error:
             problems[str(error)] = None
     if problems:
         raise ConfigError(list(problems))
+    return specs

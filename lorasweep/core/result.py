@@ -1,10 +1,13 @@
-"""What driver and worker say to each other, and what a trial leaves behind."""
+"""How a trial ended: its state, its scores and what it cost."""
 
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
-from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import TrialSpec
+from lorasweep.core.trial import Params, Trial
+
+NOT_FINITE = "loss is not finite"  # the reason of a trial that diverged begins with this
 
 
 class TrialState(StrEnum):
@@ -14,53 +17,6 @@ class TrialState(StrEnum):
     PRUNED = "pruned"
     INFEASIBLE = "infeasible"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """What a worker is made of."""
-
-    device: str
-    num_slots: int
-    num_threads: int = 0
-    visible: str = ""  # what CUDA_VISIBLE_DEVICES says to a worker in a process of its own
-    slice_s: float = 1.0  # a worker speaks at least this often, so that the driver can stop it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """Command: train this trial, from its checkpoint where its folder holds one."""
-
-    number: int
-    spec: TrialSpec
-    folder: str  # the adapter is saved below it
-    attempt: int = 0  # what an earlier attempt still says is not listened to
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """Command: end this trial at its rung; `reason` says why, `rule` names the rule of the pruner."""
-
-    number: int
-    reason: str
-    rule: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """Command: score a trial's adapter on the test split; nothing is trained."""
-
-    number: int
-    spec: TrialSpec
-    adapter: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """Command: write a checkpoint of every live trial and let go of it."""
-
-
-Command = Start | Stop | Score | Pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,16 +101,15 @@ class BaseScore:
 class TrialResult:
     """The outcome of a trial; `scores` holds the objective per validation example, for paired comparisons.
 
-    `examples` names those examples, in order. It is empty where a result was written before it was kept.
+    `examples` is a digest of those examples, in order; empty in results of versions that did not keep it.
     """
 
     number: int
     state: TrialState
     spec: TrialSpec
-    params: dict[str, Any]
-    fingerprint: str
+    params: Params
     reason: str = ""
-    stopped_by: str = ""  # the rule by which a pruner gave it up
+    stopped_by: str = ""  # the pruner's rule that stopped it
     objective: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     history: tuple[Point, ...] = ()
@@ -170,114 +125,24 @@ class TrialResult:
     examples: str = ""
     base: BaseScore | None = None  # None where the trial did not end, or was written before it was kept
 
+    @classmethod
+    def of(cls, trial: Trial, state: TrialState, reason: str = "") -> "TrialResult":
+        """Return the result of a trial that ends now; `replace` adds what was measured."""
+        return cls(
+            number=trial.number,
+            state=state,
+            spec=trial.spec,
+            params=dict(trial.params),
+            reason=reason,
+            ended_s=time.time(),
+        )
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Event: where a live trial stands, for the display."""
+    @property
+    def trial(self) -> Trial:
+        """Return the trial that this is the result of."""
+        return Trial(number=self.number, params=self.params, spec=self.spec)
 
-    number: int
-    step: int
-    num_steps: int
-    loss: float
-    its_per_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
-    """Event: a trial reports its objective and waits for nothing; a `Stop` may follow."""
-
-    number: int
-    rung: int
-    value: float  # the objective itself
-    point: Point
-    attempt: int = 0
-    eval_s: float = 0.0  # seconds that the evaluation took, neighbours that were evaluated with it included
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """Event: a trial ended, well or not."""
-
-    number: int
-    result: TrialResult
-    attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evicted:
-    """Event: a trial did not fit beside its neighbours and has to go on with fewer of them."""
-
-    number: int
-    reason: str
-    attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """Event: test-split metrics of a trial."""
-
-    number: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """Event: something the user should read, such as rows that were truncated or a setting that was ignored."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskFull:
-    """Event: something could not be written. Nothing is lost; the worker tries again when it is next asked to go on."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Event: the peak of one pass over this trial's longest rows, when its bank was new."""
-
-    number: int
-    peak_bytes: int
-
-
-Event = Progress | Rung | Finished | Evicted | Scored | Note | Measured | DiskFull
-
-CHECKPOINT = "checkpoint.safetensors"  # of a trial in flight, in its folder
-NOT_FINITE = "loss is not finite"  # how the reason of a trial that diverged begins
-
-
-def result_from_json(raw: dict[str, Any]) -> TrialResult:
-    """Rebuild a result from `dataclasses.asdict` that went through JSON."""
-    raw = dict(raw)
-    raw["spec"] = spec_from_json(raw["spec"])
-    raw["state"] = TrialState(raw["state"])
-    raw["history"] = tuple(Point(**p) for p in raw["history"])
-    raw["probes"] = tuple(Probe(**p) for p in raw["probes"])
-    raw["samples"] = tuple(Sample(**s) for s in raw["samples"])
-    raw["scores"] = tuple(raw["scores"])
-    raw["num_tokens"] = tuple(raw.get("num_tokens", ()))
-    raw["cost"] = Cost(**raw["cost"])
-    raw["base"] = _base_from_json(raw.get("base"))
-    return TrialResult(**raw)
-
-
-def _base_from_json(raw: dict[str, Any] | None) -> BaseScore | None:
-    if raw is None:
-        return None
-    return BaseScore(**{**raw, "scores": tuple(raw["scores"]), "num_tokens": tuple(raw["num_tokens"])})
-
-
-def spec_from_json(raw: dict[str, Any]) -> TrialSpec:
-    """Rebuild a spec from `dataclasses.asdict` that went through JSON."""
-    lora = {**raw["lora"], "target_modules": tuple(raw["lora"]["target_modules"])}
-    probes = tuple(ProbeSpec(**p) for p in raw["eval"]["probes"])
-    evaluation = {**raw["eval"], "metrics": tuple(raw["eval"]["metrics"]), "probes": probes}
-    return TrialSpec(
-        model=ModelSpec(**raw["model"]),
-        lora=LoraSpec(**lora),
-        train=TrainSpec(**raw["train"]),
-        data=DataSpec(**{**raw["data"], "templates": tuple(raw["data"].get("templates", ()))}),
-        eval=EvalSpec(**evaluation),
-    )
+    @property
+    def fingerprint(self) -> str:
+        """Return the name of the trial's settings: equal settings have equal fingerprints."""
+        return self.spec.fingerprint

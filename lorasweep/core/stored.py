@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lorasweep.core.result import TrialResult, result_from_json
+from lorasweep.core.result import BaseScore, Cost, Point, Probe, Sample, TrialResult, TrialState
+from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
 
 DIGEST, RUN = "digest", "run"  # what a file holds beside the result
 
@@ -69,3 +70,38 @@ def mismatch(hint: Any, value: Any, path: str) -> str:
     if (isinstance(value, kind) or is_number) and not is_wrong_bool:
         return ""
     return f"{path} is of type {type(value).__name__}, not {getattr(kind, '__name__', kind)}"
+
+
+def result_from_json(raw: dict[str, Any]) -> TrialResult:
+    """Rebuild a result from `dataclasses.asdict` that went through JSON."""
+    raw = {key: value for key, value in raw.items() if key != "fingerprint"}  # older versions stored it
+    raw["spec"] = spec_from_json(raw["spec"])
+    raw["state"] = TrialState(raw["state"])
+    raw["history"] = tuple(Point(**p) for p in raw["history"])
+    raw["probes"] = tuple(Probe(**p) for p in raw["probes"])
+    raw["samples"] = tuple(Sample(**s) for s in raw["samples"])
+    raw["scores"] = tuple(raw["scores"])
+    raw["num_tokens"] = tuple(raw.get("num_tokens", ()))
+    raw["cost"] = Cost(**raw["cost"])
+    raw["base"] = _base_from_json(raw.get("base"))
+    return TrialResult(**raw)
+
+
+def _base_from_json(raw: dict[str, Any] | None) -> BaseScore | None:
+    if raw is None:
+        return None
+    return BaseScore(**{**raw, "scores": tuple(raw["scores"]), "num_tokens": tuple(raw["num_tokens"])})
+
+
+def spec_from_json(raw: dict[str, Any]) -> TrialSpec:
+    """Rebuild a spec from `dataclasses.asdict` that went through JSON."""
+    lora = {**raw["lora"], "target_modules": tuple(raw["lora"]["target_modules"])}
+    probes = tuple(ProbeSpec(**p) for p in raw["eval"]["probes"])
+    evaluation = {**raw["eval"], "metrics": tuple(raw["eval"]["metrics"]), "probes": probes}
+    return TrialSpec(
+        model=ModelSpec(**raw["model"]),
+        lora=LoraSpec(**lora),
+        train=TrainSpec(**raw["train"]),
+        data=DataSpec(**{**raw["data"], "templates": tuple(raw["data"].get("templates", ()))}),
+        eval=EvalSpec(**evaluation),
+    )

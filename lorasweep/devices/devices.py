@@ -71,7 +71,12 @@ def find_devices(wanted: str) -> tuple[Device, ...]:
 
 
 def free_bytes(device: Device, pid: int | None) -> int | None:
-    """Return what a worker may have of its GPU now: what is free, and what it has already. None: nobody can tell."""
+    """Return the memory that a worker in process `pid` may use now: what is free and what it has already.
+
+    On the CPU that is what was free at the start. None where it cannot be told.
+    """
+    if not device.is_gpu:
+        return device.free_bytes
     free = nvml.free_bytes(device.visible)
     if free is None or pid is None:
         return free

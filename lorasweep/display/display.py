@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,11 +18,19 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from lorasweep.config.grammar import Scalar
-from lorasweep.core.result import Progress as Pace
-from lorasweep.core.result import Rung, TrialResult
-from lorasweep.display.standing import Standing, clock
-from lorasweep.driver.worker_handle import Display
+from lorasweep.core.messages import (
+    Finished,
+    Listener,
+    Note,
+    Rung,
+    SweepEnded,
+    SweepEvent,
+    SweepStarted,
+    TrialStarted,
+)
+from lorasweep.core.messages import Progress as TrialProgress
+from lorasweep.core.result import TrialResult
+from lorasweep.display.progress import SweepProgress, clock
 from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import expected
 from lorasweep.planning.plan import Plan
@@ -32,66 +39,60 @@ QUIET_S = 10.0  # without a terminal, a line about the live trials at most this 
 MOST_ROWS = 12  # live trials shown at once
 
 
-def make_display(plan: Plan) -> Display:
-    """Return the display that suits where the output goes."""
-    standing = Standing(plan.config.eval.objective, expected(plan))
-    return LiveDisplay(standing) if sys.stdout.isatty() else LineDisplay(standing)
+def make_display(plan: Plan) -> Listener:
+    """Return a live table on a terminal, lines elsewhere."""
+    progress = SweepProgress(plan.config.eval.objective, expected(plan))
+    return LiveDisplay(progress) if sys.stdout.isatty() else LineDisplay(progress)
 
 
 class LineDisplay:
     """One line per event, for logs and pipes."""
 
-    def __init__(self, standing: Standing) -> None:
-        self.standing = standing
-        self.spoke_s = time.monotonic()
+    def __init__(self, progress: SweepProgress) -> None:
+        self.progress = progress
+        self.printed_s = time.monotonic()
 
-    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
-        """Say how much there is to do."""
-        self.standing.begin(num_trials, done)
-        if done:
-            self.say(f"{len(done)} of {num_trials} trials were finished before and are not run again")
-        self.say(STARTING)
+    def handle(self, event: SweepEvent) -> None:
+        """Print an event."""
+        is_new = isinstance(event, TrialProgress) and event.number not in self.progress.paces
+        self.progress.handle(event)
+        match event:
+            case SweepStarted():
+                if event.results:
+                    num_trials = f"{len(event.results)} of {event.num_trials} trials"
+                    _print(f"{num_trials} were finished before and are not run again")
+                _print(STARTING)
+            case TrialStarted():
+                _print(f"trial {event.trial.number:3d} starts    {params_text(event.trial.params)}")
+            case TrialProgress():
+                # Until every trial has reported once, the time left is a wild guess.
+                if not is_new and time.monotonic() - self.printed_s >= QUIET_S:
+                    self.printed_s = time.monotonic()
+                    _print(self._live(event))
+            case Rung():
+                value = f"{self.progress.objective} {event.value:.4f} at step {event.point.step}"
+                _print(f"trial {event.number:3d} rung {event.rung}    {value}")
+            case Finished():
+                _print(self._ended(event.result))
+            case Note():
+                _print(event.text)
 
-    def started(self, number: int, params: Mapping[str, Scalar]) -> None:
-        """Say that a trial starts."""
-        self.standing.started(number, params)
-        self.say(f"trial {number:3d} starts    {params_text(params)}")
-
-    def progress(self, event: Pace) -> None:
-        """Say now and then where the live trials are."""
-        is_new = event.number not in self.standing.paces  # until all have spoken once, the time left is a wild guess
-        self.standing.progress(event)
-        if is_new or time.monotonic() - self.spoke_s < QUIET_S:
-            return
-        self.spoke_s = time.monotonic()
-        self.say(
-            f"{len(self.standing.paces)} live, step {event.step}/{event.num_steps}, loss {event.loss:.3f}, "
-            f"{event.its_per_s:.1f} it/s; {_trials(self.standing)}, {_percent(self.standing)} of all steps and "
-            f"evaluations{_left(self.standing, ', ')}"
+    def _live(self, event: TrialProgress) -> str:
+        return (
+            f"{len(self.progress.paces)} live, step {event.step}/{event.num_steps}, loss {event.loss:.3f}, "
+            f"{event.its_per_s:.1f} it/s; {_trials(self.progress)}, {_percent(self.progress)} of all steps and "
+            f"evaluations{_left(self.progress, ', ')}"
         )
 
-    def rung(self, event: Rung) -> None:
-        """Say what a trial reported."""
-        self.standing.rung(event)
-        value = f"{self.standing.objective} {event.value:.4f} at step {event.point.step}"
-        self.say(f"trial {event.number:3d} rung {event.rung}    {value}")
-
-    def finished(self, result: TrialResult) -> None:
-        """Say how a trial ended."""
-        self.standing.finish(result)
+    def _ended(self, result: TrialResult) -> str:
         reason = f"  {result.reason.strip().splitlines()[-1]}" if result.reason else ""
-        self.say(f"trial {result.number:3d} {result.state.value:9s} {self._value(result.metrics)}{reason}")
+        value = result.metrics.get(self.progress.objective)
+        score = "" if value is None else f"{self.progress.objective} {value:.4f}"
+        return f"trial {result.number:3d} {result.state.value:9s} {score}{reason}"
 
-    def say(self, text: str) -> None:
-        """Print a line at once."""
-        print(text, flush=True)
 
-    def end(self) -> None:
-        """There is nothing to put away."""
-
-    def _value(self, metrics: Mapping[str, float]) -> str:
-        value = metrics.get(self.standing.objective)
-        return "" if value is None else f"{self.standing.objective} {value:.4f}"
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 class TimeLeft(ProgressColumn):
@@ -109,8 +110,8 @@ class TimeLeft(ProgressColumn):
 class LiveDisplay:
     """Overall progress, the live trials and the best so far, redrawn in place."""
 
-    def __init__(self, standing: Standing) -> None:
-        self.standing = standing
+    def __init__(self, progress: SweepProgress) -> None:
+        self.progress = progress
         self.console = Console()
         self.bar = Progress(
             BarColumn(),
@@ -122,74 +123,55 @@ class LiveDisplay:
         self.task: TaskID = self.bar.add_task("work", trials="", end_s=None, total=1.0)
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
 
-    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
-        """Open the display."""
-        self.standing.begin(num_trials, done)
-        self.live.start()
-        self._draw()
-
-    def started(self, number: int, params: Mapping[str, Scalar]) -> None:
-        """Add a trial."""
-        self.standing.started(number, params)
-
-    def progress(self, event: Pace) -> None:
-        """Move a trial on."""
-        self.standing.progress(event)
-        self._draw()
-
-    def rung(self, event: Rung) -> None:
-        """Show what a trial reported."""
-        self.standing.rung(event)
-        self._draw()
-
-    def finished(self, result: TrialResult) -> None:
-        """Take a trial off the table."""
-        self.standing.finish(result)
-        self._draw()
-
-    def say(self, text: str) -> None:
-        """Print a line above the display."""
-        self.live.console.print(text, markup=False, highlight=False)
-
-    def end(self) -> None:
-        """Close the display."""
-        self.live.stop()
+    def handle(self, event: SweepEvent) -> None:
+        """Redraw after an event; print notes above the table."""
+        self.progress.handle(event)
+        match event:
+            case SweepStarted():
+                self.live.start()
+                self._draw()
+            case TrialProgress() | Rung() | Finished():
+                self._draw()
+            case Note():
+                self.live.console.print(event.text, markup=False, highlight=False)
+            case SweepEnded():
+                self.live.stop()
 
     def _draw(self) -> None:
-        standing = self.standing
-        left = standing.left_s()
+        progress = self.progress
+        left = progress.left_s()
         end_s = None if left is None else time.monotonic() + left
-        self.bar.update(self.task, completed=standing.share(), trials=_trials(standing), end_s=end_s)
+        self.bar.update(self.task, completed=progress.share(), trials=_trials(progress), end_s=end_s)
         self.live.update(Group(self.bar, *self._below()))
 
     def _below(self) -> list[Table | Text]:
-        """Return the live trials and the best so far, or what is waited for; Text, for a module list is no markup."""
-        standing = self.standing
-        if not standing.paces:
-            return [_line(STARTING if not standing.num_done else f"best so far: {standing.best_words()}")]
-        return [self._table(), _line(f"best so far: {standing.best_words()}")]
+        """Return the live trials and the best so far. As `Text`, because a list of modules would be read as markup."""
+        progress = self.progress
+        if not progress.paces:
+            return [_line(STARTING if not progress.num_done else f"best so far: {progress.best_words()}")]
+        return [self._table(), _line(f"best so far: {progress.best_words()}")]
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
-        for name in ("trial", "parameters", "step", "loss", "it/s", self.standing.objective, ""):
+        for name in ("trial", "parameters", "step", "loss", "it/s", self.progress.objective, ""):
             table.add_column(name, no_wrap=True, justify="left" if name in ("parameters", "") else "right")
-        paces = list(self.standing.paces.values())
+        paces = list(self.progress.paces.values())
         for pace in paces[:MOST_ROWS]:
             table.add_row(*self._cells(pace))
         if len(paces) > MOST_ROWS:
             table.add_row("", f"and {len(paces) - MOST_ROWS} more")
         return table
 
-    def _cells(self, pace: Pace) -> list[str | Text]:
-        rung = self.standing.rungs.get(pace.number)
+    def _cells(self, pace: TrialProgress) -> list[str | Text]:
+        rung = self.progress.rungs.get(pace.number)
         return [
             str(pace.number),
-            Text(params_text(self.standing.params.get(pace.number, {}))),
+            Text(params_text(self.progress.params.get(pace.number, {}))),
             f"{pace.step}/{pace.num_steps}",
             f"{pace.loss:.3f}",
             f"{pace.its_per_s:.1f}",
             "" if rung is None else f"{rung.value:.4f}",
-            "evaluating" if self.standing.is_evaluated(pace) else "",
+            "evaluating" if self.progress.is_evaluated(pace) else "",
         ]
 
 
@@ -200,14 +182,14 @@ def _line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def _trials(standing: Standing) -> str:
-    return f"{standing.num_done}/{standing.num_trials} trials"
+def _trials(progress: SweepProgress) -> str:
+    return f"{progress.num_done}/{progress.num_trials} trials"
 
 
-def _percent(standing: Standing) -> str:
-    return f"{100 * standing.share():.0f} %"
+def _percent(progress: SweepProgress) -> str:
+    return f"{100 * progress.share():.0f} %"
 
 
-def _left(standing: Standing, before: str = "") -> str:
-    left = standing.left_s()
+def _left(progress: SweepProgress, before: str = "") -> str:
+    left = progress.left_s()
     return "" if left is None else f"{before}about {clock(left)} left"

@@ -1,4 +1,4 @@
-"""Whether the disk has room. Where it has not, launches pause, and go on by themselves once there is room again."""
+"""Whether the disk has room. Launches pause while it has not, and go on by themselves once it has again."""
 
 import shutil
 import time
@@ -7,33 +7,33 @@ from pathlib import Path
 
 MIB = 1 << 20
 LEAST_FREE_BYTES = 64 * MIB  # below this no trial starts: results, checkpoints and two databases have to grow
-PATIENCE_S = 2.0  # until a full disk is tried again; a quota does not show in the free space
+RETRY_S = 2.0  # until a full disk is tried again; a quota does not show in the free space
 
 
-class Room:
-    """The disk below a run's folder."""
+class DiskGuard:
+    """Watches the disk of a run's folder."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
         self.is_paused = False
         self._closed_until_s = 0.0
 
-    def is_open(self) -> bool:
-        """Tell whether there is room; say so where that has changed."""
+    def has_room(self) -> bool:
+        """Tell whether there is room, and say so where that has changed."""
         if time.monotonic() < self._closed_until_s:
             return False
         free = shutil.disk_usage(self.folder).free
         if free < LEAST_FREE_BYTES:
-            self.close(f"{free / MIB:.0f} MiB are free, {LEAST_FREE_BYTES / MIB:.0f} are needed")
+            self.pause(f"{free / MIB:.0f} MiB are free, {LEAST_FREE_BYTES / MIB:.0f} are needed")
             return False
         if self.is_paused:
             self.is_paused = False
             self.say("there is room on the disk again; going on")
         return True
 
-    def close(self, reason: str) -> None:
-        """Note that something could not be written."""
-        self._closed_until_s = time.monotonic() + PATIENCE_S
+    def pause(self, reason: str) -> None:
+        """Pause because something could not be written."""
+        self._closed_until_s = time.monotonic() + RETRY_S
         if not self.is_paused:
             self.is_paused = True
             self.say(f"the disk of {self.folder} is full ({reason}); paused until there is room, nothing is lost")

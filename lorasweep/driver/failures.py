@@ -1,40 +1,56 @@
-"""When to give a device, or a sweep, up: the same failure again and again is not the trials' fault."""
+"""When to stop using a device, and when to halt a sweep: many failures of one kind are not the trials' fault."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lorasweep.core.result import NOT_FINITE, TrialResult, TrialState
+if TYPE_CHECKING:
+    from lorasweep.driver.worker_handle import WorkerHandle
+
+BENCHED_AFTER = 2  # failures of a device in a row
 
 
-class Streak:
-    """Counts, on each device, trials in a row that failed for the same reason."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A device failed while these trials ran; `is_from_outside` where another process killed its worker."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.reasons: dict[str, str] = {}
-        self.counts: dict[str, int] = {}
+    reason: str
+    numbers: frozenset[int]
+    is_from_outside: bool = False
 
-    def note(self, result: TrialResult, device: str) -> None:
-        """Take a result in."""
-        reason = last_line(result.reason) if result.state is TrialState.FAILED else ""
-        if reason.startswith(NOT_FINITE):  # says something about that trial's settings only
-            return
-        self.counts[device] = self.counts.get(device, 0) + 1 if reason == self.reasons.get(device) else 1
-        self.reasons[device] = reason
 
-    def halts(self, devices: Sequence[str]) -> str:
-        """Return why the sweep halts: on all of these devices, trials fail for one reason. Empty where it goes on."""
-        reasons = {self.reasons.get(device, "") for device in devices}
-        count = sum(self.counts.get(device, 0) for device in devices)
-        if len(reasons) != 1 or "" in reasons or count < self.most:
-            return ""
-        return f"{count} trials in a row failed for the same reason: {reasons.pop()}"
+def same_failure_everywhere(handles: Sequence["WorkerHandle"], most: int) -> str:
+    """Return why the sweep halts: on all of these devices, trials failed for one reason, `most` in a row. Or empty."""
+    reasons = {handle.last_error for handle in handles}
+    count = sum(handle.num_same_errors for handle in handles)
+    if len(reasons) != 1 or "" in reasons or count < most:
+        return ""
+    return f"{count} trials in a row failed for the same reason: {reasons.pop()}"
 
-    def is_bad(self, device: str) -> bool:
-        """Tell whether `most` trials in a row failed for the same reason on a device."""
-        return bool(self.reasons.get(device)) and self.counts[device] >= self.most
+
+def no_device_works(handles: Sequence["WorkerHandle"], most: int) -> str:
+    """Return why no device is worth another try; empty where one is.
+
+    Each failed at least twice since it last worked, under different trials, and all together `most` times for the same
+    reason, or each of them `most` times.
+    """
+    failures = [failure for handle in handles for failure in handle.failures]
+    trials = {number for failure in failures for number in failure.numbers}
+    fewest = min((len(handle.failures) for handle in handles), default=0)
+    is_same = len({_without_numbers(failure.reason) for failure in failures}) == 1 and len(failures) >= most
+    if len(trials) < 2 or fewest < BENCHED_AFTER or not (is_same or fewest >= most):
+        return ""
+    each = "; ".join(f"{h.device} {len(h.failures)} times, at last it {h.failures[-1].reason}" for h in handles)
+    return f"no device works any more ({each}); no trial is lost, run the same command to try again"
 
 
 def last_line(reason: str) -> str:
-    """Return what a reason comes to: of a traceback its last line, else the first."""
+    """Return the last line of a traceback, and the first line of any other reason."""
     lines = [line for line in reason.splitlines() if line.strip()] or [""]
     return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+
+
+def _without_numbers(reason: str) -> str:
+    """Replace numbers, which differ from failure to failure: process ids, addresses, seconds."""
+    return re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", reason)

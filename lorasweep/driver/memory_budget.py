@@ -1,86 +1,154 @@
-"""What the trials of a seat were expected to need, what they did need, and what follows for the next prediction."""
+"""What fits on a device: predictions of live trials, compared with the peaks that their worker measures."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from lorasweep.core.result import Measured, Start, TrialResult
+from lorasweep.core.messages import Measured
+from lorasweep.core.result import TrialResult
 from lorasweep.core.spec import TrialSpec
-from lorasweep.driver.worker_handle import Seat
-from lorasweep.memory import Footprint, footprint, own_bytes
-from lorasweep.planning.plan import Plan
+from lorasweep.core.trial import Trial
+from lorasweep.driver.worker_handle import WorkerHandle
+from lorasweep.memory import GIB, Footprint, footprint, own_bytes
+from lorasweep.planning.plan import USABLE, Plan
+
+TIGHT = 0.5  # share of a device's free memory that predictions for a base that was never measured may fill
 
 
 @dataclass(slots=True)
-class Crowd:
-    """The most that a seat was expected to hold since it was last empty, as its worker's meter measures."""
+class Expected:
+    """The most that a worker was predicted to need since it was last empty."""
 
-    predicted: int = 0  # corrected, as it was decided by
-    raw: Footprint | None = None
-    own: dict[int, int] = field(default_factory=dict)
+    bytes: int = 0  # corrected and as its meter measures; what placement was decided by
+    footprint: Footprint | None = None  # not corrected
+    own: dict[int, int] = field(default_factory=dict)  # bytes that each trial adds
 
 
-class Forecast:
-    """Predictions of live trials, compared with the peaks that their worker reports."""
+class MemoryBudget:
+    """Says whether a trial fits on a worker, from predictions, measurements so far and what is free now."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.crowds: dict[str, Crowd] = {}
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self.plan, self.say = plan, say
+        self.expected: dict[str, Expected] = {}  # by device
+        self._full_since_s: dict[str, float] = {}  # by device
 
-    def expect(self, seat: Seat, newcomers: int) -> None:
-        """Note what is live on a seat, `newcomers` of it just started."""
-        if newcomers == len(seat.live):
-            self.crowds[seat.device] = Crowd()
-        crowd = self.crowds[seat.device]
-        specs = [start.spec for start in seat.live.values()]
-        raw = footprint(self.plan.info(specs[0].model), self.plan.loads(specs), kind=seat.kind)
-        crowd.own |= self._own(list(seat.live.values()), seat.kind)
-        if crowd.raw is None or raw.total > crowd.raw.total:
-            crowd.raw = raw
-            factor = self.plan.factor(specs[0].model, seat.kind)
-            crowd.predicted = raw.corrected(factor, seat.kind).measurable(seat.kind)
+    def free_bytes(self, handle: WorkerHandle) -> float | None:
+        """Return what a worker may plan with now; None where it cannot be told."""
+        free = handle.executor.free_bytes()
+        return None if free is None else self.plan.budget(free)
 
-    def settle(self, seat: Seat, result: TrialResult) -> TrialResult:
-        """Return the result with what was predicted, and learn from what was measured."""
-        alone = self.plan.footprint([result.spec], seat.kind).total
-        crowd = self.crowds.get(seat.device)
-        if crowd is None or crowd.raw is None or not result.cost.peak_bytes:
-            return replace(result, cost=replace(result.cost, alone_bytes=alone))
-        self._learn(seat.kind, result.spec, crowd.raw, result.cost.peak_bytes)
-        cost = replace(
-            result.cost,
-            predicted_bytes=crowd.predicted,
-            share_bytes=_share(crowd, result, seat.kind),
-            alone_bytes=alone,
+    def too_large(self, spec: TrialSpec) -> str:
+        """Return why a trial fits on no device, empty where it fits on one."""
+        limit_gib = self.plan.config.study.memory_gib
+        device = max(self.plan.devices, key=lambda device: device.most_bytes)
+        most = min(device.most_bytes / GIB, limit_gib or float("inf"))
+        need = self.plan.footprint([spec]).total / GIB
+        if need <= most:
+            return ""
+        has = "has" if device.is_gpu else "has free"
+        limit = f"study.memory_gib={limit_gib:g}" if most == limit_gib else f"the largest device {has} {most:.2f} GiB"
+        return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
+
+    def fits_beside(self, handle: WorkerHandle, spec: TrialSpec) -> bool:
+        """Tell whether a trial fits beside the live ones. For the first trial of a worker see `is_full`."""
+        free = None if self.plan.config.study.slots or not handle.live else self.free_bytes(handle)
+        return free is None or self.plan.footprint([*_specs(handle), spec], handle.kind).total <= free
+
+    def awaits_warmup(self, handle: WorkerHandle) -> bool:
+        """Tell whether memory is tight and this base was never measured: then one trial starts before the others."""
+        if not handle.live or self.plan.config.study.slots:
+            return False
+        spec = next(iter(handle.live.values())).spec
+        if self.plan.corrections.is_known(self.plan.info(spec.model).fingerprint, spec.model, handle.kind):
+            return False
+        free = self.free_bytes(handle)
+        need = self.plan.footprint([spec] * handle.num_slots, handle.kind).total
+        return free is not None and need > TIGHT * free
+
+    def is_full(self, handle: WorkerHandle, trial: Trial) -> bool:
+        """Tell whether other processes leave a GPU no memory for the first trial of its worker; say so once."""
+        free, need = self.free_bytes(handle), self.plan.footprint([trial.spec], handle.kind).total
+        # Alone it may have all that is free: no other trial grows beside it.
+        if handle.live or handle.kind == "cpu" or free is None or need * USABLE <= free:
+            self._full_since_s.pop(handle.device, None)
+            return False
+        if handle.device not in self._full_since_s:
+            self._full_since_s[handle.device] = time.monotonic()
+            self.say(
+                f"GPU {handle.device} has {free / GIB:.1f} GiB free, trial {trial.number} needs {need / GIB:.1f}; "
+                f"waiting up to {self._patience_min:g} min (study.device_wait_min) for other processes to leave it"
+            )
+        return True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether a worker waits for other processes to leave its GPU."""
+        return bool(self._full_since_s)
+
+    def gives_up(self, handle: WorkerHandle) -> bool:
+        """Tell whether a full GPU has been waited for long enough, and say so."""
+        since_s = self._full_since_s.get(handle.device)
+        if since_s is None or time.monotonic() - since_s <= 60 * self._patience_min:
+            return False
+        del self._full_since_s[handle.device]
+        self.say(
+            f"GPU {handle.device} is still full; going on without it (study.device_wait_min={self._patience_min:g})"
         )
+        return True
+
+    @property
+    def _patience_min(self) -> float:
+        return self.plan.config.study.device_wait_min
+
+    def expect(self, handle: WorkerHandle, num_new: int) -> None:
+        """Note what all live trials of a worker should need together; `num_new` of them have just started."""
+        if num_new == len(handle.live):
+            self.expected[handle.device] = Expected()
+        expected, specs = self.expected[handle.device], _specs(handle)
+        info, loads = self.plan.info(specs[0].model), self.plan.loads(specs)
+        need = footprint(info, loads, kind=handle.kind)
+        expected.own |= dict(zip(handle.live, own_bytes(info, loads, kind=handle.kind), strict=True))
+        if expected.footprint is None or need.total > expected.footprint.total:
+            expected.footprint = need
+            factor = self.plan.factor(specs[0].model, handle.kind)
+            expected.bytes = need.corrected(factor, handle.kind).measurable(handle.kind)
+
+    def settle(self, handle: WorkerHandle, result: TrialResult) -> TrialResult:
+        """Return the result with what was predicted, and correct later predictions by what was measured."""
+        alone = self.plan.footprint([result.spec], handle.kind).total
+        expected = self.expected.get(handle.device)
+        if expected is None or expected.footprint is None or not result.cost.peak_bytes:
+            return replace(result, cost=replace(result.cost, alone_bytes=alone))
+        self._learn(handle.kind, result.spec, expected.footprint, result.cost.peak_bytes)
+        share = _share_bytes(expected, result, handle.kind)
+        cost = replace(result.cost, predicted_bytes=expected.bytes, share_bytes=share, alone_bytes=alone)
         return replace(result, cost=cost)
 
-    def probed(self, seat: Seat, event: Measured) -> None:
-        """Learn from one forward and backward pass over a trial's longest rows, beside the adapters of all."""
-        specs = [start.spec for start in seat.live.values()]
-        start = seat.live.get(event.number)
-        if start is None:
+    def learn_warmup(self, handle: WorkerHandle, event: Measured) -> None:
+        """Correct predictions by one pass over a trial's longest rows, beside the adapters of all live trials."""
+        trial = handle.live.get(event.number)
+        if trial is None:
             return
-        info = self.plan.info(start.spec.model)
-        spec, lengths = self.plan.loads([start.spec])[0]
+        info = self.plan.info(trial.spec.model)
+        spec, lengths = self.plan.loads([trial.spec])[0]
         longest = replace(lengths, mean=lengths.longest, deviation=0.0)
-        one = footprint(info, [(spec, longest)], kind=seat.kind, is_evaluated=False)
-        every = footprint(info, self.plan.loads(specs), kind=seat.kind)
-        self._learn(seat.kind, spec, replace(one, adapters=every.adapters), event.peak_bytes)
+        one = footprint(info, [(spec, longest)], kind=handle.kind, is_evaluated=False)
+        every = footprint(info, self.plan.loads(_specs(handle)), kind=handle.kind)
+        self._learn(handle.kind, spec, replace(one, adapters=every.adapters), event.peak_bytes)
 
-    def _own(self, live: Sequence[Start], kind: str) -> dict[int, int]:
-        info = self.plan.info(live[0].spec.model)
-        sizes = own_bytes(info, self.plan.loads([start.spec for start in live]), kind=kind)
-        return {start.number: size for start, size in zip(live, sizes, strict=True)}
-
-    def _learn(self, kind: str, spec: TrialSpec, raw: Footprint, peak_bytes: int) -> None:
+    def _learn(self, kind: str, spec: TrialSpec, need: Footprint, peak_bytes: int) -> None:
         fingerprint = self.plan.info(spec.model).fingerprint
-        predicted, measured = raw.measurable(kind) - raw.weights, peak_bytes - raw.weights
+        predicted, measured = need.measurable(kind) - need.weights, peak_bytes - need.weights
         self.plan.corrections.learn(fingerprint, spec.model, kind, predicted, measured)
 
 
-def _share(crowd: Crowd, result: TrialResult, kind: str) -> int:
-    """Return a trial's part of what the process needed beyond the base, which all of its trials share."""
-    assert crowd.raw is not None
-    fixed = crowd.raw.weights + (crowd.raw.overhead if kind == "cpu" else 0)
-    part = crowd.own.get(result.number, 0) / max(1, sum(crowd.own.values()))
+def _specs(handle: WorkerHandle) -> Sequence[TrialSpec]:
+    return [trial.spec for trial in handle.live.values()]
+
+
+def _share_bytes(expected: Expected, result: TrialResult, kind: str) -> int:
+    """Return a trial's part of the measured peak beyond the base, which all trials of the worker share."""
+    assert expected.footprint is not None
+    fixed = expected.footprint.weights + (expected.footprint.overhead if kind == "cpu" else 0)
+    part = expected.own.get(result.number, 0) / max(1, sum(expected.own.values()))
     return round(part * max(0, result.cost.peak_bytes - fixed))

@@ -1,43 +1,27 @@
-"""Which trial comes next: those that wait for a slot, and those that wait for another's result."""
+"""Trials that wait: for a slot, or for the result of an equal trial."""
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 
-from lorasweep.config.space import Params
-from lorasweep.core.result import Start, TrialResult, TrialState
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
-from lorasweep.driver.worker_handle import Seat
+from lorasweep.core.trial import Trial
+from lorasweep.driver.worker_handle import WorkerHandle
 
 MOST_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it cannot end other trials
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """A suggestion that is not running."""
+class TrialQueue:
+    """Waiting trials in their order, and the results of those that ended, by fingerprint."""
 
-    number: int
-    params: Params
-    spec: TrialSpec
-    attempt: int = 0
-
-    @property
-    def is_alone(self) -> bool:
-        """Tell whether so many workers were lost under it that it must take no other trial with it."""
-        return self.attempt >= MOST_RETRIES
-
-
-class Lineup:
-    """Everything that is known of suggestions, by number and by fingerprint."""
-
-    def __init__(self, results: Mapping[int, TrialResult]) -> None:
-        self.waiting: deque[Item] = deque()
-        self.params: dict[int, Params] = {}
-        self._twins: dict[str, list[Item]] = {}
-        self._open: set[str] = set()  # fingerprints that wait or run
+    def __init__(self, results: Iterable[TrialResult]) -> None:
+        self.waiting: deque[Trial] = deque()
+        self._duplicates: dict[str, list[Trial]] = {}
+        self._open: set[str] = set()  # fingerprints of trials that wait or run
         self._known: dict[str, TrialResult] = {}
         self._infeasible: list[TrialResult] = []
-        for result in results.values():
+        for result in results:
             self.close(result)
 
     @property
@@ -45,59 +29,58 @@ class Lineup:
         """Return how many different trials have a result."""
         return len(self._known)
 
-    def known(self, spec: TrialSpec) -> TrialResult | None:
-        """Return the result of an equal trial."""
-        return self._known.get(spec.fingerprint)
+    def known(self, trial: Trial) -> TrialResult | None:
+        """Return the result of an equal trial, as this trial's."""
+        found = self._known.get(trial.spec.fingerprint)
+        return None if found is None else repeated(trial, found)
 
-    def add(self, item: Item) -> None:
-        """Have a suggestion wait for a slot, or for the equal trial that is on its way."""
-        if item.spec.fingerprint in self._open:
-            self._twins.setdefault(item.spec.fingerprint, []).append(item)
+    def add(self, trial: Trial) -> None:
+        """Append a trial, or let it wait for an equal one that waits or runs."""
+        if trial.spec.fingerprint in self._open:
+            self._duplicates.setdefault(trial.spec.fingerprint, []).append(trial)
             return
-        self._open.add(item.spec.fingerprint)
-        self.waiting.append(item)
+        self._open.add(trial.spec.fingerprint)
+        self.waiting.append(trial)
 
-    def put_back(self, start: Start, attempt: int) -> None:
-        """Have a trial that ran wait for a slot again."""
-        self.waiting.append(
-            Item(number=start.number, params=self.params[start.number], spec=start.spec, attempt=attempt)
-        )
-
-    def open_to(self, seat: Seat) -> list[Item]:
-        """Return the trials that may go to a seat, those that failed on it last; an `is_alone` trial shares no seat."""
-        if any(start.attempt >= MOST_RETRIES for start in seat.live.values()):
+    def open_to(self, handle: WorkerHandle) -> list[Trial]:
+        """Return the trials that a worker may get; those under which its device failed come last."""
+        if any(is_last_attempt(trial) for trial in handle.live.values()):
             return []
-        found = [item for item in self.waiting if not (seat.live and item.is_alone)]
-        return sorted(found, key=lambda item: sum(item.number in f.numbers for f in seat.failures))
+        found = [trial for trial in self.waiting if not (handle.live and is_last_attempt(trial))]
+        return sorted(found, key=lambda trial: sum(trial.number in f.numbers for f in handle.failures))
 
-    def take(self, item: Item) -> None:
-        """Take a trial out of those that wait."""
-        self.waiting.remove(item)
-        self.params[item.number] = item.params
+    def remove(self, number: int) -> Trial | None:
+        """Remove a waiting trial and return it; None where it does not wait."""
+        trial = next((trial for trial in self.waiting if trial.number == number), None)
+        if trial is not None:
+            self.waiting.remove(trial)
+        return trial
 
-    def withdraw(self, number: int) -> Item | None:
-        """Take a trial that waits out, for it is not to run again; None where it does not wait."""
-        item = next((item for item in self.waiting if item.number == number), None)
-        if item is not None:
-            self.take(item)
-        return item
-
-    def twins(self, fingerprint: str) -> list[Item]:
-        """Return the suggestions that wait for the result of an equal trial."""
-        return self._twins.get(fingerprint, [])
-
-    def close(self, result: TrialResult) -> None:
-        """Take a result in."""
+    def close(self, result: TrialResult) -> list[TrialResult]:
+        """Take a result in; return the results of the trials that waited for it."""
         self._known.setdefault(result.fingerprint, result)
         self._open.discard(result.fingerprint)
-        self._twins.pop(result.fingerprint, None)
         if result.state is TrialState.INFEASIBLE and result.same_as is None:
             self._infeasible.append(result)
+        return [repeated(trial, result) for trial in self._duplicates.pop(result.fingerprint, [])]
 
-    def hopeless(self, spec: TrialSpec) -> str:
-        """Return why a trial cannot fit where a smaller one did not, empty where it may."""
+    def too_large(self, spec: TrialSpec) -> str:
+        """Return why a trial cannot fit where a smaller one did not; empty where it may."""
         smaller = next((r for r in self._infeasible if is_at_least(spec, r.spec)), None)
         return "" if smaller is None else f"needs no less than trial {smaller.number}, which did not fit"
+
+
+def repeated(trial: Trial, known: TrialResult) -> TrialResult:
+    """Return the result of an equal trial as the result of this one."""
+    first = known.number if known.same_as is None else known.same_as
+    return replace(
+        known, number=trial.number, params=dict(trial.params), same_as=first, reason=f"same as trial {first}"
+    )
+
+
+def is_last_attempt(trial: Trial) -> bool:
+    """Tell whether so many workers died under a trial that it must run alone."""
+    return trial.attempt >= MOST_RETRIES
 
 
 def is_at_least(spec: TrialSpec, other: TrialSpec) -> bool:

@@ -1,132 +1,112 @@
-"""What the driver deals with: workers in their seats, and whoever watches."""
+"""A worker as the driver sees it: its executor, its live trials, and whether its device can be relied on."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from lorasweep.config.grammar import Scalar
-from lorasweep.core.result import Command, Event, Progress, Rung, Start, TrialResult
+from lorasweep.core.messages import Command, Event, Start
+from lorasweep.core.result import NOT_FINITE, TrialResult, TrialState
+from lorasweep.core.trial import Trial
+from lorasweep.driver.failures import BENCHED_AFTER, Failure, last_line
 from lorasweep.executors.base import Executor
 
-
-class Display(Protocol):
-    """What is shown while a sweep runs."""
-
-    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None: ...
-
-    def started(self, number: int, params: Mapping[str, Scalar]) -> None: ...
-
-    def progress(self, event: Progress) -> None: ...
-
-    def rung(self, event: Rung) -> None: ...
-
-    def finished(self, result: TrialResult) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def end(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A device failed under these trials; `is_outside` where its worker was ended by a signal that others send."""
-
-    reason: str
-    numbers: frozenset[int]
-    is_outside: bool = False
+LONGEST_PAUSE_S = 1800.0
+PATIENCE = 20  # times its longest call so far that a call may take before the worker is taken for hung
+LOADING = 6  # times as long where the call may load a base
 
 
 @dataclass(eq=False)
-class Seat:
-    """An executor with what it is doing. `room` says how many bytes it may use now; None: nobody can tell.
-
-    `reopen` makes another executor, where a worker's death is not the driver's.
-    """
+class WorkerHandle:
+    """One worker on one device. `restart` starts a new executor after a failure."""
 
     executor: Executor
     num_slots: int
     device: str
-    kind: str = "cpu"
-    room: Callable[[], float | None] = lambda: None
-    full_since_s: float | None = None
-    reopen: "Callable[[], Executor] | None" = None
-    base: str = ""
-    live: dict[int, Start] = field(default_factory=dict)
-    orders: list[Command] = field(default_factory=list)
-    answer: "Future[list[Event]] | None" = None
-    is_lost: bool = False
+    kind: str = "cpu"  # or cuda
+    restart: Callable[[], Executor] | None = None
+    base: str = ""  # the key of the base that the worker has loaded
+    live: dict[int, Trial] = field(default_factory=dict)
+    pending: list[Command] = field(default_factory=list)  # sent with the next call
+    answer: "Future[list[Event]] | None" = None  # of the call in progress
+    is_closed: bool = False
     failures: list[Failure] = field(default_factory=list)  # since a trial last reached a rung or its end here
-    ready_s: float = 0.0
-    longest_s: float = 0.0  # that it took to answer, where no base had to be loaded
-    _asked_s: float = 0.0
+    ready_s: float = 0.0  # no trial starts before this time
+    last_error: str = ""  # of trials that failed here in a row for the same reason
+    num_same_errors: int = 0
+    longest_s: float = 0.0  # of all calls that loaded no base
+    _submitted_s: float = 0.0
     _may_load: bool = False
 
     @property
     def num_free(self) -> int:
+        """Return how many more trials the worker may get now."""
         return (1 if self.is_benched else self.num_slots) - len(self.live)
 
     @property
     def is_benched(self) -> bool:
-        """Tell whether the device failed too often in a row: then it gets one trial at a time, after growing pauses."""
+        """Tell whether the device failed repeatedly: it then gets one trial at a time, after growing pauses."""
         return len(self.failures) >= BENCHED_AFTER
 
     @property
     def is_ready(self) -> bool:
         return time.monotonic() >= self.ready_s
 
+    @property
+    def pause_s(self) -> float:
+        """Return how long the device pauses after its next failure: 0.1 s, 1.1, 3.1, 7.1, ... up to half an hour."""
+        return min(LONGEST_PAUSE_S, 2.0 ** min(len(self.failures), 30) - 0.9)
+
     def submit(self, commands: Sequence[Command]) -> None:
-        """Tell the worker to go on; its answer is to come."""
-        if self.is_lost:
-            assert self.reopen is not None
-            self.executor, self.is_lost = self.reopen(), False
-        self._asked_s, self._may_load = time.monotonic(), any(isinstance(c, Start) for c in commands)
+        """Call the worker; start a new one where the last was closed."""
+        if self.is_closed:
+            assert self.restart is not None
+            self.executor, self.is_closed = self.restart(), False
+        self._submitted_s, self._may_load = time.monotonic(), any(isinstance(c, Start) for c in commands)
         self.answer = self.executor.submit(commands)
 
-    def take_answer(self) -> "list[Event]":
-        """Return what the worker says; whatever its process died of is raised."""
+    def result(self) -> list[Event]:
+        """Return the events of the call that is done.
+
+        Raises:
+            WorkerDied: the worker's process ended.
+        """
         assert self.answer is not None
         answer, self.answer = self.answer, None
         events = answer.result()
         if not self._may_load:
-            self.longest_s = max(self.longest_s, time.monotonic() - self._asked_s)
+            self.longest_s = max(self.longest_s, time.monotonic() - self._submitted_s)
         return events
 
-    def silence_s(self, least_s: float) -> float:
-        """Return for how long it has been silent, 0 while that may still be work."""
-        silent = time.monotonic() - self._asked_s
-        # A trial that starts may have to fetch its base first.
+    def hung_s(self, least_s: float) -> float:
+        """Return for how long the call in progress has taken, 0 while that may still be work."""
+        elapsed = time.monotonic() - self._submitted_s
         allowed = max(least_s * (LOADING if self._may_load else 1), PATIENCE * self.longest_s)
-        return silent if self.answer is not None and silent > allowed else 0.0
+        return elapsed if self.answer is not None and elapsed > allowed else 0.0
 
-    def fail(self, reason: str, *, is_outside: bool = False) -> list[Start]:
-        """End the worker and pause before the next one starts; return the trials that it had."""
+    def fail(self, reason: str, *, is_from_outside: bool = False) -> list[Trial]:
+        """Close the worker and pause before the next one starts; return the trials that were live on it."""
         self.executor.close()
-        orphans = list(self.live.values())
-        self.live, self.orders, self.answer, self.is_lost, self.base = {}, [], None, True, ""
+        trials = list(self.live.values())
+        self.live, self.pending, self.answer, self.is_closed, self.base = {}, [], None, True, ""
         self.ready_s = time.monotonic() + self.pause_s
-        self.failures.append(
-            Failure(reason=reason, numbers=frozenset(s.number for s in orphans), is_outside=is_outside)
-        )
-        return orphans
-
-    @property
-    def pause_s(self) -> float:
-        """Return how long the device rests after its next failure: 0.1 s, 1.1, 3.1, 7.1, ... up to half an hour."""
-        return min(LONGEST_PAUSE_S, 2.0 ** min(len(self.failures), 30) - 0.9)
+        numbers = frozenset(trial.number for trial in trials)
+        self.failures.append(Failure(reason=reason, numbers=numbers, is_from_outside=is_from_outside))
+        return trials
 
     def has_failed_under(self, number: int) -> bool:
         """Tell whether the device failed under a trial since it last worked."""
         return any(number in failure.numbers for failure in self.failures)
 
     def recover(self) -> list[Failure]:
-        """Note that the device works; return the failures before that, which were therefore not the device's."""
+        """Forget the failures, for the device works; return them, for they were not the device's."""
         failures, self.failures = self.failures, []
         return failures
 
-
-BENCHED_AFTER = 2  # failures in a row
-LONGEST_PAUSE_S = 1800.0
-PATIENCE = 20  # times its longest answer that a worker may be silent
-LOADING = 6
+    def count_errors(self, result: TrialResult) -> None:
+        """Count trials in a row that failed here for the same reason."""
+        reason = last_line(result.reason) if result.state is TrialState.FAILED else ""
+        if reason.startswith(NOT_FINITE):  # depends on that trial's settings only
+            return
+        self.num_same_errors = self.num_same_errors + 1 if reason == self.last_error else 1
+        self.last_error = reason

@@ -1,32 +1,29 @@
-"""The simplest executor: the worker in this very process."""
+"""The simplest executor: the worker in this process."""
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from lorasweep.core.result import Command, Event, WorkerSettings
+from lorasweep.core.messages import Command, Event, WorkerSettings
+from lorasweep.devices.devices import Device, free_bytes
 from lorasweep.worker.worker import Worker
 
 
 class InlineExecutor:
-    """The worker in the driver's process: nothing to start, easy to debug."""
+    """Runs the worker in the driver's process: nothing to start, easy to debug."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        self.worker = Worker(settings)
-
-    @property
-    def pid(self) -> int:
-        """Return the process that the worker lives in."""
-        return os.getpid()
-
-    @property
-    def exit_code(self) -> None:
-        """Return None: this process lives."""
+    def __init__(self, settings: WorkerSettings, device: Device | None = None) -> None:
+        self.worker, self.device = Worker(settings), device
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
+        """Call the worker and return its answer."""
         future: Future[list[Event]] = Future()
         future.set_result(self.worker.advance(commands))
         return future
 
+    def free_bytes(self) -> float | None:
+        """Return the memory that this process may use on the device."""
+        return free_bytes(self.device, os.getpid()) if self.device else None
+
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: the worker ends with this process."""

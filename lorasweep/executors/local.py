@@ -1,7 +1,4 @@
-"""A worker in a process of its own, pinned to one GPU before CUDA starts.
-
-A worker that dies is a `BrokenProcessPool` in its future, not a hang.
-"""
+"""A worker in a spawned process, pinned to one GPU before CUDA starts."""
 
 import ctypes
 import gc
@@ -13,26 +10,30 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lorasweep.core.logs import quiet
-from lorasweep.core.result import Command, Event, WorkerSettings
+from lorasweep.core.messages import Command, Event, WorkerSettings
+from lorasweep.devices.devices import Device, free_bytes
+from lorasweep.executors.base import WorkerDied
 from lorasweep.executors.keeper import end_marked, marked, new_mark
 
 if TYPE_CHECKING:
     from lorasweep.worker.worker import Worker
 
 PR_SET_PDEATHSIG = 1
-EXIT_S = 2.0  # for which the exit code of a process that died is waited for
+EXIT_S = 2.0  # to wait for the exit code of a process that died
 _worker: "Worker | None" = None
 
 
 class LocalExecutor:
     """A spawned process with one worker."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, device: Device | None = None) -> None:
+        self.device = device
         self.pool = ProcessPoolExecutor(
             max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,)
         )
@@ -44,12 +45,38 @@ class LocalExecutor:
 
     @property
     def pid(self) -> int | None:
-        """Return the worker's process."""
+        """Return the worker's process; None where it has ended."""
         return next(iter(self.pool._processes or {}), None)
 
-    @property
-    def exit_code(self) -> int | None:
-        """Return the code of the process that ended. The pool's thread may be the one that waits for it: look again."""
+    def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
+        """Send the commands to the worker's process.
+
+        Raises:
+            WorkerDied: the process has ended.
+        """
+        answer: Future[list[Event]] = Future()
+        try:
+            with marked(self.mark):
+                future = self.pool.submit(_advance, list(commands))
+        except BrokenProcessPool as error:
+            raise WorkerDied(self._exit_code) from error
+        self.processes |= self.pool._processes or {}
+        future.add_done_callback(lambda done: self._pass_on(done, answer))
+        return answer
+
+    def _pass_on(self, done: "Future[list[Event]]", answer: "Future[list[Event]]") -> None:
+        """Copy the pool's answer; a broken pool becomes `WorkerDied`."""
+        if done.cancelled():
+            answer.cancel()
+            return
+        error = done.exception()
+        if error is None:
+            answer.set_result(done.result())
+        else:
+            answer.set_exception(WorkerDied(self._exit_code) if isinstance(error, BrokenProcessPool) else error)
+
+    def _exit_code(self) -> int | None:
+        """Return the code of the process that ended; wait, for the pool's own thread may be collecting it."""
         deadline = time.monotonic() + EXIT_S
         while (codes := [p.exitcode for p in self.processes.values() if p.exitcode is not None]) == []:
             if time.monotonic() > deadline:
@@ -57,14 +84,12 @@ class LocalExecutor:
             time.sleep(0.01)
         return codes[-1]
 
-    def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
-        with marked(self.mark):
-            future = self.pool.submit(_advance, list(commands))
-        self.processes |= self.pool._processes or {}
-        return future
+    def free_bytes(self) -> float | None:
+        """Return the memory that the worker's process may use on its device."""
+        return free_bytes(self.device, self.pid) if self.device else None
 
     def close(self) -> None:
-        """End the process and all that it started, whatever they are doing: what counts is on disk already."""
+        """Kill the process and all that it started; results are on disk already."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         for pid, process in self.processes.items():
             process.kill()

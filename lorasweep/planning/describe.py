@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from evaluation.metrics import CHOICE_METRICS
-from lorasweep.config.grammar import Choice, Domain, Scalar
+from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.rungs import rung_shares
 from lorasweep.core.spec import ModelSpec, TrialSpec
+from lorasweep.core.trial import Scalar
 from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.planning.data_stats import DataFacts
@@ -16,7 +17,7 @@ SHOWN = 24  # configurations listed one by one
 
 def headline(plan: Plan) -> str:
     """Return one line on what is searched, on what, and how; and a line for each warning about the data."""
-    spec = plan.spec(plan.points[0])
+    spec = plan.trials[0].spec
     count = "1 trial" if plan.most_trials == 1 else f"{plan.most_trials} trials"
     together = "" if plan.most_trials == 1 else f", {_together(plan)} trained together"
     where = ", ".join(dict.fromkeys(device.description for device in plan.devices))
@@ -86,7 +87,7 @@ def _end_token(plan: Plan) -> Iterator[str]:
 
 def _pruning(plan: Plan) -> str:
     """Say at which shares of their steps trials are judged."""
-    pruner, spec = plan.config.study.pruner, plan.spec(plan.points[0]).eval
+    pruner, spec = plan.config.study.pruner, plan.trials[0].spec.eval
     shares = [share for share in rung_shares(spec.rungs, spec.rung_factor, spec.rung_start) if share < 1]
     if pruner == "none":
         return "no pruner"
@@ -127,7 +128,7 @@ def _flaws(facts: DataFacts) -> str:
 
 def _bases(plan: Plan) -> Iterator[str]:
     """Say of each base which modules the target modules are, what no adapter covers, and which passes are plain."""
-    specs = [plan.spec(point) for point in plan.points]
+    specs = [trial.spec for trial in plan.trials]
     for model in dict.fromkeys(spec.model for spec in specs):
         info = plan.info(model)
         yield f"base: {info.name} ({info.model_type}), {info.num_parameters:,} parameters"
@@ -155,17 +156,17 @@ def _passes(model: ModelSpec) -> str:
 
 def _configurations(plan: Plan) -> Iterator[str]:
     yield "configurations" if plan.is_grid else "corners of the space"
-    for point in plan.points[:SHOWN]:
-        spec = plan.spec(point)
+    for trial in plan.trials[:SHOWN]:
+        spec = trial.spec
         info = plan.info(spec.model)
         count = info.num_trainable(spec.lora.target_modules, spec.lora.r)
         share = 100 * count / (info.num_parameters + count)
         yield (
-            f"  {params_text(point) or 'defaults'}: {count:,} trainable ({share:.3f} %), "
+            f"  {params_text(trial.params) or 'defaults'}: {count:,} trainable ({share:.3f} %), "
             f"{_steps(plan, spec)} steps, {plan.footprint([spec]).total / GIB:.2f} GiB alone"
         )
-    if len(plan.points) > SHOWN:
-        yield f"  and {len(plan.points) - SHOWN} more"
+    if len(plan.trials) > SHOWN:
+        yield f"  and {len(plan.trials) - SHOWN} more"
 
 
 def _steps(plan: Plan, spec: TrialSpec) -> int:
@@ -173,7 +174,7 @@ def _steps(plan: Plan, spec: TrialSpec) -> int:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    spec = max(map(plan.spec, plan.points), key=lambda s: plan.footprint([s]).total)
+    spec = max((trial.spec for trial in plan.trials), key=lambda s: plan.footprint([s]).total)
     slots = max(plan.slots.values())
     need = plan.footprint([spec] * slots)
     parts = ", ".join(f"{getattr(need, name) / GIB:.2f} {name}" for name in PARTS)

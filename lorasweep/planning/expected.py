@@ -21,7 +21,7 @@ class Expected:
 
 def expected(plan: Plan) -> Expected:
     """Return what a plan says of its trials; the first one stands for all."""
-    spec = plan.spec(plan.points[0])
+    spec = plan.trials[0].spec
     rows = plan.facts[spec.data_key].num_validation
     last = min(rows, spec.eval.limit or rows)
     batch = spec.train.per_device_train_batch_size * spec.train.gradient_accumulation_steps

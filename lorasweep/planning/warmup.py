@@ -6,10 +6,10 @@ During warm-up a trial lags behind those that have a shorter one, whatever it wi
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from lorasweep.config.grammar import Choice, Domain, Scalar
-from lorasweep.config.space import Params
+from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.rungs import warmup_share
 from lorasweep.core.spec import TrialSpec
+from lorasweep.core.trial import Params, Scalar
 
 # The ends of a searched space at which warm-up is the largest share of the steps.
 LONGEST = {
@@ -22,18 +22,23 @@ EACH = ("train.max_steps", "train.lr_scheduler_type")  # a positive max_steps ov
 
 
 def longest_warmup(
-    points: Sequence[Params],
+    points: Sequence[tuple[Params, TrialSpec]],
     domains: Mapping[str, Domain],
     spec_of: Callable[[Params], TrialSpec],
     num_train: Callable[[TrialSpec], int],
 ) -> float:
-    """Return the largest share of its steps that any trial's warm-up takes."""
-    specs = map(spec_of, [*points, *_extremes(points, domains)])
+    """Return the largest share of its steps that any trial's warm-up takes; `spec_of` builds points of the space."""
+    corners = (spec_of(params) for params in _extremes([params for params, _ in points], domains))
+    specs = itertools.chain((spec for _, spec in points), corners)
     return max(warmup_share(spec, num_train(spec)) for spec in specs)
 
 
 def _extremes(points: Sequence[Params], domains: Mapping[str, Domain]) -> Iterator[Params]:
-    """Yield, for each data set and base of the points, the corners of the space with the longest warm-up."""
+    """Yield, for each data set and base of the points, the corners of the space with the longest warm-up.
+
+    Points themselves are left out.
+    """
+    known = {frozenset(point.items()) for point in points}
     ends = {key: _ends(domains[key]) for key in EACH if key in domains}
     for key, pick in LONGEST.items():
         if key in domains:
@@ -41,7 +46,9 @@ def _extremes(points: Sequence[Params], domains: Mapping[str, Domain]) -> Iterat
     bases = {tuple((k, v) for k, v in point.items() if k.startswith(("model.", "data."))): point for point in points}
     for point in bases.values():
         for corner in itertools.product(*ends.values()):
-            yield {**point, **dict(zip(ends, corner, strict=True))}
+            extreme = {**point, **dict(zip(ends, corner, strict=True))}
+            if frozenset(extreme.items()) not in known:
+                yield extreme
 
 
 def _ends(domain: Domain) -> tuple[Scalar, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorasweep.config.constraints import RANGES
-from lorasweep.config.grammar import Domain, Interval, Scalar
+from lorasweep.config.grammar import Domain, Interval
 from lorasweep.config.space import values_of
+from lorasweep.core.trial import Scalar
 
 # Ordered settings and how they go on: by a factor or by a step.
 BY_FACTOR = (

@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import quantiles
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from lorasweep.config.build import StudySettings
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_at, rungs_of
 from lorasweep.study.rules import FEWEST_PEERS, RULES, Race, Reading, read
@@ -124,3 +126,21 @@ RUNG = "rung "
 
 def _is_maximized(study: optuna.Study) -> bool:
     return bool(study.direction == optuna.study.StudyDirection.MAXIMIZE)
+
+
+def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BasePruner:
+    """Return the pruner that the settings name; its resource is the rung, 1 to `num_rungs`."""
+    pruners, factor = optuna.pruners, settings.reduction_factor
+    table: dict[str, Any] = {
+        "none": pruners.NopPruner,
+        "median": lambda: PeerPruner(0.5),
+        "percentile": lambda: PeerPruner(0.25),
+        "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor),
+        "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=factor),
+        "losers": lambda: LoserPruner(factor),
+        "patient": lambda: pruners.PatientPruner(PeerPruner(0.5), patience=1),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner: optuna.pruners.BasePruner = table[settings.pruner]()
+    return pruner

@@ -1,12 +1,10 @@
 """The Optuna study of a sweep: what to try next, what to stop, what was learned."""
 
-import importlib
-import logging
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -14,33 +12,39 @@ from optuna.trial import TrialState as OptunaState
 
 from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import Domain
-from lorasweep.config.space import Params, distributions
-from lorasweep.core.errors import ConfigError, is_disk_full
-from lorasweep.core.files import provision, set_aside, sqlite_url
+from lorasweep.config.space import distributions
+from lorasweep.core.messages import Rung, Stop
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.study.pruners import LoserPruner, PeerPruner, Verdict, attribute, report, reported, verdicts
+from lorasweep.core.trial import Params
+from lorasweep.study.pruners import attribute, make_pruner, report, reported, verdicts
 from lorasweep.study.rules import Reading
-
-log = logging.getLogger(__name__)
-
-Direction = Literal["maximize", "minimize"]
+from lorasweep.study.samplers import make_sampler
+from lorasweep.study.storage import open_study
 
 
 class Study:
     """An ask-and-tell study on an embedded store, or on the one that a URL names."""
 
     def __init__(
-        self, path: Path, settings: StudySettings, domains: Mapping[str, Domain], *, maximize: bool, num_rungs: int
+        self,
+        path: Path,
+        settings: StudySettings,
+        domains: Mapping[str, Domain],
+        *,
+        objective: str,
+        maximize: bool,
+        num_rungs: int,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.distributions = distributions(domains)
-        self.study = _opened(path, "maximize" if maximize else "minimize", make_pruner(settings, num_rungs))
-        self.settings = settings
+        self.study = open_study(path, "maximize" if maximize else "minimize", make_pruner(settings, num_rungs))
+        self.settings, self.objective = settings, objective
         self._seed()
         self.open: dict[int, optuna.Trial] = {}
         self.num_lost = 0  # finished trials without a result; they are not counted against the number of trials
         self._counts: tuple[int, int] | None = None  # asked for and queued; to count anew costs a look at every trial
         self._closed: set[int] = set()
+        self._latest: dict[int, Rung] = {}  # the last report of each trial that goes on
         self._is_asking = False  # stays true where the store could not be written
 
     def _seed(self) -> None:
@@ -142,9 +146,25 @@ class Study:
         if math.isfinite(reading.value):
             report(self.study, self.open[number], reading)
 
-    def verdicts(self, rungs: Mapping[int, int]) -> dict[int, Verdict]:
-        """Return the trials that the pruner gives up, of those that are at these rungs."""
-        return verdicts(self.study, rungs)
+    def prune(self, rungs: Sequence[Rung], live: Collection[int]) -> list[Stop]:
+        """Return commands that stop trials: those that have just reported, and earlier ones that they have beaten.
+
+        A trial that reaches a rung early has few peers to be compared with, so the pruner of this package judges it
+        again when later trials report at that rung.
+        """
+        now = {event.number: event for event in rungs}
+        self._latest = {n: event for n, event in self._latest.items() if n in live} | now
+        levels = {event.rung for event in rungs} if self.settings.pruner == "losers" else set()
+        judged = now | {n: event for n, event in self._latest.items() if event.rung in levels}
+        found = verdicts(self.study, {n: event.rung for n, event in judged.items()}) if judged else {}
+        for number in found:
+            self._latest.pop(number)
+        return [self._stop(judged[number], verdict.rule, verdict.reason) for number, verdict in found.items()]
+
+    def _stop(self, event: Rung, rule: str, reason: str) -> Stop:
+        where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"
+        words = [f"{self.settings.pruner} pruner", where, *([reason] if reason else [])]
+        return Stop(number=event.number, reason=": ".join(words), rule=rule or self.settings.pruner)
 
     def tell(self, number: int, result: TrialResult) -> None:
         """Close a trial. Idempotent: a trial that is closed already stays as it is."""
@@ -207,82 +227,3 @@ def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
 def _constraint(result: TrialResult) -> tuple[str, float]:
     """Return the constraint that a trial keeps (negative) or violates; samplers want it of every trial."""
     return "memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0
-
-
-def _opened(path: Path, direction: Direction, pruner: optuna.pruners.BasePruner) -> optuna.Study:
-    """Open the study; one that cannot be read is put aside, for it can be filled again from the ledger."""
-    provision(path, _create)
-    try:
-        return _open(path, direction, pruner)
-    except Exception as error:  # of Optuna, SQLAlchemy or SQLite
-        if is_disk_full(error) or "locked" in str(error):
-            raise
-        aside = set_aside(path)
-        log.warning("%s cannot be read (%s); it is kept as %s and made anew from the results", path, error, aside)
-    provision(path, _create)
-    return _open(path, direction, pruner)
-
-
-def _open(path: Path, direction: Direction, pruner: optuna.pruners.BasePruner) -> optuna.Study:
-    storage = optuna.storages.RDBStorage(sqlite_url(path))
-    study = optuna.create_study(
-        study_name="sweep", storage=storage, direction=direction, load_if_exists=True, pruner=pruner
-    )
-    study.get_trials(deepcopy=False)
-    return study
-
-
-def _create(path: Path) -> None:
-    optuna.storages.RDBStorage(sqlite_url(path))
-
-
-def make_sampler(settings: StudySettings, seed: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler that the settings name. A grid is queued by the driver, so its sampler never decides.
-
-    Raises:
-        ConfigError: the sampler needs a package that is not installed.
-    """
-    samplers = optuna.samplers
-    table: dict[str, Any] = {
-        "grid": lambda: samplers.RandomSampler(seed=seed),
-        "random": lambda: samplers.RandomSampler(seed=seed),
-        "tpe": lambda: samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
-        "gp": lambda: samplers.GPSampler(seed=seed),
-        "cmaes": lambda: _cmaes(seed),
-        "nsga2": lambda: samplers.NSGAIISampler(seed=seed),
-        "nsga3": lambda: samplers.NSGAIIISampler(seed=seed),
-        "qmc": lambda: samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
-            sampler: optuna.samplers.BaseSampler = table[settings.sampler]()
-        except ImportError as error:
-            raise ConfigError([
-                f"study.sampler: {settings.sampler} needs a package ({error}); "
-                f"pip install 'lorasweep[{settings.sampler}]', or use tpe"
-            ]) from error  # fmt: skip
-    return sampler
-
-
-def _cmaes(seed: int) -> optuna.samplers.BaseSampler:
-    importlib.import_module("cmaes")  # Optuna itself misses it only at the second trial
-    return optuna.samplers.CmaEsSampler(seed=seed)
-
-
-def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BasePruner:
-    """Return the pruner that the settings name; its resource is the rung, 1 to `num_rungs`."""
-    pruners, factor = optuna.pruners, settings.reduction_factor
-    table: dict[str, Any] = {
-        "none": pruners.NopPruner,
-        "median": lambda: PeerPruner(0.5),
-        "percentile": lambda: PeerPruner(0.25),
-        "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor),
-        "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=factor),
-        "losers": lambda: LoserPruner(factor),
-        "patient": lambda: pruners.PatientPruner(PeerPruner(0.5), patience=1),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        pruner: optuna.pruners.BasePruner = table[settings.pruner]()
-    return pruner

@@ -19,9 +19,11 @@ from typing import Any
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import provision, redact, sqlite_url
-from lorasweep.core.result import Point, Rung, TrialResult
-from lorasweep.core.spec import TrialSpec, digest
-from lorasweep.tracking.base import NullTracker, Opening, Tracker
+from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, TrialStarted
+from lorasweep.core.result import Point, TrialResult
+from lorasweep.core.spec import digest
+from lorasweep.core.trial import Trial
+from lorasweep.tracking.base import Opening
 from lorasweep.tracking.fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
 from lorasweep.tracking.naming import trial_name
 from lorasweep.tracking.view import saved_view, view_key
@@ -32,9 +34,9 @@ TRAINING = "workflowType=machine_learning"  # without it MLflow's page opens its
 BATCH = 900  # a tracking server takes 1000 metrics in one call
 
 
-def make_tracker(settings: TrackingSettings, name: str, key: str, folder: str = "") -> Tracker:
-    """Return the tracker that the settings name; `key` stays when the run's folder moves."""
-    return NullTracker() if settings.backend == "none" else MlflowTracker(settings, name, key, folder)
+def make_tracker(settings: TrackingSettings, name: str, key: str, folder: str = "") -> "MlflowTracker | None":
+    """Return the tracker that the settings name, None for `none`; `key` stays when the run's folder moves."""
+    return None if settings.backend == "none" else MlflowTracker(settings, name, key, folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +98,25 @@ class MlflowTracker:
         self._log(run or Child(run_id=self.parent), params=space_params(opening.swept))
         self._save_view(opening)
 
-    def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None:
+    def handle(self, event: SweepEvent) -> None:
+        """Log an event; repeating it changes nothing."""
+        match event:
+            case TrialStarted():
+                self._start(event.trial)
+            case Rung():
+                self._log(self._child(event.number), points=[named(event.point)])
+            case Finished():
+                self._export(event.result)
+            case Summary():
+                self._end(event)
+
+    def _start(self, trial: Trial) -> None:
         """Open a trial's child run, so that it can be watched."""
-        self.names[number] = trial_name(number, params)
-        self._log(self._child(number), params=trial_params(spec, params))
+        self.names[trial.number] = trial_name(trial.number, trial.params)
+        self._log(self._child(trial.number), params=trial_params(trial.spec, trial.params))
 
-    def rung(self, event: Rung) -> None:
-        """Log what a trial reported."""
-        self._log(self._child(event.number), points=[named(event.point)])
-
-    def export(self, result: TrialResult) -> None:
-        """Log a trial's whole result; repeating it changes nothing."""
+    def _export(self, result: TrialResult) -> None:
+        """Log a trial's whole result and end its run."""
         self.names[result.number] = trial_name(result.number, result.params)
         child = self._child(result.number)
         params = trial_params(result.spec, result.params)
@@ -114,17 +124,16 @@ class MlflowTracker:
         self._log_files(child.run_id, result)
         self.client.set_terminated(child.run_id, STATUS[result.state], int(result.ended_s * 1000))
 
-    def end(
-        self, note: str, files: Sequence[Path], metrics: Mapping[str, float], adapter: Path | None, *, finished: bool
-    ) -> None:
-        """Put the leaderboard on the parent run and close it."""
-        self.client.set_tag(self.parent, "mlflow.note.content", note)
-        for file in files:
+    def _end(self, event: Summary) -> None:
+        """Log the leaderboard on the parent run and end it."""
+        self.client.set_tag(self.parent, "mlflow.note.content", event.note)
+        for file in event.files:
             self.client.log_artifact(self.parent, str(file))
-        if adapter is not None and adapter.is_dir():
-            self.client.log_artifacts(self.parent, str(adapter), "adapter")
-        self._log(Child(run_id=self.parent), points=[Point(step=0, metrics=dict(metrics), time_s=time.time())])
-        self.client.set_terminated(self.parent, "FINISHED" if finished else "KILLED")
+        if event.adapter is not None and event.adapter.is_dir():
+            self.client.log_artifacts(self.parent, str(event.adapter), "adapter")
+        final = Point(step=0, metrics=dict(event.metrics), time_s=time.time())
+        self._log(Child(run_id=self.parent), points=[final])
+        self.client.set_terminated(self.parent, "FINISHED" if event.is_finished else "KILLED")
 
     def _save_view(self, opening: Opening) -> None:
         name = Path(self.folder).name

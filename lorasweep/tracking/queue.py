@@ -1,128 +1,126 @@
-"""News on its way to the tracker, on a thread of its own: a tracker that is slow, or away, delays nobody."""
+"""Events on their way to the tracker, on a thread of its own: a tracker that is slow or away delays no trial."""
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from textwrap import shorten
-from typing import Any
 
 from lorasweep.core.files import redact
-from lorasweep.core.result import Rung, TrialResult
-from lorasweep.core.spec import TrialSpec
+from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, SweepStarted, TrialStarted
+from lorasweep.core.result import TrialResult
 from lorasweep.tracking.base import Opening, Tracker
 
 log = logging.getLogger(__name__)
 
-AWAY_S = 30.0  # at most, for which a tracker that failed is left alone; a second at first
-MOST_FAILURES = 3  # in a row, after which the last delivery gives up
+AWAY_S = 30.0  # at most, before a tracker that failed is tried again; a second at first
+MOST_FAILURES = 3  # in a row, after which closing gives up
 LAST_WAIT_S = 1.0  # between the last tries
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """One thing to tell. What is not kept is told again by a trial's result, so it is dropped while nobody answers."""
-
-    write: Callable[[], None]
-    is_kept: bool
+Tracked = Finished | Summary | TrialStarted | Rung
 
 
-class Courier:
-    """Tells a tracker, in order, what it is given; what fails is tried again, and what is left over is counted."""
+class TrackingQueue:
+    """Hands events to a tracker in order. Results and the summary are repeated until they arrive.
 
-    def __init__(self, tracker: Tracker, opening: Opening) -> None:
+    `is_exported` and `mark_exported` remember, by trial number, which results the tracker has.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        opening: Opening,
+        *,
+        is_exported: Callable[[int], bool],
+        mark_exported: Callable[[int], None],
+    ) -> None:
         self.tracker, self.opening = tracker, opening
-        self._letters: deque[Letter] = deque()
+        self.is_exported, self.mark_exported = is_exported, mark_exported
+        self._events: deque[Tracked] = deque()
         self._changed = threading.Condition()
         self._has_begun = self._is_closing = False
-        self._failures = 0  # in a row
+        self._num_failures = 0  # in a row
         self._away_until_s = 0.0
         self._thread = threading.Thread(target=self._deliver_all, name="tracking", daemon=True)
-        if tracker.destination:
-            self._thread.start()
+        self._thread.start()
 
-    def start(self, number: int, params: Mapping[str, Any], spec: TrialSpec) -> None:
-        """Tell that a trial starts."""
-        self._put(lambda: self.tracker.start(number, params, spec), is_kept=False)
+    def handle(self, event: SweepEvent) -> None:
+        """Queue an event. What a trial's result repeats is dropped while the tracker is away."""
+        if isinstance(event, SweepStarted):
+            for result in event.results:
+                if not self.is_exported(result.number):
+                    self._put_result(result)
+        elif isinstance(event, Finished):
+            self._put_result(event.result)
+        elif isinstance(event, Summary) or (isinstance(event, TrialStarted | Rung) and not self._is_away):
+            self._put(event)
 
-    def rung(self, event: Rung) -> None:
-        """Tell what a trial reported."""
-        self._put(lambda: self.tracker.rung(event), is_kept=False)
-
-    def export(self, result: TrialResult, done: Callable[[], None]) -> None:
-        """Tell a trial's result; then call `done`, from the thread."""
-
-        def write() -> None:
-            self.tracker.export(result)
-            done()
-
-        self._put(write, is_kept=True)
-
-    def close(self, end: Callable[[], None]) -> int:
-        """Deliver what is left, and `end` last; return how many results or ends the tracker has not heard."""
-        if not self.tracker.destination:
-            return 0
-        self._put(end, is_kept=True)
+    def close(self) -> int:
+        """Deliver what is left; return the number of results and summaries that the tracker did not take."""
         with self._changed:
-            self._is_closing, self._failures = True, 0
+            self._is_closing, self._num_failures = True, 0
             self._changed.notify()
         self._thread.join()
-        return len(self._letters)
+        return len(self._events)
 
     def abandon(self) -> None:
-        """Tell no more: what is left is told by the next launch."""
+        """Deliver no more; the next launch delivers what is left."""
         with self._changed:
-            self._letters.clear()
+            self._events.clear()
             self._is_closing = True
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join(LAST_WAIT_S)
 
-    def _put(self, write: Callable[[], None], *, is_kept: bool) -> None:
+    def _put_result(self, result: TrialResult) -> None:
+        if result.same_as is None:
+            self._put(Finished(number=result.number, result=result))
+
+    def _put(self, event: Tracked) -> None:
         with self._changed:
-            if self.tracker.destination and (is_kept or not self._is_away):
-                self._letters.append(Letter(write=write, is_kept=is_kept))
-                self._changed.notify()
+            self._events.append(event)
+            self._changed.notify()
 
     @property
     def _is_away(self) -> bool:
         return time.monotonic() < self._away_until_s
 
     def _deliver_all(self) -> None:
-        while letter := self._next():
+        while event := self._next():
             try:
-                self._deliver(letter)
+                self._deliver(event)
             except Exception as error:  # whatever a tracking server's client raises
-                self._failed(letter, error)
+                self._failed(event, error)
             else:
-                if self._failures:
-                    log.warning("tracking goes on")
-                self._failures = 0
+                if self._num_failures:
+                    log.warning("tracking works again")
+                self._num_failures = 0
 
-    def _deliver(self, letter: Letter) -> None:
+    def _deliver(self, event: Tracked) -> None:
         if not self._has_begun:
             self.tracker.begin(self.opening)
             self._has_begun = True
-        letter.write()
+        self.tracker.handle(event)
+        if isinstance(event, Finished):
+            self.mark_exported(event.number)
 
-    def _next(self) -> Letter | None:
-        """Wait for something that can be told now; None where nothing more can."""
+    def _next(self) -> Tracked | None:
+        """Wait for an event that can be delivered now; None where no more can."""
         with self._changed:
-            while not self._is_closing and (self._is_away or not self._letters):
+            while not self._is_closing and (self._is_away or not self._events):
                 self._changed.wait(max(0.01, self._away_until_s - time.monotonic()) if self._is_away else None)
-            if self._is_closing and self._failures:
+            if self._is_closing and self._num_failures:
                 self._changed.wait(LAST_WAIT_S)
-            is_given_up = self._is_closing and self._failures >= MOST_FAILURES
-            return self._letters.popleft() if self._letters and not is_given_up else None
+            is_given_up = self._is_closing and self._num_failures >= MOST_FAILURES
+            return self._events.popleft() if self._events and not is_given_up else None
 
-    def _failed(self, letter: Letter, error: Exception) -> None:
+    def _failed(self, event: Tracked, error: Exception) -> None:
         with self._changed:
-            if not self._failures:
+            if not self._num_failures:
                 why = shorten(redact(str(error)), 200)
-                log.warning("tracking failed (%s); training goes on, and it is told later", why)
-            self._away_until_s = time.monotonic() + min(AWAY_S, 2.0**self._failures)
-            self._failures += 1
-            # To the end: one result that cannot be told must not keep the others back.
-            self._letters = deque([*(x for x in self._letters if x.is_kept), *([letter] if letter.is_kept else [])])
+                log.warning("tracking failed (%s); training goes on, and it is tried again later", why)
+            self._away_until_s = time.monotonic() + min(AWAY_S, 2.0**self._num_failures)
+            self._num_failures += 1
+            # To the end: one result that cannot be delivered must not keep the others back.
+            self._events = deque(e for e in (*self._events, event) if isinstance(e, Finished | Summary))

@@ -18,14 +18,15 @@ from torch import Tensor
 from lorasweep.adapters.slot import Matrices, Slot
 from lorasweep.adapters.train_state import Learner
 from lorasweep.core.files import write_bytes
-from lorasweep.core.result import CHECKPOINT, Point
+from lorasweep.core.messages import CHECKPOINT
+from lorasweep.core.result import Point
 from lorasweep.core.spec import TrialSpec, digest
-from lorasweep.worker.live_trial import Live
+from lorasweep.worker.live_trial import LiveTrial
 
 FORMAT = 1  # raise it when what is kept changes
 
 
-def save_checkpoint(live: Live) -> None:
+def save_checkpoint(live: LiveTrial) -> None:
     """Keep a trial as it was after its last optimizer step.
 
     Raises:
@@ -34,16 +35,16 @@ def save_checkpoint(live: Live) -> None:
     facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _facts(live.learner), "live": _told(live)}
     tensors = {**_named("weights", live.learner.slot.matrices), **_states(live.learner, facts)}
     data = save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, {"facts": json.dumps(facts)})
-    write_bytes(Path(live.start.folder) / CHECKPOINT, data)
+    write_bytes(Path(live.folder) / CHECKPOINT, data)
     live.saved_s = time.monotonic()
 
 
-def load_checkpoint(live: Live) -> str:
+def load_checkpoint(live: LiveTrial) -> str:
     """Bring a fresh trial to where its checkpoint was; return a note where there is one that cannot be used.
 
     Nothing of the trial changes unless all of the checkpoint could be read.
     """
-    path = Path(live.start.folder) / CHECKPOINT
+    path = Path(live.folder) / CHECKPOINT
     if not path.is_file():
         return ""
     try:
@@ -114,7 +115,7 @@ def _put_facts(x: Learner, facts: dict[str, Any]) -> None:
     )
 
 
-def _told(live: Live) -> dict[str, Any]:
+def _told(live: LiveTrial) -> dict[str, Any]:
     return {
         "rung": live.rung,
         "shared_by": live.shared_by,
@@ -126,7 +127,7 @@ def _told(live: Live) -> dict[str, Any]:
     }
 
 
-def _put_told(live: Live, facts: dict[str, Any], history: list[Point]) -> None:
+def _put_told(live: LiveTrial, facts: dict[str, Any], history: list[Point]) -> None:
     live.rung, live.shared_by, live.metrics = facts["rung"], facts["shared_by"], facts["metrics"]
     live.history, live.started_s, live.before_s = history, facts["started_s"], facts["wall_s"]
     live.eval_s = facts.get("eval_s", 0.0)  # older checkpoints have none

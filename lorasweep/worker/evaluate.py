@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from lorasweep.adapters.peft_format import save_adapter
-from lorasweep.core.result import BaseScore, Cost, Finished, Point, Sample, Start, TrialResult, TrialState
+from lorasweep.core.messages import Finished
+from lorasweep.core.result import BaseScore, Cost, Point, Sample, TrialResult, TrialState
 from lorasweep.core.spec import EvalSpec, digest
+from lorasweep.core.trial import Trial
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.models.base import Base
-from lorasweep.worker.live_trial import Live
+from lorasweep.worker.live_trial import LiveTrial
 from lorasweep.worker.probes import Probes
 from lorasweep.worker.scoring import Asked, SuiteScore, score_suite, write
 
@@ -40,7 +42,7 @@ def test_metrics(asked: Asked, task: Task, spec: EvalSpec) -> dict[str, float]:
 
 
 def finish(
-    asked: Asked, lives: Sequence[Live], task: Task, probes: Probes, base: BaseScore, peak_bytes: int
+    asked: Asked, lives: Sequence[LiveTrial], task: Task, probes: Probes, base: BaseScore, peak_bytes: int
 ) -> list[TrialResult]:
     """Measure trials at their last step in full and save their adapters."""
     assert asked.bank is not None
@@ -49,11 +51,11 @@ def finish(
     scored = score_suite(asked, rows, spec.all_metrics, spec)
     forgotten = probes.forgotten(asked.bank, asked.slots)
     outputs = _samples(asked, rows[: spec.num_samples], scored, spec)
-    # First what may fail for want of room on the disk: after that a trial has reached its end.
-    sizes = [save_adapter(asked.bank, x.learner.slot, Path(x.start.folder) / "adapter") for x in lives]
+    # Saving may fail where the disk is full, so it comes before the trial counts as ended.
+    sizes = [save_adapter(asked.bank, x.learner.slot, Path(x.folder) / "adapter") for x in lives]
     results = []
     for live, score, (drops, lost), samples, size in zip(lives, scored, forgotten, outputs, sizes, strict=True):
-        live.reach({**score.metrics, **lost}, peak_bytes)
+        live.record({**score.metrics, **lost}, peak_bytes)
         result = _result(live, TrialState.COMPLETE, "", asked.base, peak_bytes)
         results.append(
             replace(
@@ -70,46 +72,29 @@ def finish(
     return results
 
 
-def final_event(live: Live, state: TrialState, reason: str, base: Base, peak_bytes: int) -> Finished:
+def final_event(live: LiveTrial, state: TrialState, reason: str, base: Base, peak_bytes: int) -> Finished:
     """Return the event of a live trial that ended before its last step."""
     result = _result(live, state, reason, base, peak_bytes)
-    return Finished(number=live.number, attempt=live.start.attempt, result=result)
+    return Finished(number=live.number, attempt=live.trial.attempt, result=result)
 
 
-def failed(start: Start, state: TrialState, reason: str) -> Finished:
-    """Return the event of a trial that never lived."""
-    now = time.time()
-    result = TrialResult(
-        number=start.number,
-        state=state,
-        spec=start.spec,
-        params={},
-        fingerprint=start.spec.fingerprint,
-        reason=reason,
-        started_s=now,
-        ended_s=now,
-    )
-    return Finished(number=start.number, attempt=start.attempt, result=result)
+def ended(trial: Trial, state: TrialState, reason: str) -> Finished:
+    """Return the event of a trial that ended before it got a slot."""
+    return Finished(number=trial.number, attempt=trial.attempt, result=TrialResult.of(trial, state, reason))
 
 
-def _result(live: Live, state: TrialState, reason: str, base: Base, peak_bytes: int) -> TrialResult:
-    return TrialResult(
-        number=live.number,
-        state=state,
-        spec=live.spec,
-        params={},
-        fingerprint=live.spec.fingerprint,
-        reason=reason,
+def _result(live: LiveTrial, state: TrialState, reason: str, base: Base, peak_bytes: int) -> TrialResult:
+    return replace(
+        TrialResult.of(live.trial, state, reason),
         objective=live.metrics.get(live.spec.eval.objective),
         metrics=live.metrics,
         history=_history(live),
         cost=_cost(live, base, peak_bytes),
         started_s=live.started_s,
-        ended_s=time.time(),
     )
 
 
-def _history(live: Live) -> tuple[Point, ...]:
+def _history(live: LiveTrial) -> tuple[Point, ...]:
     """Merge the training losses, thinned out, with what was measured at rungs."""
     losses = live.learner.losses
     every = max(1, len(losses) // CURVE_POINTS)
@@ -118,7 +103,7 @@ def _history(live: Live) -> tuple[Point, ...]:
     return tuple(sorted([*curve, *live.history], key=lambda point: point.step))
 
 
-def _cost(live: Live, base: Base, peak_bytes: int) -> Cost:
+def _cost(live: LiveTrial, base: Base, peak_bytes: int) -> Cost:
     x = live.learner
     trainable = x.slot.num_trainable
     total = base.info.num_parameters + trainable

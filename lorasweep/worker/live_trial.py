@@ -5,34 +5,37 @@ import time
 from dataclasses import dataclass, field
 
 from lorasweep.adapters.train_state import Learner, mean_loss
-from lorasweep.core.result import Point, Progress, Rung, Start
+from lorasweep.core.messages import Progress, Rung
+from lorasweep.core.result import Point
 from lorasweep.core.spec import TrialSpec
+from lorasweep.core.trial import Trial
 from lorasweep.memory import GIB
 
 
 @dataclass(eq=False, slots=True)
-class Live:
-    """A started trial, its learner, and what it has reported so far."""
+class LiveTrial:
+    """A trial in a slot: what trains it, and what it has reported so far. `folder` holds its checkpoint and adapter."""
 
-    start: Start
+    trial: Trial
+    folder: str
     learner: Learner
     started_s: float
     began_s: float = field(default_factory=time.monotonic)
-    before_s: float = 0.0  # that it had lived before it was taken up again
+    before_s: float = 0.0  # wall time of earlier launches
     saved_s: float = field(default_factory=time.monotonic)
     rung: int = 0
-    eval_s: float = 0.0  # seconds of the last evaluation, neighbours included
+    eval_s: float = 0.0  # seconds of the last evaluation, for all trials evaluated together
     shared_by: int = 1
     metrics: dict[str, float] = field(default_factory=dict)
     history: list[Point] = field(default_factory=list)
 
     @property
     def number(self) -> int:
-        return self.start.number
+        return self.trial.number
 
     @property
     def spec(self) -> TrialSpec:
-        return self.start.spec
+        return self.trial.spec
 
     @property
     def wall_s(self) -> float:
@@ -44,37 +47,37 @@ class Live:
         return self.learner.rung > self.rung
 
     @property
-    def appetite(self) -> int:
-        """Order trials by what they add to the memory of a bank."""
+    def memory_order(self) -> int:
+        """Order trials by the memory that they add to a bank."""
         rows = self.spec.train.per_device_train_batch_size
         return rows * 10**12 + self.learner.slot.num_trainable
 
     @property
-    def is_broken(self) -> bool:
-        """Tell whether its last loss is no number."""
+    def has_diverged(self) -> bool:
+        """Tell whether its last loss is not finite."""
         losses = self.learner.losses
         return bool(losses) and not math.isfinite(losses[-1][1])
 
     def progress(self) -> Progress:
-        """Return how far it is."""
+        """Return the event that tells how far it is."""
         x = self.learner
         pace = x.step / x.train_s if x.train_s else 0.0
         return Progress(number=self.number, step=x.step, num_steps=x.num_steps, loss=mean_loss(x), its_per_s=pace)
 
-    def report(self) -> Rung:
-        """Return what it has to say of the last rung that it reached."""
+    def rung_event(self) -> Rung:
+        """Return the report of the last rung that it reached."""
         value = self.metrics[self.spec.eval.objective]
         return Rung(
             number=self.number,
             rung=self.rung,
             value=value,
             point=self.history[-1],
-            attempt=self.start.attempt,
+            attempt=self.trial.attempt,
             eval_s=self.eval_s,
         )
 
-    def reach(self, metrics: dict[str, float], peak_bytes: int) -> None:
-        """Note what was measured at the rung that the learner is at."""
+    def record(self, metrics: dict[str, float], peak_bytes: int) -> None:
+        """Keep what was measured at the current rung."""
         x = self.learner
         speed = {
             "train/loss": mean_loss(x),

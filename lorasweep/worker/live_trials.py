@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import torch
 
-from lorasweep.adapters.train import probe
+from lorasweep.adapters.train import warm_up
 from lorasweep.adapters.train_state import Learner, make_learner, usual_tokens
 from lorasweep.core.errors import is_disk_full, is_out_of_memory
-from lorasweep.core.result import DiskFull, Event, Evicted, Finished, Measured, Note, Start, Stop, TrialState
+from lorasweep.core.messages import DiskFull, Event, Evicted, Finished, Measured, Note, Start, Stop
+from lorasweep.core.result import TrialState
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.worker.evaluate import final_event, finish, rung_metrics
-from lorasweep.worker.live_trial import Live
+from lorasweep.worker.live_trial import LiveTrial
 from lorasweep.worker.memory_meter import Meter
-from lorasweep.worker.session import Loaded
+from lorasweep.worker.session import Session
 
 
 class LiveTrials:
@@ -24,42 +25,44 @@ class LiveTrials:
     def __init__(self, device: str, num_slots: int) -> None:
         self.device, self.num_slots = device, num_slots
         self.meter = Meter(torch.device(device))
-        self.live: dict[int, Live] = {}
-        self._loaded: Loaded | None = None
+        self.live: dict[int, LiveTrial] = {}
+        self._session: Session | None = None
 
     @property
-    def loaded(self) -> Loaded:
-        assert self._loaded is not None, "a trial lives, so there is a base"
-        return self._loaded
+    def session(self) -> Session:
+        assert self._session is not None, "a live trial has a base"
+        return self._session
 
     @property
-    def hungriest(self) -> Live:
-        return max(self.live.values(), key=lambda live: live.appetite)
+    def largest(self) -> LiveTrial:
+        """Return the trial that adds most to the memory of the bank."""
+        return max(self.live.values(), key=lambda live: live.memory_order)
 
-    def load(self, model: ModelSpec) -> Loaded:
-        """Have this base in memory, and no other."""
-        if self._loaded is None or self._loaded.base.spec != model:
-            assert not self.live, "a base is changed only when no trial lives on it"
-            self._loaded = None  # its memory is needed
-            self._loaded = Loaded(model, self.device, self.num_slots)
-            self.meter.reset()  # what loading took is no trial's need
-        return self._loaded
+    def load(self, model: ModelSpec) -> Session:
+        """Load a base and let go of any other."""
+        if self._session is None or self._session.base.spec != model:
+            assert not self.live, "a base is changed only when no trial is live"
+            self._session = None  # frees its memory first
+            self._session = Session(model, self.device, self.num_slots)
+            self.meter.reset()  # memory of loading is not a trial's
+        return self._session
 
     def start(self, command: Start) -> list[Event]:
-        """Give a trial its slot and bring it to where its checkpoint was; notes say what was cut from the data."""
-        loaded = self.load(command.spec.model)
-        events: list[Event] = [Note(text=note) for note in loaded.prepare(command.spec)]
-        learner = self._take_slot(command.number, command.spec)
-        live = self.live[command.number] = Live(start=command, learner=learner, started_s=time.time())
+        """Give a trial its slot and bring it to its checkpoint; notes say what was cut from the data."""
+        trial, session = command.trial, self.load(command.trial.spec.model)
+        events: list[Event] = [Note(text=note) for note in session.prepare(trial.spec)]
+        learner = self._take_slot(trial.number, trial.spec)
+        live = LiveTrial(trial=trial, folder=command.folder, learner=learner, started_s=time.time())
+        self.live[trial.number] = live
         note = load_checkpoint(live)
-        loaded.bank.group_of(learner.slot).publish(learner.slot)
-        if live.rung:  # the driver may not have heard of it
-            events.append(live.report())
+        session.bank.group_of(learner.slot).publish(learner.slot)
+        if live.rung:  # the driver may not have this report
+            events.append(live.rung_event())
         return [*events, Note(text=note)] if note else events
 
     def _take_slot(self, number: int, spec: TrialSpec) -> Learner:
         """Put a fresh adapter into a slot and return what trains it."""
-        bank, rows = self.loaded.bank, self.loaded.task(spec).train
+        bank, rows = self.session.bank, self.session.task(spec).train
         slot = bank.add(number, spec.lora, spec.train.seed, usual_tokens(rows, spec.train))
         try:
             return make_learner(slot, spec.train, rows, spec.eval, spec.model.dtype)
@@ -67,50 +70,50 @@ class LiveTrials:
             bank.remove(slot)
             raise
 
-    def probe(self) -> list[Event]:
-        """Measure one pass over the longest rows when a bank is new: the first lesson for predictions."""
-        if self.loaded.is_probed:
+    def warm_up(self) -> list[Event]:
+        """Measure the memory of one pass over the longest rows when a bank is new, to correct predictions."""
+        if self.session.is_warmed_up:
             return []
-        live = self.hungriest
-        self.loaded.is_probed = True
+        live = self.largest
+        self.session.is_warmed_up = True
         try:
-            probe(self.loaded.bank, live.learner, self.loaded.task(live.spec).train)
+            warm_up(self.session.bank, live.learner, self.session.task(live.spec).train)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            live.learner.rewind()  # what fits is found out by the steps themselves
+            live.learner.rewind()  # the training steps find out what fits
             return []
         return [Measured(number=live.number, peak_bytes=self.meter.peak_bytes())]
 
-    def rung(self, lives: Sequence[Live]) -> list[Event]:
-        """Measure the objective of trials on their way, which share data and evaluation."""
+    def evaluate_rung(self, lives: Sequence[LiveTrial]) -> list[Event]:
+        """Measure the objective of trials at a rung, which share data and evaluation."""
         spec = lives[0].spec
         began_s = time.perf_counter()
-        asked = self.loaded.asked([x.learner.slot for x in lives], spec.eval)
-        scored = rung_metrics(asked, self.loaded.task(spec), spec.eval)
+        asked = self.session.asked([x.learner.slot for x in lives], spec.eval)
+        scored = rung_metrics(asked, self.session.task(spec), spec.eval)
         for live, metrics in zip(lives, scored, strict=True):
             live.eval_s = time.perf_counter() - began_s
-            live.reach(metrics, self.meter.peak_bytes())
-        return [*(live.report() for live in lives), *self.save(lives)]
+            live.record(metrics, self.meter.peak_bytes())
+        return [*(live.rung_event() for live in lives), *self.save(lives)]
 
-    def finish(self, lives: Sequence[Live]) -> list[Event]:
+    def finish(self, lives: Sequence[LiveTrial]) -> list[Event]:
         """Measure finished trials in full, keep their adapters and free their slots."""
         spec = lives[0].spec
         began_s = time.perf_counter()
-        asked = self.loaded.asked([x.learner.slot for x in lives], spec.eval)
-        task, probes, base = self.loaded.task(spec), self.loaded.probes(spec), self.loaded.base_score(spec)
+        asked = self.session.asked([x.learner.slot for x in lives], spec.eval)
+        task, probes, base = self.session.task(spec), self.session.probes(spec), self.session.base_score(spec)
         results = finish(asked, lives, task, probes, base, self.meter.peak_bytes())
         eval_s = time.perf_counter() - began_s
         results = [replace(result, cost=replace(result.cost, eval_s=eval_s)) for result in results]
         for live in lives:
             self._free(live)
         return [
-            Finished(number=live.number, attempt=live.start.attempt, result=result)
+            Finished(number=live.number, attempt=live.trial.attempt, result=result)
             for live, result in zip(lives, results, strict=True)
         ]
 
-    def save(self, lives: Sequence[Live]) -> list[Event]:
-        """Write checkpoints; a disk without room is no reason to stop training."""
+    def save(self, lives: Sequence[LiveTrial]) -> list[Event]:
+        """Write checkpoints; training goes on where the disk is full."""
         for live in lives:
             try:
                 save_checkpoint(live)
@@ -119,36 +122,36 @@ class LiveTrials:
         return []
 
     def pause(self) -> list[Event]:
-        """Keep every trial on disk and free its slot."""
+        """Save every trial and free its slot."""
         lives = list(self.live.values())
         events = self.save(lives)
         for live in lives:
             self._free(live)
         return events
 
-    def evict(self, live: Live, reason: str) -> list[Event]:
-        """Keep a trial on disk and free its slot, for want of memory."""
+    def evict(self, live: LiveTrial, reason: str) -> list[Event]:
+        """Save a trial and free its slot because memory is short."""
         events = self.save([live])
         self._free(live)
-        self.loaded.base.empty_cache()
-        return [*events, Evicted(number=live.number, reason=reason, attempt=live.start.attempt)]
+        self.session.base.empty_cache()
+        return [*events, Evicted(number=live.number, reason=reason, attempt=live.trial.attempt)]
 
     def stop(self, command: Stop) -> list[Event]:
-        """End a trial that has lost; one that has ended meanwhile is let be."""
+        """End a trial that the pruner stopped; do nothing where it has ended meanwhile."""
         if command.number not in self.live:
             return []
         event = self.end(command.number, TrialState.PRUNED, command.reason)
         return [replace(event, result=replace(event.result, stopped_by=command.rule))]
 
     def end(self, number: int, state: TrialState, reason: str) -> Finished:
-        """End a live trial early, with what is known of it."""
+        """End a live trial early; its result holds what was measured so far."""
         live = self.live[number]
-        event = final_event(live, state, reason, self.loaded.base, self.meter.peak_bytes())
+        event = final_event(live, state, reason, self.session.base, self.meter.peak_bytes())
         self._free(live)
         return event
 
-    def _free(self, live: Live) -> None:
-        self.loaded.bank.remove(live.learner.slot)
+    def _free(self, live: LiveTrial) -> None:
+        self.session.bank.remove(live.learner.slot)
         del self.live[live.number]
         if not self.live:
             self.meter.reset()

@@ -7,7 +7,8 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.peft_format import load_adapter
 from lorasweep.adapters.slot import Slot
-from lorasweep.core.result import BaseScore, Score
+from lorasweep.core.messages import Score
+from lorasweep.core.result import BaseScore
 from lorasweep.core.spec import EvalSpec, ModelSpec, TrialSpec
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.models.tokenizer import tokenizer_key
@@ -17,13 +18,13 @@ from lorasweep.worker.probes import Probes
 from lorasweep.worker.scoring import Asked
 
 
-class Loaded:
+class Session:
     """A base, its bank, and what was read or measured for trials on it: each once."""
 
     def __init__(self, spec: ModelSpec, device: str, num_slots: int) -> None:
         self.base = load_base(spec, device)
         self.bank = Bank(self.base, num_slots)
-        self.is_probed = False  # whether the memory of its longest rows was measured
+        self.is_warmed_up = False  # whether the memory of its longest rows was measured
         self._tasks: dict[str, Task] = {}
         self._probes: dict[EvalSpec, Probes] = {}
         self._base_scores: dict[tuple[str, EvalSpec], BaseScore] = {}
@@ -66,8 +67,8 @@ class Loaded:
 
     def score(self, command: Score) -> dict[str, float]:
         """Score a kept adapter on the test split."""
-        spec = command.spec
-        slot = self.bank.add(command.number, spec.lora, spec.train.seed)
+        spec, number = command.trial.spec, command.trial.number
+        slot = self.bank.add(number, spec.lora, spec.train.seed)
         try:
             self.bank.load(slot, load_adapter(Path(command.adapter)))
             return test_metrics(self.asked((slot,), spec.eval), self.task(spec), spec.eval)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lorasweep.cli import main
-from lorasweep.planning.plan import Plan, make_plan
+from lorasweep.planning.make import make_plan
+from lorasweep.planning.plan import Plan
 from tests.faults.stage import Play, Scene, open_stage, perform
 from tests.faults.sweeps import LONG, REPO, objectives
 from tests.settings import composed

@@ -11,7 +11,7 @@ import optuna
 import psutil
 
 from benchmarks.driver import Clock, fake_sweep
-from lorasweep.core.result import CHECKPOINT
+from lorasweep.core.messages import CHECKPOINT
 from lorasweep.driver.driver import Driver
 from lorasweep.planning.plan import Plan
 from lorasweep.tracking.base import NullTracker

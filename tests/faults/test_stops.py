@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.driver import FakeExecutor
 from lorasweep.cli import main
-from lorasweep.core.result import Command, Event, Finished
+from lorasweep.core.messages import Command, Event, Finished
 from lorasweep.driver.worker_handle import Seat
 from lorasweep.planning.plan import Plan
 from tests.faults.stage import FORKS, Play

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.core.result import WorkerSettings
+from lorasweep.core.messages import WorkerSettings
 from lorasweep.executors.keeper import NAME, end_marked, marked
 from lorasweep.executors.local import LocalExecutor
 from tests.faults.stage import FORKS

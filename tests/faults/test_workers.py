@@ -8,7 +8,8 @@ import optuna
 import pytest
 
 from benchmarks.driver import FakeExecutor, fake_sweep
-from lorasweep.core.result import Command, Event, Finished, Start, TrialState
+from lorasweep.core.messages import Command, Event, Finished, Start
+from lorasweep.core.result import TrialState
 from lorasweep.driver.worker_handle import Seat
 from lorasweep.planning.plan import Plan
 from lorasweep.tracking.base import NullTracker

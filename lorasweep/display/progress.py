@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from lorasweep.config.grammar import Scalar
-from lorasweep.core.result import Progress, Rung, TrialResult, TrialState
+from lorasweep.core.messages import Finished, Progress, Rung, SweepEvent, SweepStarted, TrialStarted
+from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rungs_of
+from lorasweep.core.trial import Scalar
 from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import Expected
 from lorasweep.worker.scoring import is_maximized
@@ -20,7 +21,7 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-class Standing:
+class SweepProgress:
     """How far the sweep is, and the best so far. Work is counted in training steps; evaluations count as steps too."""
 
     def __init__(self, objective: str, work: Expected) -> None:
@@ -39,22 +40,31 @@ class Standing:
         self._num_judged = self._num_stopped = 0
         self._is_last_timed = False
 
-    def begin(self, num_trials: int, done: Sequence[TrialResult]) -> None:
-        """Note where the sweep begins; `done` trials were finished by an earlier launch."""
-        self.num_trials = num_trials
-        self._before = sum(result.cost.num_steps for result in done if result.same_as is None)
-        for result in done:
+    def handle(self, event: SweepEvent) -> None:
+        """Count what an event says."""
+        match event:
+            case SweepStarted():
+                self._begin(event)
+            case TrialStarted():
+                self.params[event.trial.number] = event.trial.params
+                self._started_s[event.trial.number] = time.monotonic()
+            case Progress():
+                self._advance(event)
+            case Rung():
+                self._rung(event)
+            case Finished():
+                self._finish(event.result)
+
+    def _begin(self, event: SweepStarted) -> None:
+        self.num_trials = event.num_trials
+        self._before = sum(result.cost.num_steps for result in event.results if result.same_as is None)
+        for result in event.results:
             self._count(result)
 
-    def started(self, number: int, params: Mapping[str, Scalar]) -> None:
-        """Note a trial that got a slot."""
-        self.params[number], self._started_s[number] = params, time.monotonic()
-
-    def progress(self, event: Progress) -> None:
-        """Note how far a trial is."""
+    def _advance(self, event: Progress) -> None:
         now, before = time.monotonic(), self.paces.get(event.number)
         since_s = now - self._started_s.get(event.number, now)
-        # A trial that goes on from its checkpoint made most of its steps in an earlier launch.
+        # A trial with a checkpoint made most of its steps in an earlier launch.
         fresh = min(event.step, math.ceil(event.its_per_s * since_s)) if before is None else event.step - before.step
         if before is None:
             self._before += event.step - fresh
@@ -63,17 +73,17 @@ class Standing:
         self._done += fresh
         self.paces[event.number], self._num_steps[event.number] = event, event.num_steps
 
-    def rung(self, event: Rung) -> None:
-        """Note what a trial reported, and what the evaluation cost."""
+    def _rung(self, event: Rung) -> None:
+        """Keep a trial's report, and what its evaluation cost."""
         self.rung_cost = event.eval_s * self._speed(event.number) or self.rung_cost
-        if not self._is_last_timed and self.work.rung_cost:  # it asks more examples, of the same kind
+        if not self._is_last_timed and self.work.rung_cost:  # it scores more examples of the same kind
             self.last_cost = self.work.last_cost * self.rung_cost / self.work.rung_cost
         self.rungs[event.number] = event
         self._done += self.rung_cost
         self._num_judged += 1
 
-    def finish(self, result: TrialResult) -> None:
-        """Note a result. A trial that equals another costs nothing."""
+    def _finish(self, result: TrialResult) -> None:
+        """Count a result. A duplicate of another trial costs nothing."""
         if result.state is TrialState.COMPLETE and result.same_as is None:
             self.last_cost = result.cost.eval_s * self._speed(result.number) or self.last_cost
             self._is_last_timed = True
@@ -84,7 +94,7 @@ class Standing:
         self._count(result)
 
     def is_evaluated(self, pace: Progress) -> bool:
-        """Tell whether a trial stands at a rung that it has not reported yet."""
+        """Tell whether a trial is at a rung that it has not reported yet."""
         rung = self.rungs.get(pace.number)
         is_rung = pace.step in rungs_of(self.work.evaluation, pace.num_steps)
         return is_rung and (rung is None or rung.point.step < pace.step)
@@ -105,7 +115,7 @@ class Standing:
         return max(left * (now - self._training_s) / self._done, *slowest, 0.0)
 
     def best_words(self) -> str:
-        """Say what is best so far, scores of trials that still train included."""
+        """Return the best objective so far as text, including trials that still train."""
         values = {number: rung.value for number, rung in self.rungs.items() if math.isfinite(rung.value)}
         number = (max if is_maximized(self.objective) else min)(values, key=lambda n: values[n], default=None)
         if number is not None and self._is_better(values[number]):

@@ -1,0 +1,45 @@
+"""The folder of a sweep: the same settings find it again, and its results are not mixed with those of other inputs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lorasweep.config.build import SweepConfig
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.spec import digest
+from lorasweep.driver.ledger import Ledger
+from lorasweep.planning.plan import Plan
+
+# Settings that may change between two launches of a sweep, because they change no trial.
+STUDY_LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min", "hang_min", "halt_after",
+                "retry_failed")  # fmt: skip
+PLACES = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
+CHANGED = (
+    "the data or the base changed since this run began, so its results cannot be compared with new ones; set another "
+    "sweep.name or output_dir"
+)
+
+
+def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
+    """Return the folder of a sweep, named by the sweep and a digest of the settings that make its trials."""
+    kept = {k: v for k, v in raw.items() if k not in PLACES}
+    kept["study"] = {k: v for k, v in (raw.get("study") or {}).items() if k not in STUDY_LIMITS}
+    return Path(config.output_dir) / f"{config.sweep.name}-{digest(kept)[:8]}"
+
+
+def check_inputs(plan: Plan, ledger: Ledger) -> None:
+    """Compare data and weights with those of earlier launches.
+
+    Raises:
+        ConfigError: results exist of other data or weights under the same names.
+    """
+    specs = [trial.spec for trial in plan.trials]
+    inputs = {spec.data_key: plan.facts[spec.data_key].content for spec in specs}
+    inputs |= {spec.base_key: plan.info(spec.model).fingerprint for spec in specs}
+    noted = ledger.noted("inputs")
+    has_changed = any(noted.get(key, value) != value for key, value in inputs.items())
+    if has_changed and ledger.results:
+        raise ConfigError([f"{ledger.folder}: {CHANGED}"])
+    if has_changed:
+        ledger.drop_checkpoints()
+    ledger.note("inputs", noted | inputs)

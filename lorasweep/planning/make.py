@@ -1,0 +1,172 @@
+"""Make a plan: check everything that can be checked without training, and report all mistakes together."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from lorasweep.config.build import SweepConfig, build_config
+from lorasweep.config.grammar import Choice, Domain, Interval
+from lorasweep.config.space import Draft, distinct, draft, grid, num_points, read_space, resolved
+from lorasweep.core.errors import ConfigError, LoraSweepError
+from lorasweep.core.spec import ModelSpec, TrialSpec
+from lorasweep.core.trial import Params, Scalar, Trial
+from lorasweep.devices.cpu import num_cores
+from lorasweep.devices.devices import Device, find_devices
+from lorasweep.memory import Corrections
+from lorasweep.models.info import describe, resolve_targets
+from lorasweep.models.tokenizer import NO_TOKENIZER
+from lorasweep.models.weight_files import check_weights
+from lorasweep.planning.data_stats import DataFacts, all_facts
+from lorasweep.planning.plan import Plan, with_rung_start
+from lorasweep.planning.slots import num_workers, slots_of
+from lorasweep.planning.stores import store_problems
+from lorasweep.planning.warmup import longest_warmup
+from lorasweep.tracking.naming import run_name
+
+T = TypeVar("T")
+
+ENOUGH_POINTS = 5000  # a larger discrete space is treated like a continuous one
+
+
+def make_plan(raw: Mapping[str, Any]) -> Plan:
+    """Check everything that can be checked without training.
+
+    Raises:
+        ConfigError: mistakes of settings and spaces; or else those of devices, bases, modules and data files together.
+    """
+    domains = read_space(raw)
+    config = build_config(raw)
+    drafts = [draft(raw, params) for params in _points(config, domains)]
+    problems: list[str] = []
+    devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
+    problems += store_problems(config)
+    problems += _too_many_threads(config, config.workers or len(devices))
+    specs = _attempt(problems, lambda: resolved(drafts, resolve_targets)) or []
+    # Files can be read whatever the base and the modules.
+    facts = _attempt(problems, lambda: all_facts([d.spec for d in drafts])) or {}
+    problems += _weight_problems(dict.fromkeys(d.spec.model for d in drafts)) if not problems else []
+    if problems:
+        raise ConfigError(_without_echoes(problems))
+    return _with_slots(_plan(raw, config, domains, drafts, specs, devices, facts))
+
+
+def _plan(
+    raw: Mapping[str, Any],
+    config: SweepConfig,
+    domains: Mapping[str, Domain],
+    drafts: Sequence[Draft],
+    specs: Sequence[TrialSpec],
+    devices: tuple[Device, ...],
+    facts: Mapping[str, DataFacts],
+) -> Plan:
+    """Return the plan without slots: its trials are the points that differ."""
+    points = [d.params for d in drafts]
+    start = longest_warmup(
+        list(zip(points, specs, strict=True)),
+        domains,
+        lambda params: draft(raw, params).spec,
+        lambda spec: facts[spec.data_key].num_train,
+    )
+    kept = distinct(specs)
+    trials = (
+        Trial(number=number, params=points[place], spec=with_rung_start(specs[place], start))
+        for number, place in enumerate(kept)
+    )
+    is_whole = num_points(domains) <= ENOUGH_POINTS
+    num_distinct = len(kept) if is_whole else float("inf")
+    is_grid = config.study.sampler == "grid" or num_distinct <= config.study.trials
+    return Plan(
+        raw=raw,
+        config=replace(config, sweep=replace(config.sweep, name=run_name(config, domains))),
+        domains=domains,
+        trials=tuple(trials),
+        num_trials=len(kept) if is_grid else config.study.trials,
+        num_same=len(points) - len(kept) if is_whole else 0,
+        num_distinct=num_distinct,
+        devices=devices,
+        facts=facts,
+        corrections=Corrections(),
+        slots={},
+        rung_start=start,
+    )
+
+
+def _with_slots(plan: Plan) -> Plan:
+    plan = replace(plan, slots=slots_of(plan))
+    if plan.devices[0].is_gpu:
+        return plan
+    plan = replace(plan, devices=plan.devices[0].shared_by(num_workers(plan)))
+    return replace(plan, slots=slots_of(plan))
+
+
+def _without_echoes(problems: Sequence[str]) -> list[str]:
+    """Return each problem once; leave out missing tokenizers of bases that cannot be read at all."""
+    bases = [
+        text.split("'")[1]
+        for text in problems
+        if text.startswith("model.id: ") and NO_TOKENIZER not in text and "'" in text
+    ]
+    echoes = tuple(f"model.id: {base!r} {NO_TOKENIZER}" for base in bases)
+    return [text for text in dict.fromkeys(problems) if not text.startswith(echoes)]
+
+
+def _too_many_threads(config: SweepConfig, num_devices: int) -> list[str]:
+    """Refuse more threads than cores: they would wait for each other."""
+    threads, cores, workers = config.threads or 0, num_cores(), max(1, num_devices)
+    if threads * workers <= cores:
+        return []
+    most = max(1, cores // workers)
+    who = "" if workers == 1 else f" for each of {workers} workers"
+    return [f"threads: {threads}{who} are more than the {cores} cores that may be used; set threads={most}, or null"]
+
+
+def _weight_problems(models: Iterable[ModelSpec]) -> list[str]:
+    """Return what is wrong with the weights of bases that can be described."""
+    problems: list[str] = []
+    for model in models:
+        _attempt(problems, partial(check_weights, describe(model.id, model.revision, model.trust_remote_code)))
+    return problems
+
+
+def _attempt(problems: list[str], check: Callable[[], T]) -> T | None:
+    """Return what a check returns; append its mistakes to `problems`."""
+    try:
+        return check()
+    except ConfigError as error:
+        problems += error.problems
+    except LoraSweepError as error:
+        problems.append(str(error))
+    return None
+
+
+def _points(config: SweepConfig, domains: Mapping[str, Domain]) -> list[Params]:
+    """Return the whole space where it is small and finite, else its corners."""
+    if not domains:
+        return [{}]
+    size = num_points(domains)
+    if config.study.sampler == "grid" and size > ENOUGH_POINTS:
+        raise ConfigError([f"study.sampler: the grid has {size:.0f} points; search it with study.sampler=tpe instead"])
+    if size <= ENOUGH_POINTS:
+        return grid(domains)
+    # Every base, data set and set of modules must have been seen; of the other knobs the ends will do.
+    seen = {k: d for k, d in domains.items() if k.startswith(("model.", "data.")) or k == "lora.target_modules"}
+    endless = [k for k, d in seen.items() if isinstance(d, Interval)]
+    if endless or num_points(seen) > ENOUGH_POINTS:
+        keys = ", ".join(f"sweep.space.{k}" for k in endless or seen)
+        raise ConfigError([f"{keys}: too many to prepare beside an endless space; use choice(...) with fewer values"])
+    rest = _corners({k: d for k, d in domains.items() if k not in seen})
+    return [{**corner, **point} for corner in rest for point in grid(seen)]
+
+
+def _corners(domains: Mapping[str, Domain]) -> list[Params]:
+    """Return points that together show every choice and both ends of every interval."""
+    ends: dict[str, tuple[Scalar, ...]] = {}
+    for key, domain in domains.items():
+        if isinstance(domain, Choice):
+            ends[key] = domain.values
+        else:
+            ends[key] = tuple(int(v) if domain.is_int else v for v in (domain.low, domain.high))
+    most = max((len(values) for values in ends.values()), default=1)
+    # The largest values come together in the last point: memory is planned by it.
+    return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(most)]

@@ -1,0 +1,63 @@
+"""How many workers share the CPU, and how many trials share a device."""
+
+from collections.abc import Mapping
+
+from lorasweep.devices.cpu import num_cores
+from lorasweep.devices.devices import Device
+from lorasweep.memory import slots_that_fit, weight_bytes
+from lorasweep.planning.plan import Plan
+
+MOST_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
+MOST_WORKERS = 8  # processes on one CPU
+FEWEST_SLOTS = 6  # of a CPU worker, for packing to pay
+BASES = 0.25  # share of the memory that the bases of all CPU workers may have
+BLIND = ("random", "qmc")  # samplers that do not look at results
+WAVES = 4  # a sampler that learns must see results before it has asked for everything
+
+
+def num_workers(plan: Plan) -> int:
+    """Return how many processes share the CPU.
+
+    Threads that share a small operation wait for each other at its end; processes with a bank each do not. They cost
+    a base each, and free slots that another worker's trials could have used.
+    """
+    config, (cpu,) = plan.config, plan.devices
+    if config.workers or config.executor == "inline":
+        return config.workers or 1
+    models = {spec.model for spec in (trial.spec for trial in plan.trials)}
+    weights = max(weight_bytes(plan.info(model), model) for model in models)
+    enough = (num_cores() // (config.threads or 1), MOST_WORKERS, plan.num_slots // FEWEST_SLOTS)
+    return max(1, min(*enough, int(cpu.free_bytes * BASES // weights)))
+
+
+def slots_of(plan: Plan) -> dict[str, int]:
+    """Return how many slots each device gets: as many as fit, no more than there are trials, shared out evenly."""
+    settings = plan.config.study
+    if settings.slots:
+        return {device.name: max(1, settings.slots // plan.num_shares) for device in plan.devices}
+    fitting = {device.name: _fitting(plan, device) for device in plan.devices}
+    most = plan.num_trials
+    if not plan.is_grid and settings.sampler not in BLIND:
+        most = max(1, most // WAVES)
+    return shared_out(most, fitting)
+
+
+def shared_out(num_trials: int, fitting: Mapping[str, int]) -> dict[str, int]:
+    """Share trials out to devices, at least one each; trials that small devices have no room for go to large ones."""
+    slots, left = {}, num_trials
+    for place, name in enumerate(sorted(fitting, key=lambda name: fitting[name])):
+        slots[name] = max(1, min(fitting[name], -(-left // (len(fitting) - place))))
+        left -= slots[name]
+    return {name: slots[name] for name in fitting}
+
+
+def _fitting(plan: Plan, device: Device) -> int:
+    """Return how many trials fit a device, whichever of its bases and data sets is trained on."""
+    specs = [trial.spec for trial in plan.trials]
+    counts = []
+    for model in dict.fromkeys(s.model for s in specs):
+        same = plan.loads([s for s in specs if s.model == model])
+        budget, factor = plan.budget(device.most_bytes), plan.factor(model, device.kind)
+        counts.append(slots_that_fit(plan.info(model), same, budget, MOST_SLOTS, kind=device.kind, factor=factor))
+    # Trials on a base that is too large for this device run on another one, or are infeasible.
+    return min((count for count in counts if count), default=1)
