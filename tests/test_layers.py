@@ -116,6 +116,7 @@ ROOMS = {
         "display",
     ),
     "run": (),
+    "testing": (),
     "cli": (),
     "__main__": (),
 }

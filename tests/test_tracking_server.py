@@ -10,13 +10,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from benchmarks.driver import Clock, FakeExecutor, fake_sweep
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Event
 from lorasweep.driver.driver import Driver
 from lorasweep.driver.worker_handle import Seat
 from lorasweep.planning.plan import Plan, make_plan
+from lorasweep.testing import FakeExecutor, SilentDisplay, fake_sweep
 from lorasweep.tracking.mlflow import MlflowTracker
 from tests.mlflow_server import LossyProxy, Server
 from tests.settings import composed
@@ -42,7 +42,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def sweep(plan: Plan, folder: Path, uri: str) -> Driver:
     """Return a sweep over fake workers, one trial at a time, whose tracker is the server."""
     tracker = MlflowTracker(TrackingSettings(uri=uri), "fake", "/runs/fake-1")
-    driver = fake_sweep(plan, folder / "run", Clock(600), tracker)
+    driver = fake_sweep(plan, folder / "run", SilentDisplay(), tracker)
     driver.seats = [Seat(executor=FakeExecutor(), num_slots=1, device="fake")]
     return driver
 

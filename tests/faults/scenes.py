@@ -90,7 +90,7 @@ def meeting(folder: Path, count: int) -> None:
 
 def held(gate: Path, nth: int) -> None:
     """Have the n-th call of a worker wait until a file is there; say in another that it waits."""
-    owner, name = owner_of("benchmarks.driver.FakeExecutor.submit")
+    owner, name = owner_of("lorasweep.testing.FakeExecutor.submit")
     whole, calls = getattr(owner, name), [0]
 
     def slow(*args: Any) -> Any:
@@ -152,11 +152,11 @@ def failing_with(reason: str, environment: dict[str, str]) -> None:
 
 def odd_values(values: tuple[float, ...]) -> None:
     """Have the first trials come to these values."""
-    import benchmarks.driver
+    import lorasweep.testing
 
-    whole = benchmarks.driver.value_of
+    whole = lorasweep.testing.value_of
 
     def odd(start: Any) -> float:
         return values[start.number] if start.number < len(values) else whole(start)
 
-    benchmarks.driver.value_of = odd
+    lorasweep.testing.value_of = odd

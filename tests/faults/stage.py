@@ -19,8 +19,8 @@ import lorasweep.display.display
 import lorasweep.planning.describe
 import lorasweep.report.text
 import lorasweep.run
-from benchmarks.driver import FakeExecutor
 from lorasweep.cli import main
+from lorasweep.testing import FakeExecutor
 
 Scene = Callable[[], object]  # what is arranged in a launch's process before it begins; it must be picklable
 FORKS = multiprocessing.get_context("forkserver")

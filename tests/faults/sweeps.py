@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 import psutil
 
-from benchmarks.driver import Clock, fake_sweep
 from lorasweep.core.result import CHECKPOINT
 from lorasweep.driver.driver import Driver
 from lorasweep.planning.plan import Plan
+from lorasweep.testing import SilentDisplay, fake_sweep
 from lorasweep.tracking.base import NullTracker
 from tests.test_run import QUICK, board
 
@@ -69,11 +69,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-class Said(Clock):
+class Said(SilentDisplay):
     """Remembers what was said."""
 
     def __init__(self) -> None:
-        super().__init__(600)
         self.texts: list[str] = []
 
     def say(self, *texts: object) -> None:

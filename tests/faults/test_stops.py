@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.driver import FakeExecutor
 from lorasweep.cli import main
 from lorasweep.core.result import Command, Event, Finished
 from lorasweep.driver.worker_handle import Seat
 from lorasweep.planning.plan import Plan
+from lorasweep.testing import FakeExecutor
 from tests.faults.stage import FORKS, Play
 from tests.faults.sweeps import LONG, Said, checkpoints, driver_of, is_alive, objectives, results, until, workers
 

@@ -7,10 +7,10 @@ from typing import Any
 import optuna
 import pytest
 
-from benchmarks.driver import FakeExecutor, fake_sweep
 from lorasweep.core.result import Command, Event, Finished, Start, TrialState
 from lorasweep.driver.worker_handle import Seat
 from lorasweep.planning.plan import Plan
+from lorasweep.testing import FakeExecutor, fake_sweep
 from lorasweep.tracking.base import NullTracker
 from tests.faults.sweeps import Said, driver_of
 
