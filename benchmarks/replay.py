@@ -11,9 +11,8 @@ from evaluation.ties import tied_with_best
 from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.core.result import TrialResult
 from lorasweep.core.rungs import rung_steps
-from lorasweep.study.pruners import report, reported, verdicts
+from lorasweep.study.pruners import make_pruner, report, reported, verdicts
 from lorasweep.study.rules import Reading
-from lorasweep.study.study import make_pruner
 from lorasweep.worker.scoring import is_maximized
 
 CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good

@@ -57,9 +57,9 @@ def make_job(axes: Mapping[str, str], seed: int, given: Sequence[str]) -> Job:
     raw, _ = compose(overrides, data_dir("conf"), data_dir("sweeps"))
     assert raw is not None, overrides
     plan = make_plan(raw)
-    specs = tuple(plan.spec(point) for point in plan.points)
+    specs = tuple(trial.spec for trial in plan.trials)
     _check(specs)
-    return Job(overrides=overrides, specs=specs, params=tuple(dict(p) for p in plan.points))
+    return Job(overrides=overrides, specs=specs, params=tuple(dict(trial.params) for trial in plan.trials))
 
 
 def axes_of(num_trials: int, given: Sequence[str] = ()) -> dict[str, str]:

@@ -49,6 +49,4 @@ def adapted(**changes: Any) -> TrialSpec:
 
 def result(number: int = 0, state: TrialState = TrialState.COMPLETE, **values: Any) -> TrialResult:
     """Return a trial's result."""
-    return TrialResult(
-        number=number, state=state, spec=SPEC, params={"lora.r": 8}, fingerprint=SPEC.fingerprint, **values
-    )
+    return TrialResult(number=number, state=state, spec=SPEC, params={"lora.r": 8}, **values)

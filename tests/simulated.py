@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from math import inf
 
 from lorasweep.core.messages import Command, Event, Evicted, Finished, Progress, Score, Scored, Start, Stop
 from lorasweep.core.result import Cost, TrialResult, TrialState
+from lorasweep.core.trial import Trial
+from lorasweep.devices.devices import Device, free_bytes
+from lorasweep.executors.base import WorkerDied
 from lorasweep.memory import footprint
 from lorasweep.memory.footprint import OVERHEAD
 from lorasweep.planning.plan import Plan
-from lorasweep.worker.evaluate import failed
+from lorasweep.worker.evaluate import ended
 from tests.fake_nvml import GIB, FakeGpu
 
 PID = 4242
@@ -40,10 +42,18 @@ class SimulatedExecutor:
     """Trains as many steps a call as its device is fast; `truth` is what predictions are really to be multiplied by."""
 
     def __init__(
-        self, plan: Plan, gpu: FakeGpu, *, speed: int = 1, truth: float = 1.0, death: Death | None = None
+        self,
+        plan: Plan,
+        gpu: FakeGpu,
+        device: Device,
+        *,
+        speed: int = 1,
+        truth: float = 1.0,
+        death: Death | None = None,
     ) -> None:
-        self.plan, self.gpu, self.speed, self.truth, self.death = plan, gpu, speed, truth, death
-        self.live: dict[int, tuple[Start, int]] = {}
+        self.plan, self.gpu, self.device = plan, gpu, device
+        self.speed, self.truth, self.death = speed, truth, death
+        self.live: dict[int, tuple[Trial, int]] = {}
         self.bases: list[str] = []  # in the order in which they were loaded
         self.most_live = self.num_evicted = 0
 
@@ -52,29 +62,28 @@ class SimulatedExecutor:
         """Return the process once it has something on its device."""
         return PID if PID in self.gpu.used else None
 
-    @property
-    def exit_code(self) -> int | None:
-        """Return how the process ended."""
-        return self.death.exit_code if self.death else None
-
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
         future: Future[list[Event]] = Future()
         starts = [c for c in commands if isinstance(c, Start)]
         if self.death and self.death.strikes(starts):
+            code = self.death.exit_code
             if self.death.error:
-                future.set_result([failed(start, TrialState.FAILED, self.death.error) for start in starts])
+                future.set_result([ended(start.trial, TrialState.FAILED, self.death.error) for start in starts])
             else:
-                future.set_exception(BrokenProcessPool("a child process terminated abruptly"))
+                future.set_exception(WorkerDied(lambda: code))
             return future
         future.set_result([e for c in commands for e in self._obey(c)] + self._train())
         return future
+
+    def free_bytes(self) -> float | None:
+        return free_bytes(self.device, self.pid)
 
     def close(self) -> None:
         self.gpu.used.pop(PID, None)
 
     def need_gib(self) -> float:
         """Return what is really in use."""
-        specs = [start.spec for start, _ in self.live.values()]
+        specs = [trial.spec for trial, _ in self.live.values()]
         if not specs:
             return 0.0
         need = footprint(self.plan.info(specs[0].model), self.plan.loads(specs), kind="cuda")
@@ -82,24 +91,24 @@ class SimulatedExecutor:
 
     def _obey(self, command: Command) -> list[Event]:
         if isinstance(command, Score):
-            return [Scored(number=command.number, metrics={})]
+            return [Scored(number=command.trial.number, metrics={})]
         if isinstance(command, Stop):
             self.live.pop(command.number)
             return []
         assert isinstance(command, Start)
-        return self._start(command)
+        return self._start(command.trial)
 
-    def _start(self, start: Start) -> list[Event]:
-        if self.bases[-1:] != [start.spec.base_key]:
-            assert not self.live, "a base is changed only when no trial lives on it"
-            self.bases.append(start.spec.base_key)
-        self.live[start.number] = (start, 0)
+    def _start(self, trial: Trial) -> list[Event]:
+        if self.bases[-1:] != [trial.spec.base_key]:
+            assert not self.live, "a base is changed only when no trial is live"
+            self.bases.append(trial.spec.base_key)
+        self.live[trial.number] = (trial, 0)
         others = sum(gib for pid, gib in self.gpu.used.items() if pid != PID)
         if self.need_gib() + others > self.gpu.gib:
             assert len(self.live) > 1, "a trial was started where it cannot fit"
-            del self.live[start.number]
+            del self.live[trial.number]
             self.num_evicted += 1
-            return [Evicted(number=start.number, reason="out of memory", attempt=start.attempt)]
+            return [Evicted(number=trial.number, reason="out of memory", attempt=trial.attempt)]
         self.gpu.used[PID] = self.need_gib()
         self.most_live = max(self.most_live, len(self.live))
         return []
@@ -107,18 +116,16 @@ class SimulatedExecutor:
     def _train(self) -> list[Event]:
         events: list[Event] = []
         peak = round(self.need_gib() * GIB) - OVERHEAD["cuda"]  # PyTorch counts tensors only
-        for number, (start, step) in list(self.live.items()):
-            goal = start.spec.train.max_steps
-            self.live[number] = (start, step + self.speed)
+        for number, (trial, step) in list(self.live.items()):
+            goal = trial.spec.train.max_steps
+            self.live[number] = (trial, step + self.speed)
             events.append(Progress(number=number, step=step, num_steps=goal, loss=1.0, its_per_s=1.0))
             if step + self.speed >= goal:
-                events.append(Finished(number=number, attempt=start.attempt, result=self._result(start, peak)))
+                events.append(Finished(number=number, attempt=trial.attempt, result=self._result(trial, peak)))
                 del self.live[number]
         return events
 
-    def _result(self, start: Start, peak_bytes: int) -> TrialResult:
-        result = TrialResult(
-            number=start.number, state=TrialState.COMPLETE, spec=start.spec, params={},
-            fingerprint=start.spec.fingerprint, objective=0.5, metrics={"accuracy": 0.5}, scores=(1.0, 0.0),
-        )  # fmt: skip
-        return replace(result, cost=Cost(peak_bytes=peak_bytes, shared_by=self.most_live, trainable_parameters=1))
+    def _result(self, trial: Trial, peak_bytes: int) -> TrialResult:
+        cost = Cost(peak_bytes=peak_bytes, shared_by=self.most_live, trainable_parameters=1)
+        result = TrialResult.of(trial, TrialState.COMPLETE)
+        return replace(result, objective=0.5, metrics={"accuracy": 0.5}, scores=(1.0, 0.0), cost=cost)

@@ -2,6 +2,7 @@
 
 from lorasweep.core.messages import Start, WorkerSettings
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, ProbeSpec, TrainSpec, TrialSpec
+from lorasweep.core.trial import Trial
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.worker import Worker
 
@@ -58,4 +59,4 @@ def worker(num_slots: int = 3, slice_s: float = 0.0) -> Worker:
 
 def start(number: int, folder: object, spec: TrialSpec) -> Start:
     """Return the command that starts a trial."""
-    return Start(number=number, spec=spec, folder=f"{folder}/{number}")
+    return Start(trial=Trial(number=number, params={"lora.r": spec.lora.r}, spec=spec), folder=f"{folder}/{number}")

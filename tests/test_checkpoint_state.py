@@ -10,11 +10,11 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import make_learner
-from lorasweep.core.messages import Start
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
+from lorasweep.core.trial import Trial
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint
-from lorasweep.worker.live_trial import Live
+from lorasweep.worker.live_trial import LiveTrial
 from tests.settings import SPEC
 from tests.tiny import save_base, token_rows
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("bases") / "llama", "llama")
 
 
-def live_trial(base_folder: Path, folder: Path, dtype: DType = "fp32") -> tuple[Bank, Live]:
+def live_trial(base_folder: Path, folder: Path, dtype: DType = "fp32") -> tuple[Bank, LiveTrial]:
     """Return a fresh trial in a bank of its own."""
     model = ModelSpec(id=str(base_folder), dtype=dtype)
     train = replace(SPEC.train, gradient_accumulation_steps=2, max_steps=20, lr_scheduler_type="cosine")
@@ -32,14 +32,15 @@ def live_trial(base_folder: Path, folder: Path, dtype: DType = "fp32") -> tuple[
     spec: TrialSpec = replace(SPEC, model=model, lora=lora, train=train)
     bank = Bank(load_base(model, "cpu"), 1)
     learner = make_learner(bank.add(0, lora, 0), train, token_rows(), EvalSpec(), dtype)
-    return bank, Live(start=Start(number=0, spec=spec, folder=str(folder)), learner=learner, started_s=5.0)
+    one = Trial(number=0, params={}, spec=spec)
+    return bank, LiveTrial(trial=one, folder=str(folder), learner=learner, started_s=5.0)
 
 
 def test_all_that_is_counted_and_reported_comes_back(folder: Path, tmp_path: Path) -> None:
     bank, live = live_trial(folder, tmp_path)
     while live.learner.step < 3:
         train_step(bank, [live.learner])
-    live.reach({"accuracy": 0.5, "loss": 1.0}, peak_bytes=1)
+    live.record({"accuracy": 0.5, "loss": 1.0}, peak_bytes=1)
     live.rung, live.shared_by, live.before_s = 1, 6, 100.0
     save_checkpoint(live)
     _, again = live_trial(folder, tmp_path)
@@ -64,7 +65,7 @@ def test_a_step_that_was_begun_is_done_again_from_its_first_micro_batch(folder: 
     assert again.learner.feed.part(10**6) == first_part(live, step=2)
 
 
-def first_part(live: Live, step: int) -> object:
+def first_part(live: LiveTrial, step: int) -> object:
     """Return the first micro-batch of a step."""
     live.learner.feed.rewind(step)
     return live.learner.feed.part(10**6)

@@ -9,7 +9,8 @@ import pytest
 from lorasweep.cli import main
 from lorasweep.core.errors import is_device_error
 from lorasweep.driver import worker_handle
-from lorasweep.driver.retries import MOST_ATTEMPTS, how_it_died
+from lorasweep.driver.scheduler import MOST_ATTEMPTS
+from lorasweep.executors.base import WorkerDied
 from tests.simulated import Death
 from tests.test_placement import SIXTEEN, SWEEP, Machine, gpu, swept
 
@@ -53,13 +54,13 @@ def test_a_pause_that_ends_while_the_driver_looks_round_does_not_end_the_sweep(
 ) -> None:
     asked: set[float] = set()
 
-    def is_ready(self: worker_handle.Seat) -> bool:
+    def is_ready(self: worker_handle.WorkerHandle) -> bool:
         """Not at the first look after a failure, but at every later one."""
         is_first = self.ready_s > 0 and self.ready_s not in asked
         asked.add(self.ready_s)
         return not is_first
 
-    monkeypatch.setattr(worker_handle.Seat, "is_ready", property(is_ready))
+    monkeypatch.setattr(worker_handle.WorkerHandle, "is_ready", property(is_ready))
     machine = Machine(monkeypatch, gpu(0, 24))
     machine.deaths["GPU-0"] = Death(error=ILLEGAL, most=3)
     assert {t["state"] for t in swept(*SIXTEEN, "study.slots=4")} == {"complete"}
@@ -157,9 +158,12 @@ def test_these_errors_are_the_devices(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "says", "is_outside"),
+    ("code", "says", "is_from_outside"),
     [(-9, "killed from outside", True), (-15, "killed from outside", True), (-11, "signal 11", False),
      (1, "exit code 1", False), (None, "died", False)],
 )  # fmt: skip
-def test_how_a_worker_ended_tells_whether_something_else_ended_it(code: int, says: str, is_outside: bool) -> None:
-    assert says in how_it_died(code)[0] and how_it_died(code)[1] is is_outside
+def test_how_a_worker_ended_tells_whether_something_else_ended_it(
+    code: int | None, says: str, is_from_outside: bool
+) -> None:
+    died = WorkerDied(lambda: code)
+    assert says in died.reason and died.is_from_outside is is_from_outside

@@ -11,7 +11,8 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.core.messages import CHECKPOINT, Event, Evicted, Finished
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
-from lorasweep.driver.queue import Item, Lineup, is_at_least
+from lorasweep.core.trial import Trial
+from lorasweep.driver.queue import TrialQueue, is_at_least
 from lorasweep.worker.worker import Worker
 from tests.settings import SPEC, adapted, result, trained
 from tests.specs import start, trial, worker
@@ -131,15 +132,15 @@ def test_a_trial_of_which_not_one_row_fits_is_infeasible(tmp_path: Path, monkeyp
     ],
 )
 def test_what_needs_no_less_than_an_infeasible_trial_is_not_tried(spec: TrialSpec, is_hopeless: bool) -> None:
-    lineup = Lineup({3: result(3, TrialState.INFEASIBLE)})
+    queue = TrialQueue([result(3, TrialState.INFEASIBLE)])
     assert is_at_least(spec, SPEC) is is_hopeless
-    assert ("no less than trial 3" in lineup.hopeless(spec)) is is_hopeless
-    assert Lineup({3: result(3)}).hopeless(spec) == ""
+    assert ("no less than trial 3" in queue.too_large(spec)) is is_hopeless
+    assert TrialQueue([result(3)]).too_large(spec) == ""
 
 
 def test_an_equal_trial_waits_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    lineup = Lineup({})
+    queue = TrialQueue([])
     for number in range(2):
-        lineup.add(Item(number=number, params={}, spec=SPEC))
-    assert [item.number for item in lineup.waiting] == [0]
-    assert [item.number for item in lineup.twins(SPEC.fingerprint)] == [1]
+        queue.add(Trial(number=number, params={}, spec=SPEC))
+    assert [item.number for item in queue.waiting] == [0]
+    assert [(r.number, r.same_as) for r in queue.close(result(0))] == [(1, 0)]

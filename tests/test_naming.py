@@ -52,4 +52,4 @@ def test_a_finite_space_that_is_no_larger_than_the_trials_is_a_grid(in_tmp: Path
 def test_points_that_mean_the_same_do_not_make_a_grid_too_large(in_tmp: Path) -> None:
     idle = ("train.lr_scheduler_type=constant,linear", "train.warmup_steps=0.1,0.2")
     found = make_plan(composed(*idle, "study.trials=3", "probes=none"))
-    assert found.is_grid and found.num_trials == 3 and len(found.points) == 3
+    assert found.is_grid and found.num_trials == 3 and len(found.trials) == 3

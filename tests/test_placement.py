@@ -10,7 +10,10 @@ from lorasweep import run
 from lorasweep.cli import main
 from lorasweep.core.messages import WorkerSettings
 from lorasweep.devices import nvml
+from lorasweep.devices.devices import Device
 from lorasweep.driver import driver
+from lorasweep.driver.worker_handle import WorkerHandle
+from lorasweep.executors.table import EXECUTORS
 from lorasweep.planning.plan import Plan
 from lorasweep.planning.slots import shared_out
 from tests.fake_nvml import FakeGpu, FakeNvml
@@ -37,14 +40,21 @@ class Machine:
         monkeypatch.setenv("LORASWEEP_CACHE", str(Path("cache").absolute()))  # what others measured is not known here
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(nvml, "library", lambda: FakeNvml(*gpus))
-        monkeypatch.setattr(run, "_executor", self._executor)
+        self._make_handle = run._make_handle
+        monkeypatch.setattr(run, "_make_handle", self._handle)
+        monkeypatch.setitem(EXECUTORS, "local", self._executor)
         monkeypatch.setattr(driver, "TICK_S", 0.0)
 
-    def _executor(self, plan: Plan, settings: WorkerSettings) -> SimulatedExecutor:
+    def _handle(self, plan: Plan, device: Device, threads: int) -> WorkerHandle:
+        self.plan = plan
+        return self._make_handle(plan, device, threads)
+
+    def _executor(self, settings: WorkerSettings, device: Device) -> SimulatedExecutor:
         gpu = next(g for g in self.gpus if g.uuid == settings.visible)
         speed, death = self.speeds.get(gpu.uuid, 1), self.deaths.get(gpu.uuid)
-        self.executors[gpu.uuid] = SimulatedExecutor(plan, gpu, speed=speed, truth=self.truth, death=death)
-        return self.executors[gpu.uuid]
+        executor = SimulatedExecutor(self.plan, gpu, device, speed=speed, truth=self.truth, death=death)
+        self.executors[gpu.uuid] = executor
+        return executor
 
     @property
     def bases(self) -> list[list[str]]:

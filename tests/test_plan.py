@@ -34,7 +34,7 @@ def plan(*overrides: str) -> Plan:
 
 def test_the_shipped_grid_has_eighteen_trials() -> None:
     found = plan("+sweep=rank_alpha")
-    assert found.num_trials == len(found.points) == 18
+    assert found.num_trials == len(found.trials) == 18
 
 
 def test_points_that_mean_the_same_are_planned_once() -> None:
@@ -90,7 +90,7 @@ def test_the_outline_says_what_would_be_run() -> None:
 
 
 def test_the_cpu_is_shared_by_processes_where_there_is_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorasweep.planning.plan.num_cores", lambda: 4)
+    monkeypatch.setattr("lorasweep.planning.slots.num_cores", lambda: 4)
     shared, small, inline = (plan("+sweep=rank_alpha", x) for x in ("workers=null", "lora.r=4", "executor=inline"))
     assert [device.name for device in shared.devices] == ["cpu:0", "cpu:1", "cpu:2"]
     assert [*shared.slots.values()] == [6, 6, 6]
@@ -105,7 +105,7 @@ def test_workers_share_the_memory_and_the_slots_that_were_asked_for() -> None:
 
 
 def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorasweep.planning.plan.num_cores", lambda: 4)
+    monkeypatch.setattr("lorasweep.planning.make.num_cores", lambda: 4)
     assert plan("threads=4", "probes=none").config.threads == 4
     with pytest.raises(ConfigError, match=r"threads: 5 are more than the 4 cores.*set threads=4"):
         plan("threads=5", "probes=none")
@@ -118,7 +118,7 @@ def test_the_outline_names_gpus_that_fit_beside_the_rule_of_thumb() -> None:
 
 def examples_of(found: Plan) -> list[tuple[str, ...]]:
     """Return the names of the rows that each point of a plan is scored on."""
-    tasks = [load_task(s.data, load_tokenizer(s.model), "k") for s in map(found.spec, found.points)]
+    tasks = [load_task(s.data, load_tokenizer(s.model), "k") for s in (t.spec for t in found.trials)]
     return [tuple(row.row for row in (*task.validation, *task.test)) for task in tasks]
 
 
@@ -128,13 +128,13 @@ def test_a_swept_length_or_template_scores_every_trial_on_the_same_rows(in_tmp: 
     line = ("data=prompt_completion", "data.train=qa.jsonl", "probes=none", "eval.objective=loss", "eval.metrics=[]")
     templates = "data.template=choice('{question}','Q: {question} A:')"
     found = plan(*line, "data.max_length=16,20,64", templates, "study.sampler=grid")
-    assert len(found.points) == 6
+    assert len(found.trials) == 6
     assert len(set(examples_of(found))) == 1
     assert not any(row.is_truncated for row in _validation(found, 0))
 
 
 def _validation(found: Plan, place: int) -> tuple[TokenRow, ...]:
-    spec = found.spec(found.points[place])
+    spec = found.trials[place].spec
     return load_task(spec.data, load_tokenizer(spec.model), "k").validation
 
 
@@ -185,7 +185,7 @@ def test_all_trials_are_first_judged_after_the_longest_warm_up_of_the_sweep(
     overrides: tuple[str, ...], start: float
 ) -> None:
     found = plan(*overrides)
-    (share,) = {found.spec(point).eval.rung_start for point in found.points}
+    (share,) = {trial.spec.eval.rung_start for trial in found.trials}
     assert share == pytest.approx(start)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lorasweep.cli import PACKAGE, data_dir, main, usage
 from lorasweep.config.compose import compose
-from lorasweep.run import run_folder
+from lorasweep.driver.run_folder import run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,4 +1,4 @@
-"""The ledger is written first; a repeated suggestion is answered with the result that is there."""
+"""The ledger is written first; a duplicate gets the result of the trial that it equals."""
 
 from pathlib import Path
 
@@ -6,41 +6,43 @@ import pytest
 
 from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import parse
-from lorasweep.display.display import LineDisplay
-from lorasweep.display.standing import Standing
+from lorasweep.core.result import TrialResult
+from lorasweep.core.trial import Params, Trial
 from lorasweep.driver.ledger import Ledger
-from lorasweep.driver.recorder import Record
-from lorasweep.planning.expected import Expected
+from lorasweep.driver.queue import repeated
+from lorasweep.driver.recorder import Recorder
 from lorasweep.study.study import Study
-from lorasweep.tracking.base import NullTracker, Opening
-from lorasweep.tracking.queue import Courier
 from tests.settings import SPEC, result
 
 DOMAINS = {"lora.r": parse("lora.r", "choice(8,16)")}
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Record:
-    """Return the record of a study that has asked for three trials."""
-    study = Study(tmp_path / "study.db", StudySettings(), DOMAINS, maximize=True, num_rungs=3)
+def recorder(tmp_path: Path) -> Recorder:
+    """Return the recorder of a study that has asked for three trials."""
+    settings = StudySettings()
+    study = Study(tmp_path / "study.db", settings, DOMAINS, objective="accuracy", maximize=True, num_rungs=3)
     for _ in range(3):
         study.ask()
-    opening = Opening(config="", tags={}, data={}, swept={}, objective="accuracy", maximize=True)
-    display = LineDisplay(Standing("accuracy", Expected(evaluation=SPEC.eval)))
-    courier = Courier(NullTracker(), opening)
-    return Record(Ledger(tmp_path), study, courier, display, objective="accuracy", provenance={"commit": "c"})
+    return Recorder(Ledger(tmp_path), study, [], objective="accuracy", provenance={"commit": "c"})
 
 
-def test_a_repeat_of_a_repeat_names_the_trial_that_was_trained(record: Record) -> None:
-    record.finish(result(0, objective=0.5), {"lora.r": 8})
-    record.repeat(1, {"lora.r": 8}, record.ledger.results[0])
-    record.repeat(2, {"lora.r": 8}, record.ledger.results[1])
-    repeats = [record.ledger.results[number] for number in (1, 2)]
-    assert [(r.same_as, r.reason, r.objective) for r in repeats] == [(0, "same as trial 0", 0.5)] * 2
+def trial(number: int, params: Params) -> Trial:
+    return Trial(number=number, params=params, spec=SPEC)
 
 
-def test_a_result_is_kept_with_its_parameters_and_its_origin(record: Record) -> None:
-    record.finish(result(0, objective=0.5), {"lora.r": 16})
-    record.ledger.close()
-    [kept] = Ledger(record.ledger.folder).results.values()
-    assert (kept.params, kept.provenance) == ({"lora.r": 16}, {"commit": "c"})
+def test_a_duplicate_of_a_duplicate_names_the_trial_that_was_trained(recorder: Recorder) -> None:
+    known: TrialResult = result(0, objective=0.5)
+    for number in (1, 2):
+        recorder.finish(known)
+        known = repeated(trial(number, {"lora.r": 8}), recorder.ledger.results[number - 1])
+    recorder.finish(known)
+    found = [recorder.ledger.results[number] for number in (1, 2)]
+    assert [(r.same_as, r.reason, r.objective) for r in found] == [(0, "same as trial 0", 0.5)] * 2
+
+
+def test_a_result_is_kept_with_its_parameters_and_its_origin(recorder: Recorder) -> None:
+    recorder.finish(result(0, objective=0.5))
+    recorder.ledger.close()
+    [kept] = Ledger(recorder.ledger.folder).results.values()
+    assert (kept.params, kept.provenance) == ({"lora.r": 8}, {"commit": "c"})

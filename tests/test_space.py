@@ -10,12 +10,13 @@ from lorasweep.cli import data_dir
 from lorasweep.config.grammar import parse
 from lorasweep.config.space import (
     alpha_of,
-    check_targets,
     distinct,
     distributions,
+    draft,
     grid,
     num_points,
     read_space,
+    resolved,
     trial_spec,
     values_of,
 )
@@ -64,19 +65,19 @@ def test_knobs_without_effect_make_no_new_trials() -> None:
     raw = composed("train.lr_scheduler_type=linear,constant", "train.warmup_steps=0,0.1,0.2")
     points = grid(read_space(raw))
     assert len(points) == 6
-    assert len(distinct(points, lambda p: trial_spec(raw, p, resolve_targets))) == 4
+    assert len(distinct([trial_spec(raw, p, resolve_targets) for p in points])) == 4
 
 
 def test_equal_scales_make_no_new_trials() -> None:
     raw = composed("lora.r=16", "lora.lora_alpha=8,32", "lora.use_rslora=true,false")
-    points = distinct(grid(read_space(raw)), lambda p: trial_spec(raw, p, resolve_targets))
+    points = distinct([trial_spec(raw, p, resolve_targets) for p in grid(read_space(raw))])
     assert len(points) == 3  # rslora with 8 has the scale of 32 without
 
 
 def test_rank_alpha_is_eighteen_trials() -> None:
     raw = composed("+sweep=rank_alpha")
     domains = read_space(raw)
-    points = distinct(grid(domains), lambda p: trial_spec(raw, p, resolve_targets))
+    points = distinct([trial_spec(raw, p, resolve_targets) for p in grid(domains)])
     assert len(points) == num_points(domains) == 18
 
 
@@ -158,7 +159,7 @@ def test_a_module_that_the_base_has_not_is_reported_with_all_others() -> None:
     raw = minimal()
     points: list[Params] = [{"lora.target_modules": m} for m in ("qv", "c_attn", "[wq]")]
     with pytest.raises(ConfigError) as caught:
-        check_targets(points, lambda p: trial_spec(raw, p, resolve_targets))
+        resolved([draft(raw, point) for point in points], resolve_targets)
     assert len(caught.value.problems) == 2
 
 

@@ -13,9 +13,10 @@ from lorasweep.config.build import Pruner, Sampler, StudySettings
 from lorasweep.config.grammar import parse
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Point, TrialState
-from lorasweep.study.pruners import Verdict, readings
+from lorasweep.study.pruners import Verdict, make_pruner, readings, verdicts
 from lorasweep.study.rules import Reading
-from lorasweep.study.study import Study, make_pruner, make_sampler
+from lorasweep.study.samplers import make_sampler
+from lorasweep.study.study import Study
 from tests.settings import result
 
 SPACE = {
@@ -32,7 +33,7 @@ Open = Callable[..., Study]
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without trials: making one takes Optuna a second, copying it nothing."""
     path = tmp_path_factory.mktemp("store") / "empty.db"
-    Study(path, StudySettings(), {}, maximize=True, num_rungs=1)
+    Study(path, StudySettings(), {}, objective="accuracy", maximize=True, num_rungs=1)
     import sqlite3
 
     with sqlite3.connect(path) as store:
@@ -49,7 +50,7 @@ def study(empty: Path, tmp_path: Path) -> Open:
 
     def opened(settings: StudySettings | None = None, *, maximize: bool = True, is_small: bool = False) -> Study:
         domains = SMALL if is_small else SPACE
-        return Study(path, settings or StudySettings(), domains, maximize=maximize, num_rungs=3)
+        return Study(path, settings or StudySettings(), domains, objective="accuracy", maximize=maximize, num_rungs=3)
 
     return opened
 
@@ -66,7 +67,7 @@ def reading(value: float, rung: int = 1, eval_loss: float = 1.0) -> Reading:
 
 def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
     path = tmp_path / "new folder #1? %20" / "study.db"
-    Study(path, StudySettings(), SPACE, maximize=True, num_rungs=3)
+    Study(path, StudySettings(), SPACE, objective="accuracy", maximize=True, num_rungs=3)
     assert path.is_file()
     assert list(path.parent.iterdir()) == [path]
 
@@ -126,7 +127,7 @@ def test_the_same_seed_asks_the_same(empty: Path, tmp_path: Path) -> None:
     asked = []
     for name in ("a.db", "b.db"):
         shutil.copy(empty, tmp_path / name)
-        opened = Study(tmp_path / name, StudySettings(seed=3), SPACE, maximize=True, num_rungs=3)
+        opened = Study(tmp_path / name, StudySettings(seed=3), SPACE, objective="accuracy", maximize=True, num_rungs=3)
         asked.append([opened.ask()[1] for _ in range(3)])
     assert asked[0] == asked[1]
 
@@ -192,7 +193,7 @@ def test_a_worse_trial_is_given_up_at_its_rung_though_none_is_complete(study: Op
     numbers = [opened.ask()[0] for _ in range(6)]
     for number, value in zip(numbers, (0.8, 0.7, 0.9, 0.85, 0.95, 0.1), strict=True):
         opened.report(number, reading(value))
-    assert list(opened.verdicts(dict.fromkeys(numbers, 1))) == [0, 1, 5]
+    assert list(verdicts(opened.study, dict.fromkeys(numbers, 1))) == [0, 1, 5]
 
 
 def test_the_best_is_not_given_up_where_less_is_better(study: Open) -> None:
@@ -200,7 +201,7 @@ def test_the_best_is_not_given_up_where_less_is_better(study: Open) -> None:
     numbers = [opened.ask()[0] for _ in range(6)]
     for number, value in zip(numbers, (0.8, 0.8, 0.9, 0.9, 0.9, 0.1), strict=True):
         opened.report(number, reading(value))
-    assert list(opened.verdicts(dict.fromkeys(numbers, 1))) == [2, 3, 4]
+    assert list(verdicts(opened.study, dict.fromkeys(numbers, 1))) == [2, 3, 4]
 
 
 def test_few_peers_are_no_reason_to_stop(study: Open) -> None:
@@ -208,7 +209,7 @@ def test_few_peers_are_no_reason_to_stop(study: Open) -> None:
     numbers = [opened.ask()[0] for _ in range(3)]
     for number, value in zip(numbers, (0.9, 0.9, 0.1), strict=True):
         opened.report(number, reading(value))
-    assert opened.verdicts(dict.fromkeys(numbers, 1)) == {}
+    assert verdicts(opened.study, dict.fromkeys(numbers, 1)) == {}
 
 
 def test_a_study_that_was_lost_is_filled_from_the_results(study: Open) -> None:
@@ -273,9 +274,9 @@ def test_what_losers_are_judged_by_survives_the_process(study: Open) -> None:
     raced(study(StudySettings(pruner="losers")))
     again = study(StudySettings(pruner="losers"))
     again.resume()
-    verdicts = again.verdicts(dict.fromkeys(range(6), 1))
-    assert list(verdicts) == [0, 1, 2]
-    assert verdicts[0] == Verdict(
+    found = verdicts(again.study, dict.fromkeys(range(6), 1))
+    assert list(found) == [0, 1, 2]
+    assert found[0] == Verdict(
         rule="rank", reason="number 6 of 6 by the objective and 6 by validation loss, and the best 3 go on"
     )
 
@@ -284,7 +285,7 @@ def test_a_trial_that_begins_again_may_report_the_same_once_more(study: Open) ->
     opened = study(StudySettings(pruner="losers"))
     raced(opened)
     opened.report(3, reading(0.3, eval_loss=1.7))
-    assert list(opened.verdicts({3: 1, 0: 1})) == [0]
+    assert list(verdicts(opened.study, {3: 1, 0: 1})) == [0]
 
 
 def test_a_study_that_was_lost_knows_again_what_trials_reported(study: Open) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.messages import Rung
+from lorasweep.core.messages import Finished, Rung, TrialStarted
 from lorasweep.core.result import Cost, Point, Sample, TrialResult, TrialState
+from lorasweep.core.spec import TrialSpec
+from lorasweep.core.trial import Params, Trial
 from lorasweep.tracking.base import Opening
 from lorasweep.tracking.mlflow import MlflowTracker
 from lorasweep.tracking.view import saved_view, view_key
@@ -27,11 +29,19 @@ OPENING = Opening(
 
 def result(state: TrialState = TrialState.COMPLETE, reason: str = "") -> TrialResult:
     return TrialResult(
-        number=0, state=state, spec=trial(), params={"lora.r": 4}, fingerprint="f", reason=reason, objective=0.5,
+        number=0, state=state, spec=trial(), params={"lora.r": 4}, reason=reason, objective=0.5,
         metrics={"accuracy": 0.5, "forgetting": float("nan")}, cost=Cost(peak_bytes=2**30, its_per_s=2.0),
         history=tuple(Point(step=s, metrics={"train/step_loss": 1 / s}) for s in range(1, 1200)),
         samples=(Sample(prompt="p", reference="r", output="o"),), ended_s=1.0,
     )  # fmt: skip
+
+
+def started(params: Params, spec: TrialSpec) -> TrialStarted:
+    return TrialStarted(trial=Trial(number=0, params=params, spec=spec))
+
+
+def exported(ended: TrialResult) -> Finished:
+    return Finished(number=0, result=ended)
 
 
 def tracker(folder: Path) -> MlflowTracker:
@@ -43,9 +53,11 @@ def tracker(folder: Path) -> MlflowTracker:
 def test_an_exported_trial_is_one_run_however_often_it_is_exported(in_tmp: Path) -> None:
     for _ in range(2):
         again = tracker(in_tmp)
-        again.start(0, {"lora.r": 4}, trial())
-        again.rung(Rung(number=0, rung=1, value=0.25, point=Point(step=2, metrics={"eval/accuracy": 0.25}, time_s=3.0)))
-        again.export(result())
+        again.handle(started({"lora.r": 4}, trial()))
+        again.handle(
+            Rung(number=0, rung=1, value=0.25, point=Point(step=2, metrics={"eval/accuracy": 0.25}, time_s=3.0))
+        )
+        again.handle(exported(result()))
     runs = again.client.search_runs([again.experiment], "tags.`lorasweep.kind` = 'trial'")
     assert len(runs) == 1
     data = runs[0].data
@@ -58,7 +70,7 @@ def test_an_exported_trial_is_one_run_however_often_it_is_exported(in_tmp: Path)
 
 def test_states_become_run_states_with_their_reason(in_tmp: Path) -> None:
     made = tracker(in_tmp)
-    made.export(replace(result(TrialState.PRUNED, "losers pruner: number 9 of 9"), stopped_by="rank"))
+    made.handle(exported(replace(result(TrialState.PRUNED, "losers pruner: number 9 of 9"), stopped_by="rank")))
     run = made.client.get_run(made.children[0].run_id)
     assert run.info.status == "FINISHED" and run.data.tags["state"] == "pruned"
     assert run.data.tags["reason"] == "losers pruner: number 9 of 9"
@@ -69,8 +81,8 @@ def test_no_metric_has_two_names(in_tmp: Path) -> None:
     made = tracker(in_tmp)
     rung = Point(step=2, metrics={"eval/accuracy": 0.25, "perf/its_per_s": 2.0, "train/loss": 1.0}, time_s=3.0)
     last = replace(rung, step=4, metrics={**rung.metrics, "eval/accuracy": 0.5}, time_s=5.0)
-    made.rung(Rung(number=0, rung=1, value=0.25, point=rung))
-    made.export(replace(result(), history=(rung, last)))
+    made.handle(Rung(number=0, rung=1, value=0.25, point=rung))
+    made.handle(exported(replace(result(), history=(rung, last))))
     metrics = made.client.get_run(made.children[0].run_id).data.metrics
     assert {"accuracy", "its_per_s", "train/loss"} <= set(metrics) and "objective" not in metrics
     assert not [name for name in metrics if name.startswith(("eval/", "perf/"))]
@@ -81,8 +93,8 @@ def test_no_metric_has_two_names(in_tmp: Path) -> None:
 def test_alpha_is_a_number_beside_the_expression_that_was_swept(in_tmp: Path) -> None:
     made = tracker(in_tmp)
     spec = replace(trial(), lora=replace(trial().lora, r=8, lora_alpha=16.0))
-    made.start(0, {"lora.r": 8, "lora.lora_alpha": "2r"}, spec)
-    made.export(replace(result(), spec=spec, params={"lora.r": 8, "lora.lora_alpha": "2r"}))
+    made.handle(started({"lora.r": 8, "lora.lora_alpha": "2r"}, spec))
+    made.handle(exported(replace(result(), spec=spec, params={"lora.r": 8, "lora.lora_alpha": "2r"})))
     params = made.client.get_run(made.children[0].run_id).data.params
     assert (params["lora_alpha"], params["swept/lora_alpha"], params["r"]) == ("16", "2r", "8")
 

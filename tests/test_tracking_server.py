@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from benchmarks.driver import Clock, FakeExecutor, fake_sweep
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.messages import Event
+from lorasweep.core.messages import Event, Summary
 from lorasweep.driver.driver import Driver
-from lorasweep.driver.worker_handle import Seat
+from lorasweep.driver.ledger import Ledger
 from lorasweep.planning.make import make_plan
 from lorasweep.planning.plan import Plan
+from lorasweep.testing import FakeExecutor, fake_driver
+from lorasweep.tracking.base import Opening
 from lorasweep.tracking.mlflow import MlflowTracker
+from lorasweep.tracking.queue import TrackingQueue
 from tests.mlflow_server import LossyProxy, Server
 from tests.settings import composed
 
@@ -40,19 +43,38 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     made.kill()
 
 
-def sweep(plan: Plan, folder: Path, uri: str) -> Driver:
-    """Return a sweep over fake workers, one trial at a time, whose tracker is the server."""
-    tracker = MlflowTracker(TrackingSettings(uri=uri), "fake", "/runs/fake-1")
-    driver = fake_sweep(plan, folder / "run", Clock(600), tracker)
-    driver.seats = [Seat(executor=FakeExecutor(), num_slots=1, device="fake")]
-    return driver
+@dataclass
+class Sweep:
+    """A sweep over fake workers, one trial at a time, whose tracker is the server."""
+
+    driver: Driver
+    tracking: TrackingQueue
+
+    def run(self) -> int:
+        """Run it and return how many events the tracker did not take."""
+        self.driver.run()
+        self.driver.recorder.emit(Summary(note="note", files=[], metrics={}, adapter=None, is_finished=True))
+        left = self.tracking.close()
+        self.driver.ledger.close()
+        return left
+
+    @property
+    def exported(self) -> list[bool]:
+        return [self.tracking.is_exported(number) for number in range(TRIALS)]
 
 
-def run(driver: Driver) -> None:
-    """Run it and close its books."""
-    driver.run()
-    driver.record.close("note", [], {}, is_finished=True)
-    driver.ledger.close()
+def sweep(plan: Plan, folder: Path, uri: str, executor: FakeExecutor | None = None) -> Sweep:
+    """Return a sweep that has not begun."""
+    tracker, ledger = MlflowTracker(TrackingSettings(uri=uri), "fake", "/runs/fake-1"), Ledger(folder / "run")
+    tracking = TrackingQueue(
+        tracker,
+        Opening(config="", tags={}, data={}, swept={}, objective="accuracy", maximize=True),
+        is_exported=lambda number: ledger.is_exported(number, tracker.destination),
+        mark_exported=lambda number: ledger.mark_exported(number, tracker.destination),
+    )
+    driver = fake_driver(plan, ledger, tracking, executor=executor)
+    driver.handles[0].num_slots = 1
+    return Sweep(driver, tracking)
 
 
 def trials_at(uri: str) -> list[Run]:
@@ -80,14 +102,13 @@ def test_a_server_that_is_away_at_launch_is_told_by_the_next_launch(
     plan: Plan, tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = sweep(plan, tmp_path, server.uri)
-    run(first)
-    assert len(first.ledger.results) == TRIALS
+    assert first.run() == TRIALS + 1
+    assert len(first.driver.ledger.results) == TRIALS
     assert "does not answer; results wait for it" in caplog.text
-    assert "not told everything (6 results); the same command does it later" in caplog.text
     server.start()
     second = sweep(plan, tmp_path, server.uri)
-    run(second)
-    assert is_told_once(second, server.uri)
+    assert second.run() == 0
+    assert is_told_once(second.driver, server.uri)
 
 
 class Pausing(FakeExecutor):
@@ -114,18 +135,17 @@ def test_a_server_that_dies_or_hangs_delays_no_trial_and_is_told_when_it_is_back
     plan: Plan, tmp_path: Path, server: Server, fault: str
 ) -> None:
     server.start()
-    driver = sweep(plan, tmp_path, server.uri)
     worker = Pausing(getattr(server, fault))
-    driver.seats = [Seat(executor=worker, num_slots=1, device="fake")]
-    run(driver)
-    assert len(driver.ledger.results) == TRIALS
+    first = sweep(plan, tmp_path, server.uri, worker)
+    first.run()
+    assert len(first.driver.ledger.results) == TRIALS
     assert worker.longest_s < 1.0  # a call that nobody answers lasts three seconds here, fifteen by default
-    assert not all(driver.ledger.is_exported(n, driver.record.destination) for n in range(TRIALS))
+    assert not all(first.exported)
     server.kill()
     server.start()
     again = sweep(plan, tmp_path, server.uri)
-    run(again)
-    assert is_told_once(again, server.uri)
+    again.run()
+    assert is_told_once(again.driver, server.uri)
 
 
 def test_answers_that_are_lost_make_nothing_twice(
@@ -135,12 +155,12 @@ def test_answers_that_are_lost_make_nothing_twice(
     server.start()
     proxy = LossyProxy(server)
     try:
-        driver = sweep(plan, tmp_path, proxy.uri)
+        lossy = sweep(plan, tmp_path, proxy.uri)
         proxy.losing = {"runs/create", "runs/log-batch", "runs/update"}
         losing = set(proxy.losing)
-        run(driver)
+        lossy.run()
         assert set(proxy.lost) == losing
-        assert is_told_once(driver, server.uri)
+        assert is_told_once(lossy.driver, server.uri)
     finally:
         proxy.close()
 

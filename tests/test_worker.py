@@ -97,7 +97,7 @@ def test_a_stopped_trial_is_pruned_with_the_reason_and_frees_its_slot(tmp_path: 
     assert event.result.stopped_by == "rank"
     assert (event.result.cost.num_steps, event.result.cost.num_planned_steps) == (2, 4)
     assert event.result.reason == "below the median" and event.result.objective is not None
-    assert w.trials.loaded.bank.num_free == 1
+    assert w.trials.session.bank.num_free == 1
 
 
 def test_a_loss_that_is_not_finite_fails_its_trial_alone(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_an_evaluation_that_fails_ends_its_own_trials_only(tmp_path: Path, monke
     w = worker()
     other = replace(trial(seed=1), eval=replace(trial().eval, num_samples=1))
     w.advance([start(0, tmp_path, trial()), start(1, tmp_path, other)])
-    monkeypatch.setattr(w.trials.loaded.probes(other), "forgotten", lambda *_: 1 / 0)
+    monkeypatch.setattr(w.trials.session.probes(other), "forgotten", lambda *_: 1 / 0)
     ended = results(drain(w))
     assert (ended[0].state, ended[1].state) == (TrialState.COMPLETE, TrialState.FAILED)
 
@@ -142,7 +142,7 @@ def test_a_kept_adapter_scores_on_the_test_split(tmp_path: Path) -> None:
     result = results(w.advance([start(0, tmp_path, spec)]) + drain(w))[0]
     (event,) = [
         e
-        for e in w.advance([Score(number=0, spec=spec, adapter=str(tmp_path / "0" / "adapter"))])
+        for e in w.advance([Score(trial=result.trial, adapter=str(tmp_path / "0" / "adapter"))])
         if isinstance(e, Scored)
     ]
     # The same examples, so the adapter that was read back must answer as the live one did.
@@ -191,6 +191,6 @@ def test_a_new_bank_is_measured_once_on_its_longest_rows_and_training_does_not_n
     rest = w.advance([start(1, tmp_path, trial(seed=1))]) + drain(w)
     assert not any(isinstance(e, Measured) for e in rest)
     probed = worker(1)
-    probed.trials.load(trial().model).is_probed = True
+    probed.trials.load(trial().model).is_warmed_up = True
     alone = results(probed.advance([start(0, tmp_path / "alone", trial())]) + drain(probed))[0]
     assert results(first + rest)[0].metrics == pytest.approx(alone.metrics, abs=1e-5)

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from typing import TypeGuard
 
 from lorasweep.core.errors import is_device_error, is_disk_full
 from lorasweep.core.messages import (
@@ -29,7 +28,7 @@ from lorasweep.core.messages import (
 )
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.trial import Trial
-from lorasweep.driver.failures import last_line, no_device_works, same_failure_everywhere
+from lorasweep.driver.failures import is_device_failure, last_line, no_device_works, same_failure_everywhere
 from lorasweep.driver.memory_budget import MemoryBudget
 from lorasweep.driver.recorder import Recorder
 from lorasweep.driver.scheduler import Scheduler
@@ -162,9 +161,9 @@ class Driver:
 
     def _handle_all(self, handle: WorkerHandle, events: Sequence[Event]) -> None:
         """Handle a worker's events. All reports of a rung come before any pruning, so that trials are judged alike."""
-        current = [event for event in events if _is_current(handle, event)]
-        broken = [event.result.reason for event in current if _is_device_failure(event)]
-        for event in (e for e in current if not _is_device_failure(e)):
+        current = [event for event in events if handle.is_current(event)]
+        broken = [event.result.reason for event in current if is_device_failure(event)]
+        for event in (e for e in current if not is_device_failure(e)):
             self._handle(handle, event)
         self._prune([event for event in current if isinstance(event, Rung) and event.number in handle.live])
         if broken:
@@ -297,18 +296,3 @@ class Driver:
             log.warning("the winner could not be scored on the test split: %s", error)
             return
         self.ledger.note("test", {"trial": winner.number, "metrics": self.test_metrics})
-
-
-def _is_current(handle: WorkerHandle, event: Event) -> bool:
-    """Tell whether an event is from the trial's present attempt; events from earlier ones are ignored."""
-    if not isinstance(event, Rung | Finished | Evicted):
-        return True
-    trial = handle.live.get(event.number)
-    return trial is not None and trial.attempt == event.attempt
-
-
-def _is_device_failure(event: Event) -> TypeGuard[Finished]:
-    """Tell whether a trial ended because the device failed, so that it is to go on elsewhere."""
-    return (
-        isinstance(event, Finished) and event.result.state is TrialState.FAILED and is_device_error(event.result.reason)
-    )

@@ -3,7 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
+
+from lorasweep.core.errors import is_device_error
+from lorasweep.core.messages import Event, Finished
+from lorasweep.core.result import TrialState
 
 if TYPE_CHECKING:
     from lorasweep.driver.worker_handle import WorkerHandle
@@ -18,6 +22,13 @@ class Failure:
     reason: str
     numbers: frozenset[int]
     is_from_outside: bool = False
+
+
+def is_device_failure(event: Event) -> TypeGuard[Finished]:
+    """Tell whether a trial ended because the device failed, so that it is to go on elsewhere."""
+    return (
+        isinstance(event, Finished) and event.result.state is TrialState.FAILED and is_device_error(event.result.reason)
+    )
 
 
 def same_failure_everywhere(handles: Sequence["WorkerHandle"], most: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from lorasweep.core.messages import Command, Event, Start
+from lorasweep.core.messages import Command, Event, Evicted, Finished, Rung, Start
 from lorasweep.core.result import NOT_FINITE, TrialResult, TrialState
 from lorasweep.core.trial import Trial
 from lorasweep.driver.failures import BENCHED_AFTER, Failure, last_line
@@ -77,6 +77,13 @@ class WorkerHandle:
         if not self._may_load:
             self.longest_s = max(self.longest_s, time.monotonic() - self._submitted_s)
         return events
+
+    def is_current(self, event: Event) -> bool:
+        """Tell whether an event is from a trial's present attempt; events from earlier ones are ignored."""
+        if not isinstance(event, Rung | Finished | Evicted):
+            return True
+        trial = self.live.get(event.number)
+        return trial is not None and trial.attempt == event.attempt
 
     def hung_s(self, least_s: float) -> float:
         """Return for how long the call in progress has taken, 0 while that may still be work."""

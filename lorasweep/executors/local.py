@@ -19,7 +19,7 @@ from lorasweep.core.logs import quiet
 from lorasweep.core.messages import Command, Event, WorkerSettings
 from lorasweep.devices.devices import Device, free_bytes
 from lorasweep.executors.base import WorkerDied
-from lorasweep.executors.keeper import end_marked, marked, new_mark
+from lorasweep.executors.reaper import end_marked, marked, new_mark
 
 if TYPE_CHECKING:
     from lorasweep.worker.worker import Worker

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lorasweep.core.trial import Trial
+
 
 def die() -> None:
     """End this process as an outage of power would."""
@@ -90,7 +92,7 @@ def meeting(folder: Path, count: int) -> None:
 
 def held(gate: Path, nth: int) -> None:
     """Have the n-th call of a worker wait until a file is there; say in another that it waits."""
-    owner, name = owner_of("benchmarks.driver.FakeExecutor.submit")
+    owner, name = owner_of("lorasweep.testing.FakeExecutor.submit")
     whole, calls = getattr(owner, name), [0]
 
     def slow(*args: Any) -> Any:
@@ -151,12 +153,12 @@ def failing_with(reason: str, environment: dict[str, str]) -> None:
 
 
 def odd_values(values: tuple[float, ...]) -> None:
-    """Have the first trials come to these values."""
-    import benchmarks.driver
+    """Give the first trials these objectives."""
+    import lorasweep.testing
 
-    whole = benchmarks.driver.value_of
+    whole = lorasweep.testing.fake_objective
 
-    def odd(start: Any) -> float:
-        return values[start.number] if start.number < len(values) else whole(start)
+    def odd(trial: Trial) -> float:
+        return values[trial.number] if trial.number < len(values) else whole(trial)
 
-    benchmarks.driver.value_of = odd
+    lorasweep.testing.fake_objective = odd

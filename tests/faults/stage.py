@@ -15,12 +15,9 @@ from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  (for the forks)
 import optuna.storages._rdb.storage  # noqa: F401
 
-import lorasweep.display.display
-import lorasweep.planning.describe
-import lorasweep.report.text
-import lorasweep.run
-from benchmarks.driver import FakeExecutor
 from lorasweep.cli import main
+from lorasweep.executors.table import EXECUTORS
+from lorasweep.testing import FakeExecutor
 
 Scene = Callable[[], object]  # what is arranged in a launch's process before it begins; it must be picklable
 FORKS = multiprocessing.get_context("forkserver")
@@ -80,7 +77,7 @@ def _perform(folder: Path, output: Path, arguments: tuple[str, ...], scene: Scen
     os.setpgid(0, 0)
     os.chdir(folder)
     if not is_real:
-        lorasweep.run._executor = lambda plan, settings: FakeExecutor()
+        EXECUTORS.update(dict.fromkeys(EXECUTORS, lambda settings, device: FakeExecutor()))
     if scene is not None:
         scene()
     sys.exit(main(list(arguments)))

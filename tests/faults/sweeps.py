@@ -10,11 +10,11 @@ from typing import Any
 import optuna
 import psutil
 
-from benchmarks.driver import Clock, fake_sweep
-from lorasweep.core.messages import CHECKPOINT
+from lorasweep.core.messages import CHECKPOINT, Note, SweepEvent
 from lorasweep.driver.driver import Driver
+from lorasweep.driver.ledger import Ledger
 from lorasweep.planning.plan import Plan
-from lorasweep.tracking.base import NullTracker
+from lorasweep.testing import fake_driver
 from tests.test_run import QUICK, board
 
 REPO = Path(__file__).resolve().parent.parent.parent
@@ -69,23 +69,23 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-class Said(Clock):
-    """Remembers what was said."""
+class Notes:
+    """A listener that keeps the text of notes."""
 
     def __init__(self) -> None:
-        super().__init__(600)
         self.texts: list[str] = []
 
-    def say(self, *texts: object) -> None:
-        self.texts += map(str, texts)
+    def handle(self, event: SweepEvent) -> None:
+        if isinstance(event, Note):
+            self.texts.append(event.text)
 
 
-def driver_of(plan: Plan, folder: Path, said: Said, **settings: Any) -> Driver:
+def driver_of(plan: Plan, folder: Path, notes: Notes, **settings: Any) -> Driver:
     """Return a driver over fake workers, in this process."""
     from dataclasses import replace
 
     study = replace(plan.config.study, **settings)
-    return fake_sweep(replace(plan, config=replace(plan.config, study=study)), folder, said, NullTracker())
+    return fake_driver(replace(plan, config=replace(plan.config, study=study)), Ledger(folder), notes)
 
 
 def results(folder: Path) -> dict[int, dict[str, Any]]:

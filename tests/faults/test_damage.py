@@ -13,7 +13,7 @@ from lorasweep.cli import main
 from lorasweep.planning.plan import Plan
 from tests.faults.scenes import failing_with, held
 from tests.faults.stage import Play, perform
-from tests.faults.sweeps import FAKE, Said, driver_of, results, tracked, until
+from tests.faults.sweeps import FAKE, Notes, driver_of, results, tracked, until
 from tests.test_run import QUICK, board
 
 Stage = Callable[..., Play]
@@ -137,12 +137,12 @@ def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkey
 
 
 def test_a_study_that_cannot_be_read_is_filled_again(plan: Plan, tmp_path: Path) -> None:
-    driver = driver_of(plan, tmp_path, Said())
+    driver = driver_of(plan, tmp_path, Notes())
     driver.run()
     driver.ledger.close()
     for damage in (b"", b"this is no database" * 99, (tmp_path / "study.db").read_bytes()[:9000]):
         (tmp_path / "study.db").write_bytes(damage)
-        again = driver_of(plan, tmp_path, Said())
+        again = driver_of(plan, tmp_path, Notes())
         again.run()
         again.ledger.close()
         assert again.study.states() == {"COMPLETE": 6} and len(again.ledger.results) == 6

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from lorasweep.driver import ledger
-from lorasweep.driver.disk_guard import Room
+from lorasweep.driver.disk_guard import DiskGuard
 from lorasweep.planning.plan import Plan
 from tests.faults.scenes import held
 from tests.faults.stage import Play
-from tests.faults.sweeps import FAKE, Said, audit, driver_of, results, until
+from tests.faults.sweeps import FAKE, Notes, audit, driver_of, results, until
 
 Stage = Callable[..., Play]
 TEN = (*FAKE, "study.trials=10")
@@ -98,8 +98,8 @@ def test_a_launch_on_a_full_disk_is_told_so(in_tmp: Path, small_disk: Path, stag
 def test_a_full_disk_pauses_the_sweep_until_there_is_room(
     name: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = Said()
-    driver = driver_of(plan, tmp_path, said)
+    notes = Notes()
+    driver = driver_of(plan, tmp_path, notes)
     target: Any = driver.study if name == "report" else ledger
     whole, calls = getattr(target, name), []
 
@@ -110,19 +110,19 @@ def test_a_full_disk_pauses_the_sweep_until_there_is_room(
         return whole(*args, **kwargs)
 
     monkeypatch.setattr(target, name, full)
-    monkeypatch.setattr("lorasweep.driver.disk_guard.PATIENCE_S", 0.3)
+    monkeypatch.setattr("lorasweep.driver.disk_guard.RETRY_S", 0.3)
     driver.run()
     assert driver.study.states() == {"COMPLETE": 6} and sorted(driver.ledger.results) == list(range(6))
-    assert "is full" in said.texts[0] and "there is room" in said.texts[1] and len(said.texts) == 2
+    assert "is full" in notes.texts[0] and "there is room" in notes.texts[1] and len(notes.texts) == 2
     assert not any(driver.ledger.attempt(n) for n in range(6))
 
 
 def test_no_trial_starts_on_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    room = Room(tmp_path, said.append)
-    monkeypatch.setattr("lorasweep.driver.disk_guard.PATIENCE_S", 0.0)
+    guard = DiskGuard(tmp_path, said.append)
+    monkeypatch.setattr("lorasweep.driver.disk_guard.RETRY_S", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
-        assert not room.is_open() and not room.is_open()
-    assert room.is_open()
+        assert not guard.has_room() and not guard.has_room()
+    assert guard.has_room()
     assert len(said) == 2 and "1 MiB are free, 64 are needed" in said[0]

@@ -36,7 +36,7 @@ def test_whatever_is_killed_below_a_driver_is_replaced_or_not_needed(in_tmp: Pat
     process = launch(in_tmp, *LONG, "executor=local", "tracking=none")
     try:
         until(lambda: checkpoints(in_tmp) or process.poll() is not None)
-        below = [*children(process.pid, "keeper.py"), *children(process.pid, "resource_tracker"), *workers(process.pid)]
+        below = [*children(process.pid, "reaper.py"), *children(process.pid, "resource_tracker"), *workers(process.pid)]
         assert len(below) == 3
         for child in below:
             child.kill()

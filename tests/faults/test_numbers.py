@@ -12,7 +12,7 @@ from lorasweep.core.result import TrialState
 from lorasweep.planning.plan import Plan
 from tests.faults.scenes import odd_values
 from tests.faults.stage import Play
-from tests.faults.sweeps import FAKE, Said, driver_of, results
+from tests.faults.sweeps import FAKE, Notes, driver_of, results
 from tests.settings import result
 from tests.test_run import board, states
 
@@ -33,12 +33,12 @@ def test_what_is_no_number_is_not_ranked_and_does_not_win(
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
 def test_the_winner_has_a_number(odd: float, plan: Plan, tmp_path: Path) -> None:
-    driver = driver_of(plan, tmp_path, Said())
+    driver = driver_of(plan, tmp_path, Notes())
     for number, value in enumerate((odd, 0.5, odd)):
-        spec = replace(driver.plan.spec(driver.plan.points[0]))
+        spec = replace(driver.plan.trials[0].spec)
         driver.ledger.write(replace(result(number, TrialState.COMPLETE, objective=value), spec=spec))
-    winner = driver.record.winner()
-    assert winner is not None and winner.number == 1
+    winner = driver.recorder.winner()
+    assert winner is not None and winner.result.number == 1
 
 
 def rows(num_bad: int) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.driver import FakeExecutor
 from lorasweep.cli import main
 from lorasweep.core.messages import Command, Event, Finished
-from lorasweep.driver.worker_handle import Seat
+from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.planning.plan import Plan
+from lorasweep.testing import FakeExecutor
 from tests.faults.stage import FORKS, Play
-from tests.faults.sweeps import LONG, Said, checkpoints, driver_of, is_alive, objectives, results, until, workers
+from tests.faults.sweeps import LONG, Notes, checkpoints, driver_of, is_alive, objectives, results, until, workers
 
 Stage = Callable[..., Play]
 
@@ -56,8 +56,6 @@ def test_a_second_ctrl_c_ends_the_tree_at_once_and_the_same_command_goes_on(
 class Far:
     """A worker that cannot be killed from here. The second time it is asked it sleeps, until it was given up."""
 
-    pid = exit_code = None
-
     def __init__(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=FORKS)
         self.answers: list[Future[list[Event]]] = []
@@ -67,6 +65,9 @@ class Far:
             self._signal(signal.SIGSTOP)
         self.answers.append(self.pool.submit(_advance_late, list(commands)))
         return self.answers[-1]
+
+    def free_bytes(self) -> None:
+        """Return None: it has no device."""
 
     def close(self) -> None:
         """Wake it up: what it has to say comes now."""
@@ -88,12 +89,12 @@ def _advance_late(commands: list[Command]) -> list[Event]:
 
 
 def test_what_a_worker_says_that_slept_past_its_deadline_is_not_heard(_stage: None, plan: Plan, tmp_path: Path) -> None:
-    said, far = Said(), Far()
-    driver = driver_of(plan, tmp_path, said, hang_min=0.02)
-    driver.seats = [Seat(executor=far, num_slots=2, device="far", reopen=FakeExecutor)]
+    notes, far = Notes(), Far()
+    driver = driver_of(plan, tmp_path, notes, hang_min=0.02)
+    driver.handles = [WorkerHandle(executor=far, num_slots=2, device="far", restart=FakeExecutor)]
     driver.run()
     late = [e.number for answer in far.answers for e in answer.result() if isinstance(e, Finished)]
-    assert late == [0, 1] and any("was silent for" in text for text in said.texts)
+    assert late == [0, 1] and any("was silent for" in text for text in notes.texts)
     assert [r.reason for r in driver.ledger.results.values()] == [""] * 6
     assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
     assert driver.study.states() == {"COMPLETE": 6}

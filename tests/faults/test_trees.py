@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lorasweep.core.messages import WorkerSettings
-from lorasweep.executors.keeper import NAME, end_marked, marked
 from lorasweep.executors.local import LocalExecutor
+from lorasweep.executors.reaper import NAME, end_marked, marked
 from tests.faults.stage import FORKS
 from tests.faults.sweeps import children, is_alive, until
 
@@ -118,6 +118,6 @@ def test_only_what_is_marked_is_ended() -> None:
 @linux
 def test_a_driver_has_one_keeper_however_many_workers() -> None:
     executors = [LocalExecutor(SETTINGS) for _ in range(3)]
-    assert len(children(os.getpid(), "keeper.py")) == 1
+    assert len(children(os.getpid(), "reaper.py")) == 1
     for executor in executors:
         executor.close()

@@ -7,13 +7,15 @@ from typing import Any
 import optuna
 import pytest
 
-from benchmarks.driver import FakeExecutor, fake_sweep
-from lorasweep.core.messages import Command, Event, Finished, Start
+from lorasweep.core.messages import Command, Event, Finished, Start, SweepEvent
 from lorasweep.core.result import TrialState
-from lorasweep.driver.worker_handle import Seat
+from lorasweep.driver.ledger import Ledger
+from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.planning.plan import Plan
-from lorasweep.tracking.base import NullTracker
-from tests.faults.sweeps import Said, driver_of
+from lorasweep.testing import FakeExecutor, fake_driver
+from lorasweep.tracking.base import Opening
+from lorasweep.tracking.queue import TrackingQueue
+from tests.faults.sweeps import Notes, driver_of
 
 
 class Silent(FakeExecutor):
@@ -34,19 +36,19 @@ class Failing(FakeExecutor):
     reason = "Traceback (most recent call last):\n  here\nRuntimeError: no kernel image"
 
     def submit(self, commands: Any) -> "Future[list[Event]]":
-        from lorasweep.worker.evaluate import failed
+        from lorasweep.worker.evaluate import ended
 
         future: Future[list[Event]] = Future()
-        future.set_result([failed(c, TrialState.FAILED, self.reason) for c in commands if isinstance(c, Start)])
+        future.set_result([ended(c.trial, TrialState.FAILED, self.reason) for c in commands if isinstance(c, Start)])
         return future
 
 
 def test_a_silent_worker_is_ended_and_its_trials_are_done_by_another(plan: Plan, tmp_path: Path) -> None:
-    said, silent = Said(), Silent()
-    driver = driver_of(plan, tmp_path, said, hang_min=0.001)
-    driver.seats = [Seat(executor=silent, num_slots=2, device="fake", reopen=FakeExecutor)]
+    notes, silent = Notes(), Silent()
+    driver = driver_of(plan, tmp_path, notes, hang_min=0.001)
+    driver.handles = [WorkerHandle(executor=silent, num_slots=2, device="fake", restart=FakeExecutor)]
     driver.run()
-    assert silent.is_closed and any("was silent for" in text for text in said.texts)
+    assert silent.is_closed and any("was silent for" in text for text in notes.texts)
     assert [r.state for r in driver.ledger.results.values()] == [TrialState.COMPLETE] * 6
     assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
     assert driver.study.states() == {"COMPLETE": 6}
@@ -64,8 +66,8 @@ def test_a_trial_whose_workers_always_go_is_given_up_and_its_last_try_is_alone(p
                 return Future()
             return super().submit(commands)
 
-    driver = driver_of(plan, tmp_path, Said(), hang_min=0.0005)
-    driver.seats = [Seat(executor=Deadly(), num_slots=3, device="fake", reopen=Deadly)]
+    driver = driver_of(plan, tmp_path, Notes(), hang_min=0.0005)
+    driver.handles = [WorkerHandle(executor=Deadly(), num_slots=3, device="fake", restart=Deadly)]
     driver.run()
     ended = {n: r.state for n, r in driver.ledger.results.items()}
     assert ended.pop(0) is TrialState.FAILED and set(ended.values()) == {TrialState.COMPLETE}
@@ -88,8 +90,8 @@ def test_what_an_older_attempt_says_is_not_listened_to(plan: Plan, tmp_path: Pat
             answer.set_result([*stale, *future.result()])
             return answer
 
-    driver = driver_of(plan, tmp_path, Said())
-    driver.seats = [Seat(executor=Late(), num_slots=3, device="fake")]
+    driver = driver_of(plan, tmp_path, Notes())
+    driver.handles = [WorkerHandle(executor=Late(), num_slots=3, device="fake")]
     driver.run()
     assert {r.state for r in driver.ledger.results.values()} == {TrialState.COMPLETE}
 
@@ -101,42 +103,49 @@ def _worse(event: Finished) -> Any:
 
 
 def test_the_same_failure_again_and_again_halts_the_sweep_and_says_why(plan: Plan, tmp_path: Path) -> None:
-    driver = driver_of(plan, tmp_path, Said(), halt_after=4, trials=6)
-    driver.seats = [Seat(executor=Failing(), num_slots=1, device="fake")]
+    driver = driver_of(plan, tmp_path, Notes(), halt_after=4, trials=6)
+    driver.handles = [WorkerHandle(executor=Failing(), num_slots=1, device="fake")]
     driver.run()
-    assert driver.outbox.halted == "4 trials in a row failed for the same reason: RuntimeError: no kernel image"
+    assert driver.halted == "4 trials in a row failed for the same reason: RuntimeError: no kernel image"
     assert len(driver.ledger.results) == 4 and not driver.is_finished
 
 
 def test_trials_that_diverge_halt_nothing(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Failing, "reason", "loss is not finite at step 2")
-    driver = driver_of(plan, tmp_path, Said(), halt_after=2)
-    driver.seats = [Seat(executor=Failing(), num_slots=1, device="fake")]
+    driver = driver_of(plan, tmp_path, Notes(), halt_after=2)
+    driver.handles = [WorkerHandle(executor=Failing(), num_slots=1, device="fake")]
     driver.run()
     assert len(driver.ledger.results) == 6 and driver.is_finished
 
 
-def test_a_tracker_that_is_away_for_a_while_is_told_everything_later(
+class Away:
+    """A tracker whose second result is lost."""
+
+    page, destination = "", "there"
+
+    def __init__(self) -> None:
+        self.num_calls, self.numbers = 0, list[int]()
+
+    def begin(self, opening: Opening) -> None: ...
+
+    def handle(self, event: SweepEvent) -> None:
+        if isinstance(event, Finished):
+            self.num_calls += 1
+            if self.num_calls == 2:
+                raise ConnectionError("no route to host")
+            self.numbers.append(event.number)
+
+
+def test_a_tracker_that_is_away_for_a_while_gets_everything_later(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Away(NullTracker):
-        destination = "there"
-
-        def __init__(self) -> None:
-            self.calls, self.told = 0, [0][:0]
-
-        def export(self, result: Any) -> None:
-            self.calls += 1
-            if self.calls == 2:
-                raise ConnectionError("no route to host")
-            self.told.append(result.number)
-
-    tracker = Away()
     monkeypatch.setattr("lorasweep.tracking.queue.AWAY_S", 0.0)
-    driver = fake_sweep(plan, tmp_path, Said(), tracker)
-    driver.run()
-    assert sorted(tracker.told) == list(range(6)) and len(tracker.told) == 6
-    assert all(driver.ledger.is_exported(n, "there") for n in range(6))
+    tracker, exported = Away(), set[int]()
+    opening = Opening(config="", tags={}, data={}, swept={}, objective="accuracy", maximize=True)
+    queue = TrackingQueue(tracker, opening, is_exported=exported.__contains__, mark_exported=exported.add)
+    fake_driver(plan, Ledger(tmp_path), queue).run()
+    assert queue.close() == 0
+    assert sorted(tracker.numbers) == list(range(6)) and exported == set(range(6))
 
 
 def test_a_sweep_that_ran_on_goes_through_no_trial_twice(plan: Plan, tmp_path: Path) -> None:
@@ -148,8 +157,8 @@ def test_a_sweep_that_ran_on_goes_through_no_trial_twice(plan: Plan, tmp_path: P
             return super().submit(commands)
 
     for _ in range(2):
-        driver = driver_of(plan, tmp_path, Said())
-        driver.seats = [Seat(executor=Noting(), num_slots=3, device="fake")]
+        driver = driver_of(plan, tmp_path, Notes())
+        driver.handles = [WorkerHandle(executor=Noting(), num_slots=3, device="fake")]
         driver.run()
         driver.ledger.close()
     assert len(started) == 6
