@@ -1,13 +1,13 @@
-"""Compare accuracies with lm-evaluation-harness's on the same base and the same local file.
+"""Are accuracies those of lm-evaluation-harness, on the same base and the same local file?
 
     pip install lm_eval==0.4.13
-    python -m benchmarks.harness --model path/to/base --rows questions.jsonl --format prompt_completion
+    python -m benchmarks.harness --model path/to/base --rows questions.jsonl --format arc
 
 `accuracy` is its `acc`; `accuracy_norm` its `acc_bytes`, and also its `acc_norm`, which counts characters, where all
-options are ASCII. It scores no end token, so neither does this comparison; the last line is with the end token.
+options are ASCII. It scores no end token; a second line is with the end token. Takes a minute for 600 questions on a
+base of 12M parameters.
 """
 
-import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import yaml
 
+from benchmarks.output import command_line, markdown, write
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
@@ -23,23 +24,15 @@ from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.worker.scoring import Asked, score_suite
 
-# Each layout in the words of a task file of lm-evaluation-harness; options stand behind a blank there.
-LAYOUTS: dict[Format, dict[str, str]] = {
-    "prompt_completion": {
-        "doc_to_text": "{{prompt}}",
-        "doc_to_choice": "{{options | map('trim') | list}}",
-        "doc_to_target": "{{options.index(completion)}}",
-    },
-    "arc": {
-        "doc_to_text": "Question: {{question}}\nAnswer:",
-        "doc_to_choice": "{{choices.text}}",
-        "doc_to_target": "{{choices.label.index(answerKey)}}",
-    },
-    "winogrande": {
-        "doc_to_text": "{{ {'1': 0, '2': 1}[answer] }}",
-        "doc_to_choice": "{{[sentence.split('_')[0] ~ option1, sentence.split('_')[0] ~ option2]}}",
-        "doc_to_target": "{{sentence.split('_')[1] | trim}}",
-    },
+# What stands in a task file of lm-evaluation-harness: text, choices, target. Options stand behind a blank there.
+LAYOUTS: dict[Format, tuple[str, str, str]] = {
+    "prompt_completion": ("{{prompt}}", "{{options | map('trim') | list}}", "{{options.index(completion)}}"),
+    "arc": ("Question: {{question}}\nAnswer:", "{{choices.text}}", "{{choices.label.index(answerKey)}}"),
+    "winogrande": (
+        "{{ {'1': 0, '2': 1}[answer] }}",
+        "{{[sentence.split('_')[0] ~ option1, sentence.split('_')[0] ~ option2]}}",
+        "{{sentence.split('_')[1] | trim}}",
+    ),
 }
 THEIRS = ("acc", "acc_norm", "acc_bytes")
 
@@ -50,24 +43,17 @@ def theirs(base: Base, rows: Path, layout: Format) -> dict[str, float]:
     from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
     from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
+    task = {
+        "task": "local", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(rows.absolute())}},
+        "test_split": "test", "output_type": "multiple_choice", "metric_list": [{"metric": name} for name in THEIRS],
+        **dict(zip(("doc_to_text", "doc_to_choice", "doc_to_target"), LAYOUTS[layout], strict=True)),
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "local.yaml").write_text(yaml.safe_dump(_task(rows, layout)))
-        task = TaskManager(include_path=folder, include_defaults=False).load_task_or_group(["local"])
+        (Path(folder) / "local.yaml").write_text(yaml.safe_dump(task))
+        loaded = TaskManager(include_path=folder, include_defaults=False).load_task_or_group(["local"])
         model = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=16, max_length=1024)
-        found = evaluator.evaluate(lm=model, task_dict=task, bootstrap_iters=0)["results"]["local"]
+        found = evaluator.evaluate(lm=model, task_dict=loaded, bootstrap_iters=0)["results"]["local"]
     return {name: float(found[f"{name},none"]) for name in THEIRS if f"{name},none" in found}
-
-
-def _task(rows: Path, layout: Format) -> dict[str, Any]:
-    return {
-        "task": "local",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(rows.absolute())}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "metric_list": [{"metric": name} for name in THEIRS],
-        **LAYOUTS[layout],
-    }
 
 
 def ours(base: Base, rows: Path, layout: Format, *, end_token: bool) -> dict[str, float]:
@@ -79,20 +65,19 @@ def ours(base: Base, rows: Path, layout: Format, *, end_token: bool) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command_line(__doc__, __file__)
     parser.add_argument("--model", required=True, help="a folder or hub id")
     parser.add_argument("--dtype", default="fp32", choices=get_args(DType))
     parser.add_argument("--rows", type=Path, required=True, help="a JSONL file of questions with options")
     parser.add_argument("--format", default="prompt_completion", choices=tuple(LAYOUTS))
-    given = parser.parse_args()
-    base = load_base(ModelSpec(id=given.model, dtype=given.dtype), "cpu")
-    print("lm-evaluation-harness", _words(theirs(base, given.rows, given.format)))
-    print("without end token    ", _words(ours(base, given.rows, given.format, end_token=False)))
-    print("with end token       ", _words(ours(base, given.rows, given.format, end_token=True)))
-
-
-def _words(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    args = parser.parse_args()
+    base = load_base(ModelSpec(id=args.model, dtype=args.dtype), "cpu")
+    values: list[dict[str, Any]] = [{"program": "lm-evaluation-harness", **theirs(base, args.rows, args.format)}]
+    for name, end_token in (("lorasweep, no end token", False), ("lorasweep, with end token", True)):
+        values.append({"program": name, **ours(base, args.rows, args.format, end_token=end_token)})
+    table = markdown({"program": lambda r: r["program"], "": lambda r: {k: r[k] for k in r if k != "program"}}, values)
+    write(args.out, table, accuracies=values)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -1,61 +1,81 @@
-"""The baseline's evaluation: a Hugging Face model's accuracy over options, loss, ROUGE-L and probes.
+"""The baseline's rows and evaluation, as a competent user writes them at best: accuracy, loss and ROUGE-L.
 
-As a competent user writes it at best: batches sorted by length, no gradients, logits where they are needed, prompts
-read once for all their options, greedy `generate` over left-padded batches with a cache.
+Batches sorted by length, no gradients, logits where they are needed, prompts read once for all their options, greedy
+`generate` over left-padded batches with a cache. Nothing of lorasweep is used.
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from rouge_score.rouge_scorer import RougeScorer
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.hf_data import IGNORED, Row, right_padded
-
-# Rows of a pass: the fastest of 64 to 4096 on two cores.
-SCORE_ROWS = 128
-FEWEST_PROMPTS = 8  # however many options each has
+IGNORED = -100  # what a Hugging Face model's loss leaves out
+SCORE_ROWS, FEWEST_PROMPTS = 128, 8  # of a pass: the fastest of 64 to 4096 on two cores, however many options there are
 GENERATE_ROWS = 64
 
 
-def score_options(model: Any, rows: Sequence[Row], pad_id: int) -> dict[str, float]:
-    """Return accuracy (the likeliest option is the answer) and loss of the right completion, nats per token."""
-    logprobs = option_logprobs(model, rows, pad_id)
-    right = [scores[row.target] for row, scores in zip(rows, logprobs, strict=True)]
-    metrics = {"loss": -sum(right) / sum(len(row.completion) for row in rows)}
-    if all(len(row.options) > 1 for row in rows):
-        metrics["accuracy"] = fmean(s.index(max(s)) == row.target for row, s in zip(rows, logprobs, strict=True))
-    return metrics
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and what may follow it: all labels of a classification, or else the completion alone."""
+
+    prompt: list[int]
+    options: list[list[int]]
+    target: int
+    reference: str
+
+    @property
+    def completion(self) -> list[int]:
+        return self.options[self.target]
+
+
+def read_rows(path: Path, tokenizer: Any, max_length: int) -> list[Row]:
+    """Read and tokenise a file in two calls of the (fast) tokenizer; rows are cut at `max_length`."""
+    raw = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    prompts = tokenizer([r["prompt"] for r in raw])["input_ids"]
+    texts = sorted({text for r in raw for text in (r["completion"], *r["options"])})
+    tokens = dict(zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
+    end, rows = tokenizer.eos_token_id, []
+    for r, ids in zip(raw, prompts, strict=True):
+        prompt = ids[:-1] if ids and ids[-1] == end else ids  # some tokenizers end every text; a prompt goes on
+        whole = [*prompt, *tokens[r["completion"]], end][:max_length]
+        start = min(max(1, len(prompt)), max_length)  # nothing predicts the first token of a text without prompt
+        options = [[*tokens[o], end] for o in r["options"]] or [whole[start:]]
+        target = r["options"].index(r["completion"]) if r["options"] else 0
+        rows.append(Row(whole[:start], options, target, r["completion"].strip()))
+    return rows
+
+
+def right_padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Return one tensor of rows of different lengths."""
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)
 
 
 @torch.no_grad()
-def option_logprobs(model: Any, rows: Sequence[Row], pad_id: int) -> list[list[float]]:
-    """Return the summed log-probability of every option of every row, longest rows first."""
+def score_options(model: Any, rows: Sequence[Row], pad_id: int) -> dict[str, float]:
+    """Return accuracy (the likeliest option is the answer) and loss of the right completion, nats per token."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].completion), reverse=True)
-    most_options = max(len(row.options) for row in rows)
-    score = _shared_prompts if most_options > 1 else _single_options
-    size = max(FEWEST_PROMPTS, SCORE_ROWS // most_options)
-    found: list[list[float]] = [[]] * len(rows)
+    size = max(FEWEST_PROMPTS, SCORE_ROWS // max(len(row.options) for row in rows))
+    found: dict[int, list[float]] = {}
     for start in range(0, len(order), size):
         batch = order[start : start + size]
-        for i, sums in zip(batch, score(model, [rows[i] for i in batch], pad_id), strict=True):
-            found[i] = sums
-    return found
+        found |= zip(batch, _logprobs(model, [rows[i] for i in batch], pad_id), strict=True)
+    right = [found[i][row.target] for i, row in enumerate(rows)]
+    metrics = {"loss": -sum(right) / sum(len(row.completion) for row in rows)}
+    if all(len(row.options) > 1 for row in rows):
+        metrics["accuracy"] = fmean(found[i].index(max(found[i])) == row.target for i, row in enumerate(rows))
+    return metrics
 
 
-def _single_options(model: Any, rows: Sequence[Row], pad_id: int) -> list[list[float]]:
-    """Score one completion per row: a plain pass, without the logits before the first completion begins."""
-    fed = right_padded([(row.prompt + row.completion)[:-1] for row in rows], pad_id).to(model.device)
-    labels = right_padded([[IGNORED] * (len(row.prompt) - 1) + row.completion for row in rows], IGNORED)
-    kept = fed.shape[1] - min(len(row.prompt) for row in rows) + 1
-    logits = model(input_ids=fed, logits_to_keep=kept, use_cache=False).logits
-    return [[float(value)] for value in _sums(logits, labels[:, -kept:])]
-
-
-def _shared_prompts(model: Any, rows: Sequence[Row], pad_id: int) -> list[list[float]]:
-    """Score many options per row: a prompt is read once, and its options go on from its cache.
+def _logprobs(model: Any, rows: Sequence[Row], pad_id: int) -> list[list[float]]:
+    """Return the log-probability of every option; a prompt is read once, and its options go on from its cache.
 
     Few people write this (the usual harness reads the prompt once per option), but it is several times faster.
     """
@@ -64,69 +84,44 @@ def _shared_prompts(model: Any, rows: Sequence[Row], pad_id: int) -> list[list[f
     width = max(len(row.prompt) for row in rows)
     prompts = torch.tensor([[pad_id] * (width - len(row.prompt)) + row.prompt for row in rows], device=model.device)
     lengths = torch.tensor([[len(row.prompt)] for row in rows], device=model.device)
-    column = torch.arange(width, device=model.device)
-    mask = (column >= width - lengths).long()
-    places = (column - (width - lengths)).clamp(min=0)
-    read = model(input_ids=prompts, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
+    places = torch.arange(width, device=model.device) - (width - lengths)
+    mask = (places >= 0).long()
+    read = model(
+        input_ids=prompts, attention_mask=mask, position_ids=places.clamp(min=0), use_cache=True, logits_to_keep=1
+    )
     labels = right_padded(options, IGNORED).to(model.device)
     sums = _sums(read.logits[owner], labels[:, :1])
     if labels.shape[1] > 1:  # the last token is predicted, never fed
         read.past_key_values.batch_select_indices(owner)
         fed = right_padded([option[:-1] for option in options], pad_id).to(model.device)
         logits = model(
-            input_ids=fed,
+            input_ids=fed, past_key_values=read.past_key_values,
             attention_mask=torch.cat([mask[owner], torch.ones_like(fed)], dim=1),
             position_ids=lengths[owner] + torch.arange(fed.shape[1], device=model.device),
-            past_key_values=read.past_key_values,
-        ).logits
+        ).logits  # fmt: skip
         sums = sums + _sums(logits, labels[:, 1:])
     return [piece.tolist() for piece in torch.split(sums, [len(row.options) for row in rows])]
 
 
 def _sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return each row's summed log-probability of its labels."""
-    places = labels.to(logits.device) != IGNORED
-    nats = torch.nn.functional.cross_entropy(logits[places].float(), labels[places].to(logits.device), reduction="none")
-    sums = torch.zeros(labels.shape, dtype=torch.float64, device=logits.device)
-    sums[places] = -nats.double()
+    places, sums = labels != IGNORED, torch.zeros(labels.shape, dtype=torch.float64, device=logits.device)
+    sums[places] = -cross_entropy(logits[places].float(), labels[places], reduction="none").double()
     return sums.sum(dim=1)
 
 
-def score_texts(model: Any, tokenizer: Any, rows: Sequence[Row], max_new_tokens: int) -> dict[str, float]:
-    """Return ROUGE-L of what the model writes."""
-    texts = write(model, tokenizer, rows, max_new_tokens)
-    scorer = RougeScorer(["rougeL"])
-    scores = [scorer.score(row.reference, text)["rougeL"].fmeasure for row, text in zip(rows, texts, strict=True)]
-    return {"rougeL": fmean(scores)}
-
-
 @torch.no_grad()
-def write(model: Any, tokenizer: Any, rows: Sequence[Row], max_new_tokens: int) -> list[str]:
-    """Return each row's likeliest continuation; no label is cut short."""
+def rouge(model: Any, tokenizer: Any, rows: Sequence[Row], max_new_tokens: int) -> float:
+    """Return ROUGE-L of the likeliest continuations; no label is cut short."""
     model.eval()
     longest = max(len(option) for row in rows for option in row.options) if len(rows[0].options) > 1 else 0
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt), reverse=True)
-    texts = [""] * len(rows)
+    settings = {"max_new_tokens": max(max_new_tokens, longest), "do_sample": False}
+    order = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
+    scorer, scores = RougeScorer(["rougeL"]), []
     for start in range(0, len(order), GENERATE_ROWS):
         batch = order[start : start + GENERATE_ROWS]
-        prompts = tokenizer.pad(
-            {"input_ids": [rows[i].prompt for i in batch]}, padding_side="left", return_tensors="pt"
-        )
-        out = model.generate(
-            **prompts.to(model.device),
-            max_new_tokens=max(max_new_tokens, longest),
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        answers = tokenizer.batch_decode(out[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
-        for i, answer in zip(batch, answers, strict=True):
-            texts[i] = answer
-    return texts
-
-
-def score_probe(model: Any, rows: Sequence[Row], metric: str, pad_id: int) -> float:
-    """Return a probe's accuracy, or its loss averaged over examples."""
-    if metric == "accuracy":
-        return score_options(model, rows, pad_id)["accuracy"]
-    logprobs = option_logprobs(model, rows, pad_id)
-    return fmean(-scores[row.target] / len(row.completion) for row, scores in zip(rows, logprobs, strict=True))
+        prompts = tokenizer.pad({"input_ids": [r.prompt for r in batch]}, padding_side="left", return_tensors="pt")
+        out = model.generate(**prompts.to(model.device), **settings, pad_token_id=tokenizer.pad_token_id)
+        texts = tokenizer.batch_decode(out[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+        scores += [scorer.score(r.reference, text)["rougeL"].fmeasure for r, text in zip(batch, texts, strict=True)]
+    return fmean(scores)

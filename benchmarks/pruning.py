@@ -1,143 +1,232 @@
 """What does stopping losers early save, and which winners does it cost?
 
-    python -m benchmarks.pruning --model path/to/base --table path/to/texts_and_labels.csv
+    python -m benchmarks.pruning [--seeds 5] [--task data=classification data.train=train.csv model.id=path ...]
 
 Full sweeps are recorded with dense rungs; every policy is then replayed on their curves by the pruners of a real sweep.
-Without a base and a table of texts and labels, the two demo tasks remain. Writes pruning.json and pruning.md beside
-this file; sweeps that were recorded in the folder before are read again.
+The two demo tasks take two minutes a seed on two cores. Sweeps recorded in `--folder` before are read again. First a
+small sweep shows that a replay stops what a sweep itself stops; `--seeds 0` runs nothing else, in a minute.
+
+The third task of pruning.md is BANKING77 with `data.max_length=64 model.dtype=bf16 eval.objective=loss lora.r=4,16
+lora.lora_alpha=2r lora.target_modules=mlp,all-linear train.learning_rate=1e-3,3e-3,1e-2 train.max_steps=80
+train.warmup_steps=0.1 eval.rung_limit=64`.
 """
 
-import argparse
-import json
+import random
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import optuna
 
-from benchmarks.curves import DENSE, Sweep, record, tasks
-from benchmarks.machine import describe_machine
-from benchmarks.replay import CLOSE, Outcome, Policy, replay
+from benchmarks.output import command_line, markdown, write
 from evaluation.statistics import wilson_interval
+from evaluation.ties import tied_with_best
+from lorasweep.cli import main as run_sweep
+from lorasweep.config.build import Pruner, StudySettings
+from lorasweep.core.result import TrialResult, TrialState
+from lorasweep.core.rungs import rung_steps
+from lorasweep.driver.ledger import Ledger
+from lorasweep.study.pruners import report, reported, verdicts
+from lorasweep.study.rules import Reading
+from lorasweep.study.study import make_pruner
+from lorasweep.worker.scoring import is_maximized
 
-HERE = Path(__file__).resolve().parent
+DENSE = 16  # rungs per trial: every spacing that is tried takes some of them
+CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
+COMMON = ("eval.metrics=[]", "eval.num_samples=0", "data.test=null", "probes=none", "tracking=none",
+          "study.sampler=grid")  # fmt: skip
+FULL = (f"eval.rungs={DENSE}", "eval.rung_factor=1", "study.pruner=none")
+TASKS = {
+    # The shipped sweep: its trials are close to each other, so that a winner is easily lost.
+    "intents, accuracy": ("model=demo", "+sweep=rank_alpha", "data=demo_intents", "eval.rung_limit=64"),
+    # Answers are written out at every rung, which is slow: fewer examples.
+    "answers, rougeL": ("model=demo", "data=demo_answers", "eval.rung_limit=32", "lora.r=4,16", "lora.lora_alpha=2r",
+                        "train.learning_rate=3e-3,1e-2,3e-2", "lora.target_modules=qv,all-linear"),
+}  # fmt: skip
+CHECK = ("train.learning_rate=1e-2,5e-3,2e-3,1e-4,5e-5,1e-5", f"train.max_steps={DENSE}", "train.warmup_steps=0",
+         "data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:24]",
+         "eval.rung_limit=16")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A pruner with the rungs at which it stops trials."""
+
+    pruner: Pruner
+    rungs: int
+    rung_factor: float = 1.0
+    reduction_factor: int = 2
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Return these rungs among the dense ones; the end is not one of them."""
+        return rung_steps(DENSE, self.rungs, self.rung_factor)[:-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a policy does to one sweep; a regret of 0.02 is an objective worse by 0.02."""
+
+    is_winner_lost: bool
+    is_as_good: bool
+    regret: float
+    saved: float  # share of the steps
+    num_stopped: int
+
+
 EVEN, GEOMETRIC, SPARSE = (4, 1.0), (5, 2.0), (3, 4.0)
+OPTUNA: tuple[Pruner, ...] = ("median", "percentile", "successive_halving", "hyperband")
 POLICIES = (
     Policy(pruner="none", rungs=4),
-    *(
-        Policy(pruner=pruner, rungs=rungs, rung_factor=factor)
-        for pruner in ("median", "percentile", "successive_halving", "hyperband")
-        for rungs, factor in (EVEN, GEOMETRIC)
-    ),
-    *(
-        Policy(pruner="losers", rungs=rungs, rung_factor=factor, reduction_factor=share)
-        for share in (2, 3)
-        for rungs, factor in (EVEN, GEOMETRIC, SPARSE)
-    ),
-)
+    *(Policy(pruner=p, rungs=rungs, rung_factor=f) for p in OPTUNA for rungs, f in (EVEN, GEOMETRIC)),
+    *(Policy(pruner="losers", rungs=rungs, rung_factor=f, reduction_factor=share)
+      for share in (2, 3) for rungs, f in (EVEN, GEOMETRIC, SPARSE)),
+)  # fmt: skip
 
 
-def measure(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    """Replay every policy on every sweep, with trials that come together and one after another."""
-    rows = []
-    for policy in POLICIES:
-        for is_bank in (True, False):
-            outcomes = [(sweep, replay(policy, sweep, is_bank=is_bank)) for sweep in sweeps]
-            by_task = {
-                task: summary([o for s, o in outcomes if s.task == task])
-                for task in dict.fromkeys(s.task for s in sweeps)
-            }
-            rows.append({
-                "policy": asdict(policy),
-                "arrival": "together" if is_bank else "one by one",
-                "all": summary([o for _, o in outcomes]),
-                "tasks": by_task,
-            })  # fmt: skip
-    return rows
+def swept(line: Sequence[str], folder: Path) -> list[TrialResult]:
+    """Run a sweep, or the rest of it, and return its trials; an interrupted sweep ends the benchmark."""
+    if code := run_sweep([*line, f"output_dir={folder}"]):
+        raise SystemExit(code)
+    (run,) = folder.glob("*/")
+    ledger = Ledger(run)
+    ledger.close()
+    return [r for r in ledger.results.values() if r.same_as is None]
+
+
+def full_sweep(line: Sequence[str], folder: Path) -> list[TrialResult]:
+    return [r for r in swept([*line, *COMMON, *FULL], folder) if r.state is TrialState.COMPLETE]
+
+
+def replay(policy: Policy, results: Sequence[TrialResult], seed: int, *, is_bank: bool) -> Outcome:
+    """Prune a sweep whose trials reach each rung together, as in a bank, or come one after another."""
+    maximize = is_maximized(results[0].spec.eval.objective)
+    pruner = make_pruner(StudySettings(pruner=policy.pruner, reduction_factor=policy.reduction_factor), policy.rungs)
+    study = optuna.create_study(
+        study_name="sweep",  # hyperband draws its brackets by name
+        direction="maximize" if maximize else "minimize",
+        pruner=pruner,
+    )
+    order = random.Random(seed).sample(results, len(results))  # the order of a grid is not random
+    waves = [list(results)] if is_bank else [[result] for result in order]
+    ends = {number: end for wave in waves for number, end in _run(study, wave, policy)}
+    rank = partial(_rank, maximize=maximize)
+    best = min(results, key=rank)
+    found = min((r for r in results if ends[r.number] == DENSE), key=rank)  # every policy lets some trial end
+    ties = tied_with_best({r.number: r.scores for r in results}, maximize=maximize) | {best.number}
+    is_close = found.metrics["loss"] <= best.metrics["loss"] * (1 + CLOSE)
+    share = sum(ends.values()) / (DENSE * len(results))
+    return Outcome(
+        is_winner_lost=found.number != best.number, is_as_good=is_close or found.number in ties,
+        regret=abs((best.objective or 0.0) - (found.objective or 0.0)),
+        saved=(1 - results[0].spec.eval.rung_start) * (1 - share), num_stopped=sum(e < DENSE for e in ends.values()),
+    )  # fmt: skip
+
+
+def _rank(result: TrialResult, *, maximize: bool) -> tuple[float, int, int]:
+    return (-1 if maximize else 1) * (result.objective or 0.0), result.cost.trainable_parameters, result.number
+
+
+def _run(study: optuna.Study, wave: Sequence[TrialResult], policy: Policy) -> Iterator[tuple[int, int]]:
+    """Yield each trial's number with the dense rung at which it ended."""
+    live = {study.ask(): result for result in wave}
+    for rung, place in enumerate(policy.places, 1):
+        for trial, result in live.items():
+            report(study, trial, _at(result, place, rung))
+        found = verdicts(study, {trial.number: rung for trial in live})
+        for trial in [trial for trial in live if trial.number in found]:
+            yield live.pop(trial).number, place
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    for trial, result in live.items():
+        yield result.number, DENSE
+        study.tell(trial, result.objective)
+
+
+def _at(result: TrialResult, place: int, rung: int) -> Reading:
+    """Return what a trial reported at a dense rung, under the number that it has in this policy."""
+    # Dense rungs of a short trial share a step, and are then reported as the last of them.
+    return replace(next(reading for reading in reported(result) if reading.rung >= place), rung=rung)
+
+
+def check(folder: Path) -> None:
+    """Assert that a replay stops as many trials, after as many steps, as the sweep itself."""
+    line = (*CHECK, *COMMON, "study.pruner=losers", "eval.rungs=5", "eval.rung_factor=2")
+    costs = [result.cost for result in swept(line, folder / "check-pruned")]
+    policy = Policy(pruner="losers", rungs=5, rung_factor=2.0)
+    outcome = replay(policy, full_sweep(CHECK, folder / "check-full"), 0, is_bank=True)
+    assert outcome.saved == 1 - sum(c.num_steps for c in costs) / sum(c.num_planned_steps for c in costs) > 0, outcome
+    assert outcome.num_stopped == sum(c.num_steps < c.num_planned_steps for c in costs), outcome
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return frequencies with their 95 % intervals, and means."""
-    num, lost, good = len(outcomes), sum(o.is_winner_lost for o in outcomes), sum(o.is_as_good for o in outcomes)
-    rules = [rule for outcome in outcomes for rule in outcome.rules]
+    """Return frequencies with their 95 % Wilson intervals, and means."""
+    counts = {"winner_lost": sum(o.is_winner_lost for o in outcomes), "as_good": sum(o.is_as_good for o in outcomes)}
+    intervals = {name: wilson_interval(count, len(outcomes)) for name, count in counts.items()}
+    bounds = {f"{name}_interval": [round(x.low, 4), round(x.high, 4)] for name, x in intervals.items()}
+    means = {"regret": mean(o.regret for o in outcomes), "saved": mean(o.saved for o in outcomes)}
+    return {"num_sweeps": len(outcomes), **counts, **bounds, **means}
+
+
+def columns(tasks: Sequence[str]) -> dict[str, Callable[[dict[str, Any]], object]]:
+    """Return the columns of the table, one for each task behind those of all sweeps."""
+
+    def frequency(row: dict[str, Any], name: str) -> str:
+        low, high = row["all"][f"{name}_interval"]
+        return f"{row['all'][name]}/{row['all']['num_sweeps']} ({low:.2f}\N{EN DASH}{high:.2f})"
+
+    def of_task(row: dict[str, Any], name: str) -> str:
+        found = row["tasks"][name]
+        return f"{found['saved']:.0%}, {found['winner_lost']}/{found['num_sweeps']}, {found['regret']:.3f}"
+
     return {
-        "num_sweeps": num,
-        "winner_lost": lost,
-        "winner_lost_interval": bounds(lost, num),
-        "as_good": good,
-        "as_good_interval": bounds(good, num),
-        "regret": mean(o.regret for o in outcomes),
-        "saved": mean(o.saved for o in outcomes),
-        "stopped_by": {rule: rules.count(rule) for rule in sorted(set(rules))},
+        "pruner": lambda r: f"{r['policy']['pruner']} 1/{r['policy']['reduction_factor']}",
+        "rungs": lambda r: ", ".join(f"{100 * place / DENSE:.0f}" for place in Policy(**r["policy"]).places) + " %",
+        "trials come": lambda r: r["arrival"],
+        "steps saved": lambda r: f"{r['all']['saved']:.0%}",
+        "winner lost": lambda r: frequency(r, "winner_lost"),
+        "as good a winner": lambda r: frequency(r, "as_good"),
+        **{f"{name}: saved, lost, regret": partial(of_task, name=name) for name in tasks},
     }
 
 
-def bounds(successes: int, total: int) -> list[float]:
-    found = wilson_interval(successes, total)
-    return [round(found.low, 4), round(found.high, 4)]
-
-
-def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a line per policy and arrival."""
-    names = list(rows[0]["tasks"])
-    head = ["pruner", "judged at", "trials come", "steps saved", "winner lost", "as good a winner",
-            *(f"{name}: saved, lost, regret" for name in names)]  # fmt: skip
-    lines = [head, ["---"] * len(head), *(_cells(row, names) for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:
-    policy, whole = Policy(**row["policy"]), row["all"]
-    keeps = f" 1/{policy.reduction_factor}" if policy.pruner == "losers" else ""
-    where = ", ".join(f"{100 * place / DENSE:.0f}" for place in policy.places) + " %"
-    each = (row["tasks"][name] for name in names)
-    return [
-        f"{policy.pruner}{keeps}",
-        where if policy.pruner != "none" else "",
-        row["arrival"],
-        percent(whole["saved"]),
-        _frequency(whole, "winner_lost"),
-        _frequency(whole, "as_good"),
-        *(f"{percent(t['saved'])}, {t['winner_lost']}/{t['num_sweeps']}, {t['regret']:.3f}" for t in each),
-    ]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _frequency(whole: dict[str, Any], name: str) -> str:
-    low, high = whole[f"{name}_interval"]
-    return f"{whole[name]}/{whole['num_sweeps']} ({low:.2f}\N{EN DASH}{high:.2f})"
-
-
-NOTE = (
-    f"{{num}} full sweeps. As good: within {100 * CLOSE:g} % of the full winner "
-    "in validation loss, or not to be told from it on the validation examples. Regret: by how much the winner's "
-    "objective is worse. In brackets: 95 % Wilson intervals. The sweeps are a few tasks with several seeds each. "
-    "Seeds of one task resemble each other, so the intervals, which count independent sweeps, are too narrow. Judged "
-    "at: shares of the steps that follow the longest warm-up.\n"
-)
+NOTE = f"""
+As good: within {CLOSE:.0%} of the full winner in validation loss, or tied with it on the validation examples.
+Regret: by how much the winner's objective is worse. In brackets: 95 % Wilson intervals; they count sweeps as
+independent and are too narrow, for seeds of one task resemble each other. Rungs: shares of the steps after warm-up."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", help="a base for the third task")
-    parser.add_argument("--table", type=Path, help="a CSV of texts and labels for the third task")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = command_line(__doc__, __file__)
+    parser.add_argument("--task", nargs="+", metavar="KEY=VALUE", help="the settings of a third task")
+    parser.add_argument("--seeds", type=int, default=5, help="0: the check alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/pruning"), help="where sweeps are recorded")
-    given = parser.parse_args()
+    args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    sweeps = list(record(tasks(given.model, given.table, given.folder / "rows"), range(given.seeds), given.folder))
-    rows = measure(sweeps)
-    facts = {"machine": describe_machine(), "num_sweeps": len(sweeps), "policies": rows}
-    (HERE / "pruning.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    table = to_markdown(rows) + "\n\n" + NOTE.format(num=len(sweeps))
-    (HERE / "pruning.md").write_text(table, encoding="utf-8")
+    check(args.folder)
+    print("a replay stops as many trials, after as many steps, as the sweep itself")
+    tasks = dict(TASKS)
+    if args.task:
+        tasks["own"] = tuple(args.task)
+    sweeps = [
+        (name, seed, full_sweep((*line, f"train.seed={seed}"), args.folder / f"{name.split(',')[0]}-{seed}"))
+        for seed in range(args.seeds) for name, line in tasks.items()
+    ]  # fmt: skip
+    if not sweeps:
+        return
+    policies = []
+    for policy in POLICIES:
+        for is_bank, arrival in ((True, "together"), (False, "one by one")):
+            found = [(name, replay(policy, results, seed, is_bank=is_bank)) for name, seed, results in sweeps]
+            by_task = {task: summary([o for name, o in found if name == task]) for task in tasks}
+            whole = summary([o for _, o in found])
+            policies.append({"policy": asdict(policy), "arrival": arrival, "all": whole, "tasks": by_task})
+    table = markdown(columns(list(tasks)), policies, num_words=3)
+    write(args.out, f"{table}\n\n{NOTE}", num_sweeps=len(sweeps), policies=policies)
     print(table)
 
 

@@ -1,82 +1,77 @@
-"""The baseline with pruning: Ray Tune with ASHA over the same Trainer + PEFT trial.
+"""The baseline with pruning: Ray Tune with ASHA over the same Trainer + PEFT trial. Started by `sweep.py`.
 
     pip install "ray[tune]"
-    python -m benchmarks.ray_sweep JOB.json --at-once 2
+    python -m benchmarks.ray_sweep JOB.json AT_ONCE
 
 Actors are used again from trial to trial, and each keeps its imports, base, data and the base's probe scores.
 """
 
-import argparse
 import json
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-try:
-    import ray
-    from ray import tune
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
-    from ray.tune.schedulers import ASHAScheduler
-except ImportError as error:
-    raise SystemExit(f'{error}: the Ray side needs Ray Tune: pip install "ray[tune]"') from error
+import ray
+from ray import tune
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+from ray.tune.schedulers import ASHAScheduler
 
-from benchmarks.machine import usable_cores
-from benchmarks.ray_trial import train
-
-METRICS = ("accuracy", "loss", "rougeL", "forgetting")
+from benchmarks import hf_trial
+from benchmarks.output import usable_cores
 
 
-def sweep(job_file: Path, at_once: int, reduction_factor: int) -> list[dict[str, Any]]:
+@cache
+def setup(job_file: str) -> hf_trial.Setup:
+    """Return the actor's base, data and probe scores, made by its first trial."""
+    return hf_trial.Setup(json.loads(Path(job_file).read_text()))
+
+
+def train(config: dict[str, Any]) -> None:
+    """Run a trial; ASHA may end it at any report."""
+    made = setup(config["job"])
+    trial = made.job["trials"][config["number"]]
+    model = hf_trial.adapt(made, trial)
+    try:
+        hf_trial.fit(made, model, trial, made.train, report)
+        report(trial["train"]["max_steps"], hf_trial.evaluate(made, model))
+    finally:
+        model.unload()  # a trial that ASHA ends leaves the base clean too
+
+
+def report(step: int, metrics: dict[str, float]) -> None:
+    tune.report({"step": step, **metrics})
+
+
+def sweep(job_file: Path, at_once: int) -> list[dict[str, Any]]:
     """Run every trial of the job and return what each reported last."""
     job = json.loads(job_file.read_text())
+    first, last = min(job["rungs"]), max(job["rungs"])
     ray.init(num_cpus=usable_cores(), include_dashboard=False, log_to_driver=False)
+    numbers = tune.grid_search(list(range(len(job["trials"]))))
+    log = MLflowLoggerCallback(tracking_uri=job["mlflow_uri"], experiment_name=job["experiment"])
     tuner = tune.Tuner(
         # Ray gives an actor as many threads as CPUs.
         tune.with_resources(train, {"cpu": max(1, usable_cores() // at_once)}),
-        param_space={
-            "job": str(job_file.absolute()),
-            "number": tune.grid_search(list(range(len(job["trials"])))),
-        },
+        param_space={"job": str(job_file.absolute()), "number": numbers},
         tune_config=tune.TuneConfig(
-            metric=job["objective"],
-            mode="min" if job["objective"] == "loss" else "max",
-            scheduler=scheduler(job["rungs"], reduction_factor),
+            metric=job["objective"], mode="min" if job["objective"] == "loss" else "max", reuse_actors=True,
+            scheduler=ASHAScheduler(time_attr="step", max_t=last, grace_period=first),  # reduction factor 4
             max_concurrent_trials=at_once,
-            reuse_actors=True,
         ),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(job_file.absolute().parent),
-            verbose=0,
-            callbacks=[MLflowLoggerCallback(tracking_uri=job["mlflow_uri"], experiment_name=job["experiment"])],
-        ),
-    )
-    return [_trial(result, max(job["rungs"])) for result in tuner.fit()]
-
-
-def scheduler(rungs: list[int], reduction_factor: int) -> ASHAScheduler:
-    """Return ASHA with its first rung where lorasweep has its own."""
-    return ASHAScheduler(time_attr="step", max_t=max(rungs), grace_period=min(rungs), reduction_factor=reduction_factor)
-
-
-def _trial(result: Any, last: int) -> dict[str, Any]:
-    if result.error:
-        raise result.error
-    found = result.metrics
-    metrics = {k: v for k, v in found.items() if k in METRICS or k.startswith("probe/")}
-    state = "complete" if found["step"] >= last else "pruned"
-    return {"number": found["config"]["number"], "state": state, "step": found["step"], "metrics": metrics}
+        run_config=tune.RunConfig(name="ray", storage_path=str(job_file.absolute().parent), verbose=0, callbacks=[log]),
+    )  # fmt: skip
+    found = [result.metrics for result in tuner.fit() if not result.error]
+    return [{"number": m["config"]["number"], "step": m["step"], "metrics": {"accuracy": m.get("accuracy")},
+             "state": "complete" if m["step"] >= last else "pruned"} for m in found]  # fmt: skip
 
 
 def main() -> None:
-    """Run the sweep and write its trials beside the job."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("job", type=Path)
-    parser.add_argument("--at-once", type=int, default=2)
-    parser.add_argument("--reduction-factor", type=int, default=4, help="ASHA keeps one in so many; 4 is Ray's default")
-    arguments = parser.parse_args()
-    trials = sweep(arguments.job, arguments.at_once, arguments.reduction_factor)
-    (arguments.job.parent / "ray.json").write_text(json.dumps(sorted(trials, key=lambda trial: trial["number"])))
+    job_file = Path(sys.argv[1])
+    (job_file.parent / "ray.json").write_text(json.dumps(sweep(job_file, int(sys.argv[2]))))
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks.ray_sweep import main as importable_main  # actors import `train` rather than unpickle a copy
+
+    importable_main()

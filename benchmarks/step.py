@@ -1,14 +1,19 @@
-"""One optimizer step of K trials: packed in a bank, against stock PEFT one at a time and K adapters on one base.
+"""How much faster is one optimizer step of K packed trials than K steps in stock PEFT, and how does that grow with K?
 
-    python -m benchmarks.step [--model demo] [--out benchmarks/step.json] [--case mixed ...]
+    python -m benchmarks.step [--model demo] [--case k16-b1-s32 mixed-k16 ...]
 
-Sides are interleaved. Each run asserts non-zero gradients, and losses equal to stock PEFT's in fp32.
+`--model` is the demo, a folder, a hub id or a name in `trials.SHAPES`. A case takes ten seconds on the demo, up to two
+minutes on a base of 12M parameters and two cores. Rounds of both sides alternate, each side on the number of threads
+that suits it. Stock PEFT runs one trial at a time, in fp32 (the default on a CPU) or on the same quantised base. It is
+asserted that all adapters are trained and that both sides have the same losses.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,30 +21,27 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from benchmarks.machine import gemm_rate, seconds
-from benchmarks.packed import RANK, Trial, fill, rows_of
+from benchmarks.output import command_line, markdown, usable_cores, write
 from benchmarks.stock import StockTrial, stock_trial
-from benchmarks.tables import AGREEMENT, command_line, markdown, write
+from benchmarks.trials import SHAPES, Trial, fill, gemm_rate, rows_of, seconds, trial, write_base
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.pass_size import Pace
 from lorasweep.adapters.train import train_step
-from lorasweep.core.spec import DType, LoraSpec, ModelSpec, Precision, TrainSpec
-from lorasweep.data.batches import MicroBatch, micro_batches
+from lorasweep.core.spec import DType, ModelSpec, Precision
+from lorasweep.data.render import TokenRow
 from lorasweep.models.base import DTYPES, Base
-from lorasweep.models.info import resolve_targets
 
-ROUNDS, FEWEST_ROUNDS = 7, 3
-COMPARED = 12  # first losses that both sides must agree on
-PATIENCE_S = 30  # for the rounds of a case; a slow one gets fewer
-TOLERANCE = 1e-5  # of fp32 losses, relative where they are above 1 nat per label token
+ROUNDS = 5
+COMPARED = 12  # losses per trial; later ones differ, for rounding has grown
+LOSS_GAP = {"fp32": 1e-5, "bf16": 0.2}  # relative above 1 nat per label token; bf16 is compared with fp32
+RANKS, TARGETS, BATCHES = (4, 8, 16, 64), ("qv", "attention", "all-linear"), (1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """K trials. `mixed` ones differ in rank, modules, batch size and learning rate."""
+    """K trials; `mixed` ones differ in rank, modules, batch size and length of rows."""
 
-    name: str
     slots: int
     batch: int = 1
     length: int = 32
@@ -47,165 +49,103 @@ class Case:
     dtype: DType = "fp32"
     precision: Precision = "none"
 
+    @property
+    def name(self) -> str:
+        size = f"mixed-k{self.slots}" if self.mixed else f"k{self.slots}-b{self.batch}-s{self.length}"
+        return size + ("-nf4" if self.precision == "nf4" else "-bf16" if self.dtype == "bf16" else "")
+
+    def trials(self, model: ModelSpec) -> list[Trial]:
+        if not self.mixed:
+            return [trial(model, i, batch=self.batch) for i in range(self.slots)]
+        kinds = [(RANKS[i % 4], TARGETS[i % 3], BATCHES[(i // 2) % 3]) for i in range(self.slots)]
+        return [trial(model, i, rank=r, targets=t, batch=b) for i, (r, t, b) in enumerate(kinds)]
+
 
 def cases() -> list[Case]:
-    """Return the grid: K by batch and length, mixed trials, in both precisions of the arithmetic and on nf4."""
-    grid = [Case(name=f"k{k}-b1-s32", slots=k) for k in (1, 4, 16, 32)]
-    grid += [Case(name=f"k{k}-b4-s128", slots=k, batch=4, length=128) for k in (1, 4, 16)]
-    grid += [Case(name=f"mixed-k{k}", slots=k, mixed=True) for k in (4, 16, 32)]
-    low: list[Case] = [Case(**{**asdict(c), "name": c.name + "-bf16", "dtype": "bf16"}) for c in grid]
-    nf4 = [Case(name=f"k{k}-b1-s32-nf4", slots=k, precision="nf4", dtype="bf16") for k in (1, 16)] + [
-        Case(name="mixed-k16-nf4", slots=16, mixed=True, precision="nf4", dtype="bf16")
-    ]
-    return grid + low + nf4
+    """Return the grid: K by batch and length, mixed trials, in both types and on nf4."""
+    fp32 = [Case(slots=k) for k in (1, 4, 16, 32)] + [Case(slots=k, batch=4, length=128) for k in (1, 4, 16)]
+    fp32 += [Case(slots=k, mixed=True) for k in (4, 16, 32)]
+    bf16 = [replace(case, dtype="bf16") for case in fp32]
+    return fp32 + bf16 + [replace(c, precision="nf4") for c in bf16 if c.slots in (1, 16) and c.batch == 1]
 
 
-RANKS, TARGETS, BATCHES = (4, 8, 16, 64), ("qv", "attention", "all-linear"), (1, 2, 4)
+def measure(
+    base: Base, likes: Sequence[Base], trials: Sequence[Trial], rows: Sequence[TokenRow], device: str
+) -> dict[str, Any]:
+    """Time a step of these trials packed on `base`, and of the first ones alone, each on its own base of `likes`.
 
+    Rounds of both sides alternate, except where `likes` is `base` alone.
 
-def trials(case: Case, model: ModelSpec) -> list[Trial]:
-    """Return the case's trials."""
-    specs: list[Trial] = []
-    for i in range(case.slots):
-        rank = RANKS[i % 4] if case.mixed else RANK
-        names = TARGETS[i % 3] if case.mixed else "all-linear"
-        lora = LoraSpec(r=rank, lora_alpha=2 * rank, target_modules=resolve_targets(model, names))
-        train = TrainSpec(
-            learning_rate=1e-4 * (1 + i % 5 if case.mixed else 1), lr_scheduler_type="constant",
-            max_steps=10_000, seed=i, per_device_train_batch_size=BATCHES[(i // 2) % 3] if case.mixed else case.batch,
-        )  # fmt: skip
-        specs.append((lora, train))
-    return specs
+    Raises:
+        AssertionError: an adapter was not trained, or losses differ.
+    """
+    bank = Bank(base, len(trials))
+    learners = fill(bank, trials, rows)
+    starts = [bank.adapter(x.slot) for x in learners]
+    num_tokens = sum(x.slot.num_tokens for x in learners)
+    paces: defaultdict[int, Pace] = defaultdict(Pace)
+    stock: list[StockTrial] = []
 
+    def packed() -> None:
+        bank.pace = paces[torch.get_num_threads()]
+        while not bank.pace.is_settled(num_tokens):
+            train_step(bank, learners)
+        train_step(bank, learners)
 
-class Sides:
-    """The three ways to take one step of every trial of a case."""
+    def alone() -> None:
+        for one in stock:
+            one.step()
 
-    def __init__(self, case: Case, model_id: str, stock_dtype: DType) -> None:
-        self.case = case
-        spec = ModelSpec(id=model_id, dtype=case.dtype, precision=case.precision)
-        self.base = load_base(spec, "cpu")
-        self.specs = trials(case, spec)
-        self.rows = rows_of(self.base, case.length, mixed=case.mixed)
-        self.bank = Bank(self.base, case.slots)
-        self.learners = fill(self.bank, self.specs, self.rows)
-        self.starts = [self.bank.adapter(x.slot) for x in self.learners]
-        stock = ModelSpec(id=model_id, dtype=stock_dtype, precision=case.precision)
-        self.alone = [self._stock(load_base(stock, "cpu").model, i) for i in range(case.slots)]
-        self.looped: list[StockTrial] = []
-        self.threads = 0
-        shared: Any = load_base(stock, "cpu").model
-        for i in range(case.slots):
-            self.looped.append(self._stock(shared, i))
-            shared = self.looped[-1].model
-
-    def _batches(self, train: TrainSpec) -> Iterator[MicroBatch]:
-        return micro_batches(self.rows, batch_size=train.per_device_train_batch_size, accumulation=1, seed=train.seed)
-
-    def _stock(self, base: Any, i: int) -> StockTrial:
-        lora, train = self.specs[i]
-        return stock_trial(base, lora, train, self._batches(train), self.starts[i])
-
-    def packed_step(self) -> None:
-        train_step(self.bank, self.learners)
-
-    def settled_step(self) -> None:
-        """Take a step, once it is known how passes are best cut on as many threads as there are now."""
-        usual = sum(x.slot.num_tokens for x in self.learners)
-        if self.threads != torch.get_num_threads():
-            self.threads, self.bank.pace = torch.get_num_threads(), Pace()
-            while not self.bank.pace.is_settled(usual):
-                self.packed_step()
-        self.packed_step()
-
-    def alone_step(self) -> None:
-        for trial in self.alone:
-            trial.step()
-
-    def looped_step(self) -> None:
-        for trial in self.looped:
-            trial.step()
-
-    def loss_gap(self) -> float:
-        """Return the largest difference of any loss of any trial, in the first steps: later, rounding has grown."""
-        gaps = []
-        for learner, stock, looped in zip(self.learners, self.alone, self.looped, strict=True):
-            packed = [loss for _, loss, _ in learner.losses[:COMPARED]]
-            gaps += [abs(a - b) / max(1.0, b) for x in (stock, looped) for a, b in zip(packed, x.losses, strict=False)]
-        return max(gaps)
-
-
-def on_threads(count: int, act: Callable[[], None]) -> None:
-    """Run something on so many threads."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        act()
-    finally:
-        torch.set_num_threads(usual)
-
-
-def best_threads(act: Callable[[], None]) -> int:
-    """Return the number of threads that suits a step best: small operations can be faster on one."""
-    times = {}
-    for count in sorted({1, torch.get_num_threads()}):
-        times[count] = min(seconds(partial(on_threads, count, act)) for _ in range(3))
-    return min(times, key=lambda count: times[count])
-
-
-def floor_s(base: Base, num_tokens: int, rate: float) -> float:
-    """Return the least time of a step: 4 operations per weight of the linears and token, at the measured GEMM rate."""
-    return 4 * base.info.num_linear_parameters * num_tokens / rate
-
-
-def run_case(case: Case, model_id: str) -> dict[str, Any]:
-    """Measure one case: medians over interleaved rounds, and the ratio of every round."""
-    # Stock PEFT always runs in fp32, the field's default on a CPU; on a quantised base it computes as the case does.
-    sides = Sides(case, model_id, case.dtype if case.precision != "none" else "fp32")
-    times: dict[str, list[float]] = {"packed": [], "alone": [], "looped": []}
-    threads = {"packed": best_threads(sides.settled_step), "alone": best_threads(sides.alone[0].step)}
-    acts = {
-        "packed": partial(on_threads, threads["packed"], sides.settled_step),
-        "alone": partial(on_threads, threads["alone"], sides.alone_step),
-        "looped": partial(on_threads, threads["alone"], sides.looped_step),
-    }
-    for act in (acts["packed"], acts["alone"], acts["looped"]):
-        act()
-    tokens_before = sum(x.num_tokens for x in sides.learners)
-    rounds = max(FEWEST_ROUNDS, min(ROUNDS, int(PATIENCE_S / sum(seconds(act) for act in acts.values()))))
-    for _ in range(rounds):
-        for name, act in acts.items():
-            times[name].append(seconds(act))
-    num_tokens = (sum(x.num_tokens for x in sides.learners) - tokens_before) / (1 + rounds)
-    gap = sides.loss_gap()
-    is_exact = case.dtype == "fp32"
-    assert gap <= TOLERANCE or not is_exact, f"{case.name}: losses differ by {gap}"
-    assert gap < 0.2, f"{case.name}: bf16 losses are far from fp32's: {gap}"
-    assert all(trial.has_gradients() for trial in sides.alone)
-    assert all(t.abs().sum() > 0 for x in sides.learners for pair in x.slot.matrices.values() for t in pair)
-    rate = gemm_rate(DTYPES[case.dtype], "cpu")
+    is_shared = likes[0] is base
+    times = typical_s(device, packed) if is_shared else []
+    peak_bytes = 0 if device == "cpu" else torch.cuda.max_memory_allocated()
+    if is_shared:
+        Bank(base, 1)  # takes the adapters off
+    stock += [stock_trial(x.model, t, rows, start) for x, t, start in zip(likes, trials, starts, strict=False)]
+    packed_s, stock_s = [*times, *typical_s(device, *([] if times else [packed]), alone)]
+    stock[0].model.unload()
+    pairs = [(ours[1], b) for x, y in zip(learners, stock, strict=False)
+             for ours, b in zip(x.losses[:COMPARED], y.losses, strict=False)]  # fmt: skip
+    gap = max(abs(a - b) / max(1.0, b) for a, b in pairs)
+    assert gap <= LOSS_GAP[base.spec.dtype], f"losses differ by {gap}"
+    assert all(b.abs().sum() > 0 for x in learners for _, b in x.slot.matrices.values()), "an untrained adapter"
+    floor_s = 4 * base.info.num_linear_parameters * num_tokens / gemm_rate(DTYPES[base.spec.dtype], device)
     return {
-        **asdict(case),
-        **{f"{name}_s": median(values) for name, values in times.items()},
-        "stock_over_packed": median(a / p for a, p in zip(times["alone"], times["packed"], strict=True)),
-        "looped_over_packed": median(a / p for a, p in zip(times["looped"], times["packed"], strict=True)),
-        "threads": threads,
-        "rounds": rounds,
-        "tokens": num_tokens,
-        "share_of_gemm_rate": floor_s(sides.base, int(num_tokens), rate) / median(times["packed"]),
-        "loss_gap": gap,
-    }
+        "tokens": num_tokens, "packed_s": packed_s, "stock_s": stock_s * len(trials) / len(stock),
+        "share_of_gemm_rate": floor_s / packed_s, "loss_gap": gap, "peak_bytes": peak_bytes,
+    }  # fmt: skip
+
+
+def typical_s(device: str, *sides: Callable[[], object]) -> list[float]:
+    """Return the median seconds of a step of each side, on a CPU on one thread or all, whichever is faster."""
+    medians = []
+    for threads in (1, usable_cores()) if device == "cpu" else (1,):
+        torch.set_num_threads(threads)
+        rounds = [[seconds(side, device) for side in sides] for _ in range(1 + ROUNDS)]
+        medians.append([median(times) for times in zip(*rounds[1:], strict=True)])  # the first round warms up
+    return [min(of_side) for of_side in zip(*medians, strict=True)]
 
 
 COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "case": lambda r: r["name"],
-    "stock PEFT ms": lambda r: f"{1e3 * r['alone_s']:.1f}",
-    "looped ms": lambda r: f"{1e3 * r['looped_s']:.1f}",
+    "stock PEFT ms": lambda r: f"{1e3 * r['stock_s']:.1f}",
     "packed ms": lambda r: f"{1e3 * r['packed_s']:.1f}",
-    "stock/packed": lambda r: f"**{r['stock_over_packed']:.2f}×**",
-    "looped/packed": lambda r: f"{r['looped_over_packed']:.2f}×",
-    **AGREEMENT,
+    "stock/packed": lambda r: f"**{r['stock_s'] / r['packed_s']:.2f}×**",
+    "packed tokens/s": lambda r: f"{r['tokens'] / r['packed_s']:.0f}",
+    "of GEMM rate": lambda r: f"{r['share_of_gemm_rate']:.0%}",
+    "max Δloss": lambda r: f"{r['loss_gap']:.1g}",
 }
+
+
+def run_case(case: Case, model_id: str) -> dict[str, Any]:
+    """Load the bases of a case and measure it."""
+    spec = ModelSpec(id=model_id, dtype=case.dtype, precision=case.precision)
+    base = load_base(spec, "cpu")
+    like = spec if case.precision != "none" else replace(spec, dtype="fp32")
+    num_stock = case.slots if case.mixed else 1  # trials that are alike take as long
+    rows = rows_of(base, case.length, (0.5, 1.5) if case.mixed else (1.0, 1.0))
+    return asdict(case) | measure(
+        base, [load_base(like, "cpu") for _ in range(num_stock)], case.trials(spec), rows, "cpu"
+    )
 
 
 def main() -> None:
@@ -213,12 +153,14 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--case", nargs="*", help="cases by name; all of them if left out")
     args = parser.parse_args()
-    results = []
-    for case in [c for c in cases() if not args.case or c.name in args.case]:
-        results.append(run_case(case, args.model))
-        print(markdown(COLUMNS, results[-1:]).splitlines()[-1], flush=True)
-        write(args.out, model=args.model, cases=results)
-    print(markdown(COLUMNS, results))
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = str(write_base(Path(folder), args.model)) if args.model in SHAPES else args.model
+        for case in [c for c in cases() if not args.case or c.name in args.case]:
+            results.append({"name": case.name, **run_case(case, model)})
+            table = markdown({"case": lambda r: r["name"], **COLUMNS}, results)
+            print(table.splitlines()[-1], flush=True)
+            write(args.out, table, model=args.model, cases=results)
 
 
 if __name__ == "__main__":

@@ -1,125 +1,173 @@
 """How long does a whole sweep take, beside what people do today? 32 trials with training, scores, probes and MLflow.
 
-    python -m benchmarks.sweep                                        every side once, on the demo
-    python -m benchmarks.sweep --sides L,P,a2,b,c --seeds 5 --seeds-for a2=1
-    python -m benchmarks.sweep --pruned study.pruner=median eval.rungs=4
+    python -m benchmarks.sweep [--sides L P --seeds 5]
     python -m benchmarks.sweep --set model.id=path data=classification data.train=train.csv train.max_steps=160
-    python -m benchmarks.sweep --table                                what has been recorded
 
-Sides are whole processes, interleaved by seed, in an order that turns with the seed: see `sweep_sides.SIDES`. Side (a)
-takes its time; give it fewer seeds, and the table says how many each ratio rests on. Every run is recorded when it
-ends, and a later call goes on, whatever changed in the code meanwhile: after a change, take another --output.
-
-Before the first run `honesty.py` shows that all do the same work. The winner's score on the test split and the
-leaderboard are made by lorasweep alone, within its time. Timed runs begin from each library's own random adapters and
-order of rows, so their scores differ as seeds do.
+Every side once takes 11 minutes on two cores. Sides are whole processes, interleaved by seed, in an order that turns
+with the seed. Every run is recorded when it ends, and a later call goes on: after a change in the code, take another
+`--out`. Before the first run `sweep_check.py` shows that both sides do the same work; `--seeds 0` runs nothing else.
+The winner's test score and the leaderboard are made by lorasweep alone, within its time. Side c needs `ray[tune]`.
+In three minutes: `--sides L a2 --set train.learning_rate=1e-3 lora.r=8 lora.lora_alpha=16 train.max_steps=4`.
 """
 
-import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.machine import describe_machine
-from benchmarks.sweep_job import SIZES, axes_of, make_job
-from benchmarks.sweep_sides import SIDES, time_side
-from benchmarks.sweep_table import table
-from lorasweep.core.files import write_text
+from mlflow import MlflowClient
+
+from benchmarks.output import command_line, machine, markdown, usable_cores, write
+from benchmarks.sweep_check import check
+from benchmarks.sweep_job import Job, export, make_job, pairs
 from lorasweep.core.provenance import commit
 
-RECORD = Path(__file__).with_suffix(".json")
+ROOT = Path(__file__).resolve().parent.parent
+Run = Mapping[str, Any]
+PRUNED = ("study.pruner=losers", "study.reduction_factor=3", "eval.rungs=3", "eval.rung_factor=4", "eval.rung_limit=64")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """How a side runs a job in a folder; `threads` 0 means one per core."""
+
+    title: str
+    run: Callable[["Side", Job, Path], list[dict[str, Any]]]
+    threads: int = 0
+    args: tuple[str, ...] = ()
+
+    def python(self, folder: Path, *words: str) -> None:
+        """Run a module to its end, with an empty cache; threads that sleep while they wait help all sides."""
+        environment = {
+            **os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE",
+            "OMP_NUM_THREADS": str(self.threads or usable_cores()), "TOKENIZERS_PARALLELISM": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "LORASWEEP_CACHE": str(folder / "cache"),
+        }  # fmt: skip
+        with (folder / "output.log").open("a") as log:
+            done = subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, stdout=log, stderr=log)
+        assert not done.returncode, (
+            f"{words} ended with {done.returncode}: {(folder / 'output.log').read_text()[-3000:]}"
+        )
+
+
+def lorasweep(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Run `python -m lorasweep` and return what its ledger has of every trial."""
+    words = [f"{key}={value}" for key, value in pairs([*job.overrides, *side.args]).items()]
+    side.python(folder, "lorasweep", *words, "tracking.experiment=benchmark")
+    trials = [json.loads(file.read_text()) for file in sorted(folder.glob("runs/*/trials/*/result.json"))]
+    steps = {t["number"]: t["history"][-1]["step"] if t["history"] else 0 for t in trials}
+    names = ("number", "state", "fingerprint", "metrics", "params")
+    return [{"step": steps[t["number"]], **{name: t[name] for name in names}} for t in trials]
+
+
+def process_per_trial(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Start a process for every trial, two of them side by side."""
+    numbers = [str(number) for number in range(len(job.specs))]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: side.python(folder, "benchmarks.hf_trial", "job.json", number), numbers))
+    return [json.loads((folder / f"trial-{number}.json").read_text()) for number in numbers]
+
+
+def one_process(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Run every trial in one process, one after another."""
+    numbers = [str(number) for number in range(len(job.specs))]
+    side.python(folder, "benchmarks.hf_trial", "job.json", *numbers)
+    return [json.loads((folder / f"trial-{number}.json").read_text()) for number in numbers]
+
+
+def ray_tune(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Run the trials under Ray Tune, two at once."""
+    side.python(folder, "benchmarks.ray_sweep", "job.json", "2")
+    trials: list[dict[str, Any]] = json.loads((folder / "ray.json").read_text())
+    return trials
+
+
+# On a small base two processes of one thread each use two cores better than one process of two threads.
+SIDES = {
+    "L": Side("lorasweep, every trial to its end", lorasweep),
+    "P": Side("lorasweep, losers stopped early", lorasweep, args=PRUNED),
+    "a2": Side("Trainer + PEFT, a process per trial, two at once with one thread each", process_per_trial, threads=1),
+    "b1": Side("Trainer + PEFT, all trials in one process, one thread", one_process, threads=1),
+    "c": Side("Ray Tune, ASHA, Trainer + PEFT, two at once with one thread each", ray_tune, threads=1),
+}
+
+
+def time_side(side: Side, job: Job, folder: Path) -> dict[str, Any]:
+    """Run a side in an empty folder and return its wall time and trials; the MLflow store is there before."""
+    uri = json.loads(export(job, folder).read_text())["mlflow_uri"]
+    MlflowClient(uri).create_experiment("benchmark")  # processes that make a store together crash each other
+    started = time.perf_counter()
+    trials = side.run(side, job, folder)
+    wall_s = time.perf_counter() - started
+    assert len(trials) == len(job.specs), f"{len(trials)} of {len(job.specs)} trials left a result"
+    return {"wall_s": wall_s, "trials": trials}
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Return a line for each side."""
+    by_side = {name: {run["seed"]: run for run in runs if run["side"] == name} for name in SIDES}
+    full = by_side["L"]
+
+    def seconds(side: str) -> list[float]:
+        return sorted(run["wall_s"] for run in by_side[side].values())
+
+    def share(side: str) -> str:
+        steps = [t["step"] for run in by_side[side].values() for t in run["trials"] if "step" in t]
+        return f"{sum(steps) / max(steps) / len(steps):.0%}" if steps else "100%"
+
+    def kept(side: str) -> str:
+        pairs = [(winner(run), winner(full[seed])) for seed, run in by_side[side].items() if seed in full]
+        same = [a["fingerprint"] == b["fingerprint"] for a, b in pairs if "fingerprint" in a]
+        return f"{sum(same)} of {len(same)}"
+
+    columns: dict[str, Callable[[str], object]] = {
+        "": lambda side: SIDES[side].title,
+        "seeds": lambda side: len(by_side[side]),
+        "median s": lambda side: f"{median(seconds(side)):.1f}",
+        "range": lambda side: f"{seconds(side)[0]:.1f}\N{EN DASH}{seconds(side)[-1]:.1f}",
+        "steps trained": share,
+        "winner of the full sweep": kept,
+    }
+    return markdown(columns, [side for side in SIDES if by_side[side]])
+
+
+def winner(run: Run) -> Mapping[str, Any]:
+    """Return the complete trial of the best accuracy and then the least loss."""
+    complete = [t for t in run["trials"] if t.get("state") == "complete" and t["metrics"].get("loss") is not None]
+    return min(complete, key=lambda t: (-(t["metrics"].get("accuracy") or 0.0), t["metrics"]["loss"]), default={})
 
 
 def main() -> None:
-    """Run what is wanted and not recorded yet, and print the table."""
-    arguments = parse()
-    keys = set()
-    for seed, side in schedule(arguments.sides, arguments.seeds, arguments.seeds_for):
-        job = make_job(axes_of(arguments.trials, arguments.set), seed, arguments.set)
-        keys.add(job.key)
-        facts: dict[str, Any] = {"key": job.key, "seed": seed, "side": side, "args": args_of(side, arguments)}
-        runs = read(arguments.output)
-        if is_recorded(runs, facts) or arguments.table:
-            continue
-        with tempfile.TemporaryDirectory(prefix="sweep-", dir=arguments.work) as folder:
-            if arguments.check_steps and not any(r["key"] == job.key and r.get("honesty") for r in runs):
-                facts["honesty"] = honesty(Path(folder) / "check", arguments)
-            print(f"seed {seed}, side {side}: {SIDES[side].title}, {len(job.specs)} trials ...", flush=True)
-            result = time_side(side, job, Path(folder) / "run", facts["args"])
-        print(f"seed {seed}, side {side}: {result['wall_s']:.1f} s", flush=True)
-        record = {**facts, "overrides": job.overrides, "commit": commit(), "machine": describe_machine(), **result}
-        write(arguments.output, [*read(arguments.output), record])
-    print(table([r for r in read(arguments.output) if r["key"] in keys and is_wanted(r, arguments)]))
-
-
-def parse() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sides", type=lambda text: text.split(","), default=["L", "P", "a", "a2", "b", "c"])
+    parser = command_line(__doc__, __file__)
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES))
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of every side")
-    parser.add_argument("--seeds-for", nargs="+", default=[], metavar="SIDE=N", help="fewer seeds of a slow side")
-    parser.add_argument("--trials", type=int, default=32, choices=SIZES)
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides, in lorasweep's own words")
-    parser.add_argument("--pruned", nargs="+", default=["study.pruner=median"], metavar="KEY=VALUE", help="of side P")
-    parser.add_argument("--reduction-factor", type=int, default=4, help="of ASHA in side c; 4 is Ray's default")
-    parser.add_argument("--check-steps", type=int, default=40, help="compared before the first run; 0: none")
-    parser.add_argument("--output", type=Path, default=RECORD)
-    parser.add_argument("--work", type=Path, help="where runs keep their files; by default the system's own place")
-    parser.add_argument("--table", action="store_true", help="run nothing")
-    arguments = parser.parse_args()
-    if unknown := [side for side in arguments.sides if side not in SIDES]:
-        parser.error(f"--sides: {', '.join(unknown)}; there are {', '.join(SIDES)}")
-    return arguments
-
-
-def schedule(sides: Sequence[str], seeds: int, seeds_for: Sequence[str]) -> list[tuple[int, str]]:
-    """Return (seed, side) in the order of running: every seed starts with another side, so that drift hits all."""
-    limits = {side: int(count) for side, count in (text.split("=") for text in seeds_for)}
-    return [
-        (seed, side)
-        for seed in range(max([seeds, *limits.values()]))
-        for side in [*sides[seed % len(sides) :], *sides[: seed % len(sides)]]
-        if seed < limits.get(side, seeds)
-    ]
-
-
-def args_of(side: str, arguments: argparse.Namespace) -> list[str]:
-    """Return what belongs to this side alone."""
-    if side == "P":
-        return list(arguments.pruned)
-    return [f"--reduction-factor={arguments.reduction_factor}"] if side.startswith("c") else []
-
-
-def honesty(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare both sides step by step; what is found is recorded with the run that follows."""
-    from benchmarks.honesty import check_honesty
-
-    found = asdict(check_honesty(folder, arguments.set, steps=arguments.check_steps))
-    print(f"both sides do the same work: {found}", flush=True)
-    return found
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    """Return the recorded runs."""
-    runs: list[dict[str, Any]] = json.loads(file.read_text())["runs"] if file.is_file() else []
-    return runs
-
-
-def write(file: Path, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Record runs, one line each."""
-    lines = ",\n".join(json.dumps(run) for run in runs)
-    write_text(file, f'{{"runs": [\n{lines}\n]}}\n')
-
-
-def is_recorded(runs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> bool:
-    return any(all(run[name] == facts[name] for name in ("key", "seed", "side", "args")) for run in runs)
-
-
-def is_wanted(run: Mapping[str, Any], arguments: argparse.Namespace) -> bool:
-    return run["side"] in arguments.sides and run["args"] == args_of(run["side"], arguments)
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings in lorasweep's own words")
+    args = parser.parse_args()
+    given = pairs(args.set)
+    key = make_job(given, 0).key
+    runs: list[dict[str, Any]] = json.loads(args.out.read_text())["runs"] if args.out.is_file() else []
+    with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        if not args.seeds or not any(run["key"] == key for run in runs):
+            print("both sides do the same work:", check(Path(folder) / "check", given), flush=True)
+        for seed in range(args.seeds):
+            turn = seed % len(args.sides)
+            for name in [*args.sides[turn:], *args.sides[:turn]]:
+                if any((run["key"], run["seed"], run["side"]) == (key, seed, name) for run in runs):
+                    continue
+                found = time_side(SIDES[name], make_job(given, seed), Path(folder) / f"{name}-{seed}")
+                print(f"seed {seed}, side {name}: {found['wall_s']:.1f} s", flush=True)
+                facts = {"overrides": args.set, "commit": commit(), "machine": machine()}
+                runs.append({"key": key, "seed": seed, "side": name, **facts, **found})
+                write(args.out, table([run for run in runs if run["key"] == key]), runs=runs)
+    print(table([run for run in runs if run["key"] == key]))
 
 
 if __name__ == "__main__":

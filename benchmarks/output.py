@@ -1,0 +1,76 @@
+"""What every benchmark writes: tables in Markdown, and beside them the figures and the machine as JSON."""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import torch
+
+T = TypeVar("T")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "optuna", "mlflow", "bitsandbytes", "ray", "lorasweep")
+
+
+def command_line(doc: str | None, script: str) -> argparse.ArgumentParser:
+    """Return a parser with `--out`, the JSON file; by default it lies beside the script."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(script).with_suffix(".json"))
+    return parser
+
+
+def markdown(columns: Mapping[str, Callable[[T], object]], rows: Sequence[T], *, num_words: int = 1) -> str:
+    """Return a Markdown table; the columns after the first `num_words` hold figures and are aligned right."""
+    rules = ["---" if i < num_words else "--:" for i in range(len(columns))]
+    lines = [list(columns), rules, *([str(cell(row)) for cell in columns.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def write(out: Path, text: str, **facts: object) -> None:
+    """Write figures with the machine to `out`, a line for each row of a list, and `text` beside it as Markdown."""
+    pairs = [f"{json.dumps(name)}: {_lines(fact)}" for name, fact in {"machine": machine(), **facts}.items()]
+    out.write_text("{" + ",\n".join(pairs) + "}\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+
+
+def _lines(fact: object) -> str:
+    return "[\n" + ",\n".join(map(json.dumps, fact)) + "\n]" if isinstance(fact, list) else json.dumps(fact)
+
+
+def machine() -> dict[str, object]:
+    """Return what a figure depends on; a load average above the benchmark's own threads means a busy machine."""
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "torch_threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_average": round(psutil.getloadavg()[0], 2),
+    }
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use, which a container can make fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
