@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
+from evaluation.metrics import METRICS
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
 from lorasweep.core.result import Command, Event, Finished, Point, Progress, Rung, Start, TrialResult, TrialState
@@ -28,7 +29,6 @@ from lorasweep.study.study import Study
 from lorasweep.tracking.base import NullTracker, Opening, Tracker
 from lorasweep.tracking.mlflow import make_tracker
 from lorasweep.tracking.queue import Courier
-from lorasweep.worker.scoring import is_maximized
 
 SLOTS = 16
 
@@ -113,7 +113,7 @@ def fake_sweep(plan: Plan, folder: Path, clock: Clock, tracker: Tracker) -> Driv
     """Return a driver over fake workers."""
     objective = plan.config.eval.objective
     ledger = Ledger(folder)
-    maximize = is_maximized(objective)
+    maximize = METRICS[objective].is_maximized
     study = Study(folder / "study.db", plan.config.study, plan.domains, maximize=maximize, num_rungs=2)
     courier = Courier(tracker, Opening(config="", tags={}, data={}, swept={}, objective=objective, maximize=maximize))
     record = Record(ledger, study, courier, clock, objective=objective, provenance={})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import optuna
 
 from benchmarks.curves import DENSE, Sweep
+from evaluation.metrics import METRICS
 from evaluation.ties import tied_with_best
 from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.core.result import TrialResult
@@ -14,7 +15,6 @@ from lorasweep.core.rungs import rung_steps
 from lorasweep.study.pruners import report, reported, verdicts
 from lorasweep.study.rules import Reading
 from lorasweep.study.study import make_pruner
-from lorasweep.worker.scoring import is_maximized
 
 CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
 
@@ -47,7 +47,7 @@ class Outcome:
 
 def replay(policy: Policy, sweep: Sweep, *, is_bank: bool) -> Outcome:
     """Prune a sweep whose trials reach each rung together, as in a bank, or come one after another."""
-    maximize = is_maximized(sweep.results[0].spec.eval.objective)
+    maximize = METRICS[sweep.results[0].spec.eval.objective].is_maximized
     pruner = make_pruner(StudySettings(pruner=policy.pruner, reduction_factor=policy.reduction_factor), policy.rungs)
     study = optuna.create_study(
         study_name="sweep",  # hyperband draws its brackets by name

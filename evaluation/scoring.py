@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evaluation.answers import TokenLosses
+
 LabelLogits = Callable[[Tensor, Tensor, Tensor], Tensor]
 """input_ids (B, S), rows (T,), cols (T,) -> logits (T, V), each predicting the token after position `cols`."""
 
@@ -51,20 +53,12 @@ class Likelihoods:
     logprobs: Tensor  # (L, N), summed over completion tokens
     num_tokens: Tensor  # (N,)
 
-    @property
-    def losses(self) -> Tensor:
-        """(L, N) mean nats per completion token of each example."""
-        return -self.logprobs / self.num_tokens
-
-    @property
-    def corpus_loss(self) -> Tensor:
-        """(L,) total nats over total tokens: long examples count for more, as in perplexity's definition."""
-        return -self.logprobs.sum(dim=1) / self.num_tokens.sum()
-
-    @property
-    def perplexity(self) -> Tensor:
-        """(L,) exp of the corpus loss."""
-        return self.corpus_loss.exp()
+    def losses(self, num_bytes_N: Tensor) -> list[TokenLosses]:
+        """Return what metrics are computed from, for each copy; `num_bytes_N` are the completions' sizes in UTF-8."""
+        return [
+            TokenLosses(nats_N=-logprobs_N, num_tokens_N=self.num_tokens, num_bytes_N=num_bytes_N)
+            for logprobs_N in self.logprobs
+        ]
 
 
 @torch.no_grad()  # not inference_mode: tensors a model caches here must stay usable in training

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evaluation.metrics import METRICS
 from lorasweep.config.build import SweepConfig
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import redact_values, write_text
@@ -36,7 +37,6 @@ from lorasweep.study.study import Study
 from lorasweep.tracking.base import Opening
 from lorasweep.tracking.mlflow import make_tracker
 from lorasweep.tracking.queue import Courier
-from lorasweep.worker.scoring import is_maximized
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _open_study(plan: Plan, ledger: Ledger) -> Study:
         ledger.folder / "study.db",
         config.study,
         plan.domains,
-        maximize=is_maximized(config.eval.objective),
+        maximize=METRICS[config.eval.objective].is_maximized,
         num_rungs=config.eval.rungs,
     )
 
@@ -173,7 +173,7 @@ def _open_courier(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, str
         data=_data(plan),
         swept={key: domain_words(domain) for key, domain in plan.domains.items()},
         objective=objective,
-        maximize=is_maximized(objective),
+        maximize=METRICS[objective].is_maximized,
     )
     return Courier(tracker, opening)
 

@@ -10,6 +10,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from evaluation.metrics import LOSS
+
 Precision = Literal["none", "int8", "nf4", "nf4_double", "fp4"]
 DType = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "paged_adamw_8bit"]
@@ -154,7 +156,7 @@ class EvalSpec:
     @property
     def all_metrics(self) -> tuple[str, ...]:
         """The objective first, then the others; the loss is free and always there."""
-        return tuple(dict.fromkeys((self.objective, *self.metrics, "loss")))
+        return tuple(dict.fromkeys((self.objective, *self.metrics, LOSS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

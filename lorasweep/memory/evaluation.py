@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lorasweep.config.constraints import TEXT_METRICS
+from evaluation.metrics import METRICS
 from lorasweep.core.spec import TrialSpec
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import DTYPE_BYTES, Shape
@@ -34,7 +34,7 @@ def _scoring(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> in
 
 def _writing(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:
     """Return the cache of keys and values, beside a layer that reads the prompts or one that has grown."""
-    if not set(TEXT_METRICS) & set(spec.eval.all_metrics) and not spec.eval.num_samples:
+    if not any(METRICS[name].from_texts for name in spec.eval.all_metrics) and not spec.eval.num_samples:
         return 0
     width = DTYPE_BYTES[spec.model.dtype]
     rows = copies * max(1, spec.eval.batch_rows // copies)

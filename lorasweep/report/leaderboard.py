@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluation.metrics import METRICS
 from evaluation.statistics import Interval
 from lorasweep.config.grammar import Domain
 from lorasweep.core.result import TrialResult, TrialState
@@ -14,7 +15,7 @@ from lorasweep.report.learned import doubt
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
 from lorasweep.report.references import Reference, better_than_base, references
 from lorasweep.report.settings import SEED, effective, fixed, varying
-from lorasweep.study.selection import Configuration, finite, in_order, is_maximized
+from lorasweep.study.selection import Configuration, finite, in_order
 
 DROPS = ("forgetting", "forgetting_likelihood")
 NO_PROBES = (
@@ -115,7 +116,7 @@ class Leaderboard:
 
     @property
     def is_maximized(self) -> bool:
-        return is_maximized(self.objective)
+        return METRICS[self.objective].is_maximized
 
     @property
     def ranked(self) -> tuple[Row, ...]:

@@ -7,9 +7,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import fmean
 
-from evaluation.metrics import CHOICE_METRICS, macro_f1
+from evaluation.metrics import METRICS
 from lorasweep.core.files import write_json
 from lorasweep.core.result import BaseScore
 from lorasweep.core.spec import EvalSpec, digest
@@ -27,7 +26,7 @@ def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:
     return BaseScore(
         metrics=found.metrics,
         scores=found.scores[spec.objective],
-        num_tokens=found.num_tokens if spec.objective in ("loss", "perplexity") else (),
+        num_tokens=found.num_tokens if METRICS[spec.objective].token_mean else (),
         chance=chance_levels(rows, spec.all_metrics),
         majority=majority_scores(task.train, rows, spec.all_metrics),
     )
@@ -37,8 +36,8 @@ def chance_levels(rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str,
     """Return the expected accuracy of guessing among each row's options; nothing where rows have no options."""
     if not rows or not all(row.options for row in rows):
         return {}
-    level = fmean(1 / len(row.options) for row in rows)
-    return {name: level for name in metrics if name in CHOICE_METRICS}
+    num_options = [len(row.options) for row in rows]
+    return {name: guess(num_options) for name in metrics if (guess := METRICS[name].chance)}
 
 
 def majority_scores(train: Sequence[TokenRow], rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str, float]:
@@ -50,11 +49,8 @@ def majority_scores(train: Sequence[TokenRow], rows: Sequence[TokenRow], metrics
         return {}
     counts = Counter(row.reference for row in train)
     label = min(counts, key=lambda name: (-counts[name], name))
-    share = fmean(row.reference == label for row in rows)
-    found = {name: share for name in metrics if name in (*CHOICE_METRICS, "exact_match")}
-    if "macro_f1" in metrics:
-        found["macro_f1"] = macro_f1([label] * len(rows), [row.reference for row in rows])
-    return found
+    references = [row.reference for row in rows]
+    return {name: of([label] * len(rows), references) for name in metrics if (of := METRICS[name].of_labels)}
 
 
 def _kept_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> SuiteScore:

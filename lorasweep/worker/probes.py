@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
-from evaluation.metrics import CHOICE_METRICS
+from evaluation.metrics import METRICS
 from evaluation.statistics import Interval
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.slot import Slot
@@ -90,8 +90,8 @@ def _with_interval(name: str, interval: Interval | None) -> dict[str, float]:
 
 
 def _probe_score(probe: ProbeSpec, rows: Sequence[TokenRow], scores: tuple[float, ...]) -> ProbeScore:
-    is_choice = probe.metric in CHOICE_METRICS
-    chance = sum(1 / len(row.options) for row in rows) / len(rows) if is_choice else 0.0
+    guess = METRICS[probe.metric].chance
+    chance = guess([len(row.options) for row in rows]) if guess else 0.0
     return ProbeScore(name=probe.name, metric=probe.metric, scores=scores, chance=chance)
 
 
