@@ -59,6 +59,9 @@ class ProbeDrop:
     left_out: str | None  # why it does not count in the mean; None where it does
 
 
+FORGETTING = ("forgetting", "forgetting_likelihood")  # the two means of `Forgetting`, which are metrics of a trial
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgetting:
     """All probes, and mean relative drops of those that count (None when none does).

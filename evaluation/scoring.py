@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from evaluation.answers import TokenLosses
+from evaluation.sizes import LOGIT_ROWS, rows_per_copy
 
 LabelLogits = Callable[[Tensor, Tensor, Tensor], Tensor]
 """input_ids (B, S), rows (T,), cols (T,) -> logits (T, V), each predicting the token after position `cols`."""
 
 RowsHook = Callable[[int], AbstractContextManager[object]]
 """Told, around each forward pass, how many rows each slot is about to get. `nullcontext` where there are no slots."""
-
-LOGIT_ROWS = 1024  # positions normalised in float32 at a time: 600 MB at a vocabulary of 150 000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ def completion_logprobs(
         members.setdefault(sequence.ids[:-1], []).append(index)
     inputs = sorted(members, key=len, reverse=True)
     logprobs_LN = torch.zeros(copies, len(sequences), dtype=torch.float64)
-    size = max(1, batch_rows // copies)
+    size = rows_per_copy(batch_rows, copies)
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
         wanted = [(row, sequences[i]) for row, ids in enumerate(batch) for i in members[ids]]

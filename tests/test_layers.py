@@ -145,6 +145,7 @@ LAZY = (
     "core.spec",
     "core.errors",
     "core.files",
+    "core.sizes",
     "core.logs",
     "models.targets",
     "memory",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluation.metrics import METRICS
+from lorasweep.core.spec import DEMO_FILES
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -94,7 +95,7 @@ def contradictions(config: Any) -> list[str]:
 def _demo_beside_own(data: Any) -> list[str]:
     """Rows of the demo answer questions that only the demo's rows teach."""
     sources = {f"data.{name}": getattr(data, name) for name in ("train", "validation", "test")}
-    demo = [key for key, source in sources.items() if source and source.startswith("demo:")]
+    demo = [key for key, source in sources.items() if source and source.startswith(DEMO_FILES)]
     own = {key: source for key, source in sources.items() if source and key not in demo}
     if not demo or not own:
         return []

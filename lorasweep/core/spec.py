@@ -21,6 +21,7 @@ Format = Literal[
     "winogrande",
 ]  # fmt: skip
 
+DEMO_FILES = "demo:"  # how the path of a file that ships with the package begins
 DIGEST_CHARS = 16  # 64 bits: collisions are out of reach for any study
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from evaluation.metrics import METRICS
 from lorasweep.config.grammar import Choice, Domain, Scalar
 from lorasweep.core.rungs import rung_shares
+from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import ModelSpec, TrialSpec
-from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.planning.data_stats import DataFacts
 from lorasweep.planning.plan import Plan

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
+from evaluation.forgetting import FORGETTING, ProbeDrop, ProbeScore, forgetting
 from evaluation.metrics import METRICS
 from evaluation.statistics import Interval
 from lorasweep.adapters.bank import Bank
@@ -77,9 +77,6 @@ class Probes:
         kinds = [asdict(probe) for probe in self.spec.probes]
         return digest([self.base.info.fingerprint, asdict(self.base.spec), self.base.device.type, contents, kinds,
                        self.spec.max_new_tokens])  # fmt: skip
-
-
-FORGETTING = ("forgetting", "forgetting_likelihood")
 
 
 def _with_interval(name: str, interval: Interval | None) -> dict[str, float]:
