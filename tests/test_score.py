@@ -16,7 +16,8 @@ from lorasweep.data.tasks import load_task
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import Asked, score_suite, write
+from lorasweep.worker.scoring import NOT_SCORED, Asked, score_suite, scored_content, write
+from tests.changes import changed
 from tests.specs import INTENTS, trial
 
 
@@ -144,3 +145,11 @@ def test_options_with_prompts_of_their_own_are_scored_behind_them(base: Base) ->
     alone = [score_suite(asked, rows, ("loss",), trial().eval)[0].metrics["loss"] for rows in plain]
     assert found.metrics["accuracy"] == float(alone[1] < alone[0])
     assert found.metrics["loss"] == pytest.approx(alone[1], abs=1e-5)
+
+
+ROW = TokenRow(ids=(1, 2, 3), is_label=(), prompt_length=1)
+
+
+@pytest.mark.parametrize(("name", "other"), list(changed(ROW)))
+def test_every_field_of_a_row_names_its_scores_or_is_listed_with_a_reason(name: str, other: TokenRow) -> None:
+    assert (scored_content([other]) == scored_content([ROW])) == bool(NOT_SCORED.get(name))

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from evaluation.metrics import METRICS
 from lorasweep.core.files import write_json
 from lorasweep.core.result import BaseScore
-from lorasweep.core.spec import EvalSpec, digest
+from lorasweep.core.spec import EvalSpec, covered, digest
 from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.models.base import Base
-from lorasweep.worker.scoring import Asked, SuiteScore, score_suite
+from lorasweep.worker.scoring import Asked, SuiteScore, score_suite, scored_content
 
 
 def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:
@@ -70,9 +70,23 @@ def _kept_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> S
 
 
 def _key(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> str:
-    contents = [
-        (row.ids, row.prompt_length, row.options, row.option_prompts, row.option_bytes, row.target, row.reference,
-         row.num_bytes) for row in rows
-    ]  # fmt: skip
-    asked = [spec.all_metrics, spec.max_new_tokens, spec.end_token]
-    return digest([base.info.fingerprint, asdict(base.spec), base.device.type, contents, asked])
+    asked = [spec.all_metrics, *covered(spec, NOT_ASKED).values()]
+    return digest([base.info.fingerprint, asdict(base.spec), base.device.type, scored_content(rows), asked])
+
+
+IN_METRICS = "all metrics are named beside it"
+NO_RUNGS = "the base has no rungs"
+
+# Fields of an evaluation that the base's scores do not depend on, each with the reason.
+NOT_ASKED = {
+    "objective": IN_METRICS,
+    "metrics": IN_METRICS,
+    "limit": "the rows themselves are named",
+    "batch_rows": "it divides the passes, not the scores",
+    "rungs": NO_RUNGS,
+    "rung_factor": NO_RUNGS,
+    "rung_limit": NO_RUNGS,
+    "rung_start": NO_RUNGS,
+    "num_samples": "the base writes no samples",
+    "probes": "their scores are kept apart",
+}

@@ -17,7 +17,7 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import Asked, score_suite
+from lorasweep.worker.scoring import Asked, score_suite, scored_content
 
 Scores = dict[str, ProbeScore]
 
@@ -70,10 +70,7 @@ class Probes:
             return scores
 
     def _key(self) -> str:
-        contents: Mapping[str, object] = {
-            name: [(row.ids, row.options, row.option_prompts, row.option_bytes, row.target) for row in rows]
-            for name, rows in self.rows.items()
-        }
+        contents: Mapping[str, object] = {name: scored_content(rows) for name, rows in self.rows.items()}
         kinds = [asdict(probe) for probe in self.spec.probes]
         return digest([self.base.info.fingerprint, asdict(self.base.spec), self.base.device.type, contents, kinds,
                        self.spec.max_new_tokens])  # fmt: skip

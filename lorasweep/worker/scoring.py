@@ -81,6 +81,23 @@ def score_suite(asked: Asked, rows: Sequence[TokenRow], metrics: Sequence[str], 
     return results
 
 
+# Fields of a row that its scores do not depend on, each with the reason.
+NOT_SCORED = {
+    "is_label": "training alone reads it",
+    "prompt": "its tokens are named",
+    "is_truncated": "what is left is named",
+    "row": "it says where the row came from",
+}
+
+
+def scored_content(rows: Sequence[TokenRow]) -> list[tuple[object, ...]]:
+    """Return what scores depend on in these rows, to name kept scores by: every field but `NOT_SCORED`."""
+    return [
+        (row.ids, row.prompt_length, row.options, row.option_prompts, row.option_bytes, row.target, row.reference,
+         row.num_bytes) for row in rows
+    ]  # fmt: skip
+
+
 def _add(results: Sequence[SuiteScore], metrics: Mapping[str, Callable[[T], Scored]], found: Sequence[T]) -> None:
     """Add these metrics of what each slot answered."""
     for result, answers in zip(results, found, strict=True):
