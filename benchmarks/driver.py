@@ -15,11 +15,12 @@ from typing import Any
 from benchmarks.output import command_line, markdown, write
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
+from lorasweep.core.messages import Finished, SweepEvent
 from lorasweep.driver.driver import Driver
-from lorasweep.planning.plan import make_plan
-from lorasweep.testing import SilentDisplay, fake_sweep
-from lorasweep.tracking.base import NullTracker
-from lorasweep.tracking.mlflow import make_tracker
+from lorasweep.driver.ledger import Ledger
+from lorasweep.planning.make import make_plan
+from lorasweep.testing import fake_driver, tracking_queue
+from lorasweep.tracking.mlflow import MlflowTracker
 
 SIDES = (("random", "none"), ("tpe", "none"), ("random", "mlflow"))  # sampler, tracking
 COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -34,7 +35,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-class Clock(SilentDisplay):
+class Clock:
     """Notes when each trial ended, and stops the driver after some seconds."""
 
     def __init__(self, seconds: float) -> None:
@@ -42,7 +43,9 @@ class Clock(SilentDisplay):
         self.began_s, self.ended_s = time.perf_counter(), list[float]()
         self.driver: Driver | None = None
 
-    def finished(self, *_: object) -> None:
+    def handle(self, event: SweepEvent) -> None:
+        if not isinstance(event, Finished):
+            return
         self.ended_s.append(time.perf_counter() - self.began_s)
         if self.ended_s[-1] > self.seconds and self.driver is not None:
             self.driver.stop()
@@ -57,12 +60,12 @@ def measure(sampler: str, backend: str, trials: int, seconds: float) -> dict[str
     plan = make_plan(raw)
     with tempfile.TemporaryDirectory() as name:
         settings = type(plan.config.tracking)(uri=f"sqlite:///{name}/mlflow.db")
-        tracker = NullTracker() if backend == "none" else make_tracker(settings, "fake", name)
-        clock = Clock(seconds)
-        driver = clock.driver = fake_sweep(plan, Path(name) / "run", clock, tracker)
+        ledger, clock = Ledger(Path(name) / "run"), Clock(seconds)
+        queue = None if backend == "none" else tracking_queue(MlflowTracker(settings, "fake", name), ledger)
+        driver = clock.driver = fake_driver(plan, ledger, clock, *([queue] if queue else []))
         clock.began_s = time.perf_counter()
         driver.run()
-        left = driver.record.courier.close(lambda: None)
+        left = queue.close() if queue else 0
         told_s = time.perf_counter() - clock.began_s
         assert not left, f"the tracker lacks {left} results"
         driver.ledger.close()

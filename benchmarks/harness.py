@@ -16,7 +16,6 @@ from typing import Any, get_args
 import yaml
 
 from benchmarks.output import command_line, markdown, write
-from evaluation.metrics import CHOICE_METRICS
 from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
@@ -35,6 +34,7 @@ LAYOUTS: dict[Format, tuple[str, str, str]] = {
     ),
 }
 THEIRS = ("acc", "acc_norm", "acc_bytes")
+OURS = ("accuracy", "accuracy_norm", "accuracy_token")
 
 
 def theirs(base: Base, rows: Path, layout: Format) -> dict[str, float]:
@@ -61,7 +61,7 @@ def ours(base: Base, rows: Path, layout: Format, *, end_token: bool) -> dict[str
     probe = ProbeSpec(name="local", path=str(rows), format=layout, max_length=1024)
     tokens = load_probe(probe, base.tokenizer, tokenizer_key(base.tokenizer))
     spec = replace(EvalSpec(), end_token=end_token)
-    return score_suite(Asked(base, None, (), spec.batch_rows), tokens, CHOICE_METRICS, spec)[0].metrics
+    return score_suite(Asked(base, None, (), spec.batch_rows), tokens, OURS, spec)[0].metrics
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import optuna
 
 from benchmarks.output import command_line, markdown, write
+from evaluation.metrics import METRICS
 from evaluation.statistics import wilson_interval
 from evaluation.ties import tied_with_best
 from lorasweep.cli import main as run_sweep
@@ -30,10 +31,8 @@ from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_steps
 from lorasweep.driver.ledger import Ledger
-from lorasweep.study.pruners import report, reported, verdicts
+from lorasweep.study.pruners import make_pruner, report, reported, verdicts
 from lorasweep.study.rules import Reading
-from lorasweep.study.study import make_pruner
-from lorasweep.worker.scoring import is_maximized
 
 DENSE = 16  # rungs per trial: every spacing that is tried takes some of them
 CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
@@ -104,7 +103,7 @@ def full_sweep(line: Sequence[str], folder: Path) -> list[TrialResult]:
 
 def replay(policy: Policy, results: Sequence[TrialResult], seed: int, *, is_bank: bool) -> Outcome:
     """Prune a sweep whose trials reach each rung together, as in a bank, or come one after another."""
-    maximize = is_maximized(results[0].spec.eval.objective)
+    maximize = METRICS[results[0].spec.eval.objective].is_maximized
     pruner = make_pruner(StudySettings(pruner=policy.pruner, reduction_factor=policy.reduction_factor), policy.rungs)
     study = optuna.create_study(
         study_name="sweep",  # hyperband draws its brackets by name

@@ -13,7 +13,7 @@ from lorasweep.core.spec import TrialSpec, digest
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
 from lorasweep.models.info import model_path
-from lorasweep.planning.plan import make_plan
+from lorasweep.planning.make import make_plan
 
 SETTINGS = {
     "sweep.name": "benchmark",
@@ -56,7 +56,7 @@ def make_job(given: Mapping[str, str], seed: int) -> Job:
     raw, _ = compose(overrides, data_dir("conf"), data_dir("sweeps"))
     assert raw is not None, overrides
     plan = make_plan(raw)
-    first, *rest = specs = tuple(plan.spec(point) for point in plan.points)
+    first, *rest = specs = tuple(trial.spec for trial in plan.trials)
     assert all((s.model, s.data, s.eval) == (first.model, first.data, first.eval) for s in rest), "one base and data"
     assert first.model.precision == "none" and first.model.dtype in ("fp32", "bf16"), first.model
     assert first.data.format != "messages", "the baseline knows no chats"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from evaluation.scoring import Likelihoods, RowsHook, TokenSequence
+from evaluation.sizes import rows_per_copy
 
 CachedLogits = Callable[[Tensor, Any], tuple[Tensor, Any]]
 """input_ids (B, S), cache or None -> logits (B, V) after the last token, and the cache that holds these tokens too."""
@@ -39,14 +40,14 @@ def cached_logprobs(
     Prompts of one length are read together, so that none is padded. `batch_rows` bounds the rows of a pass.
     """
     found: dict[int, Tensor] = {}
-    for batch in _batches(questions, max(1, batch_rows // copies)):
+    for batch in _batches(questions, rows_per_copy(batch_rows, copies)):
         prompts = [questions[i][0].ids[: questions[i][0].prompt_length] for i in batch]
         with rows(len(batch)):
             ids_BS = torch.tensor(prompts).repeat(copies, 1).to(device)
             first_BV, cache = cached_logits(ids_BS, None)
         places = [(place, i, option) for place, i in enumerate(batch) for option in range(len(questions[i]))]
         pieces = []
-        for part in _parts(places, max(1, batch_rows // copies)):
+        for part in _parts(places, rows_per_copy(batch_rows, copies)):
             options = [questions[i][option].completion for _, i, option in part]
             row_O = torch.tensor([place + c * len(batch) for c in range(copies) for place, _, _ in part], device=device)
             with rows(len(part)):

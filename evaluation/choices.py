@@ -9,29 +9,42 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
+from evaluation.answers import Choices, most_likely
 from evaluation.cached import CachedLogits, cached_logprobs
 from evaluation.scoring import LabelLogits, Likelihoods, RowsHook, TokenSequence, completion_logprobs
 from evaluation.trees import TreeLogits, tree_logprobs
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionChoices:
-    """The most likely completion per copy and question; lm-evaluation-harness calls its accuracy `acc`.
+    """The likelihood of every option of every question, per copy."""
 
-    A sum of log-probabilities favours short options; `picks_per` divides by their lengths.
-    """
-
-    picks: list[list[int]]  # index; -1 where a log-probability is NaN, so a broken model scores 0
     likelihoods: Likelihoods  # of all options, end to end
     num_options: tuple[int, ...]
 
-    def picks_per(self, lengths_N: Tensor) -> list[list[int]]:
-        """Return the options with the highest log-probability per unit of length, such as bytes or tokens."""
-        return _choose(self.likelihoods.logprobs / lengths_N, self.num_options)
+    @property
+    def picks(self) -> list[list[int]]:
+        """The most likely option per copy and question; lm-evaluation-harness calls its accuracy `acc`."""
+        every = self.likelihoods.logprobs.tolist()
+        return [[most_likely(logprobs) for logprobs in self.by_question(copy)] for copy in every]
+
+    def choices(self, num_bytes: Sequence[Sequence[int]], targets: Sequence[int]) -> list[Choices]:
+        """Return what metrics are computed from, for each copy: `num_bytes` of each question's options in UTF-8."""
+        num_tokens = self.by_question(self.likelihoods.num_tokens.tolist())
+        every = [self.by_question(logprobs) for logprobs in self.likelihoods.logprobs.tolist()]
+        return [Choices(logprobs=x, num_tokens=num_tokens, num_bytes=num_bytes, targets=targets) for x in every]
+
+    def by_question(self, values: Sequence[T]) -> list[Sequence[T]]:
+        """Cut one value per option into one list per question."""
+        ends = list(accumulate(self.num_options))
+        return [values[end - size : end] for end, size in zip(ends, self.num_options, strict=True)]
 
 
 def option_choices(
@@ -58,18 +71,4 @@ def option_choices(
     elif cached_logits:
         ask = partial(cached_logprobs, cached_logits, questions)
     scored = ask(batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device)
-    num_options = tuple(len(question) for question in questions)
-    return OptionChoices(
-        picks=_choose(scored.logprobs, num_options),
-        likelihoods=scored,
-        num_options=num_options,
-    )
-
-
-def _choose(logprobs_LN: Tensor, num_options: Sequence[int]) -> list[list[int]]:
-    """(L, questions) index of the best option; torch alone would call NaN the best."""
-    chosen = [
-        piece.argmax(dim=1).masked_fill(piece.isnan().any(dim=1), -1)
-        for piece in torch.split(logprobs_LN, list(num_options), dim=1)
-    ]
-    return [[int(index[copy]) for index in chosen] for copy in range(len(logprobs_LN))]
+    return OptionChoices(likelihoods=scored, num_options=tuple(len(question) for question in questions))

@@ -10,21 +10,14 @@ Legend: B resamples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, TokenMean
 from evaluation.statistics import Floats, Interval, mean_interval, paired_difference, resampled_means
-
-# Share of the likelihood lost, from values before and after. Perplexity counts equally likely tokens, so its inverse is
-# the likelihood of a token; a loss is the logarithm of a perplexity. For every other metric the score is the ability.
-LIKELIHOOD_DROPS: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "loss": lambda before, after: 1 - np.exp(before - after),
-    "perplexity": lambda before, after: 1 - before / after,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +39,11 @@ class ProbeScore:
 
     @property
     def is_maximized(self) -> bool:
-        return METRICS[self.metric].direction == "maximize"
+        return METRICS[self.metric].is_maximized
+
+    @property
+    def token_mean(self) -> TokenMean | None:
+        return METRICS[self.metric].token_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +57,9 @@ class ProbeDrop:
     drop: Interval
     relative_drop: float | None  # share of the ability or likelihood lost; None where there was none above chance
     left_out: str | None  # why it does not count in the mean; None where it does
+
+
+FORGETTING = ("forgetting", "forgetting_likelihood")  # the two means of `Forgetting`, which are metrics of a trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,8 @@ def forgetting(
     drops = {key: _probe_drop(before[key], after[key], resamples, seed) for key in before}
     counted = [key for key, drop in drops.items() if drop.left_out is None]
     pairs = [(before[key], after[key]) for key in counted]
-    by_likelihood = [pair for pair in pairs if pair[0].metric in LIKELIHOOD_DROPS]
-    by_score = [pair for pair in pairs if pair[0].metric not in LIKELIHOOD_DROPS]
+    by_likelihood = [pair for pair in pairs if pair[0].token_mean]
+    by_score = [pair for pair in pairs if not pair[0].token_mean]
     return Forgetting(
         probes=tuple(drops.values()),
         forgetting=_mean_relative_drop(by_score, resamples, seed),
@@ -142,7 +142,7 @@ def _value_drop(before: ProbeScore, after: ProbeScore) -> float:
 
 def _relative_drops(probe: ProbeScore, before: Floats, after: Floats) -> Floats:
     """Elementwise; of scores (before - after) / (before - chance), NaN where the value before is not above chance."""
-    if probe.metric in LIKELIHOOD_DROPS:
-        return LIKELIHOOD_DROPS[probe.metric](before, after)
+    if probe.token_mean:
+        return probe.token_mean.likelihood_lost(before, after)
     known = before - probe.chance
     return (before - after) / np.where(known > 0, known, np.nan)

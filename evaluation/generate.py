@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from evaluation.scoring import RowsHook
+from evaluation.sizes import rows_per_copy
 
 
 def greedy(
@@ -48,7 +49,7 @@ def greedy(
         use_cache=use_cache,
     )
     answers: list[list[list[int]]] = [[[] for _ in prompts] for _ in range(copies)]
-    size = max(1, batch_rows // copies)
+    size = rows_per_copy(batch_rows, copies)
     for batch in _batches(order, size, [len(prompt) for prompt in prompts] if one_length else None):
         with rows(len(batch)), without_generation_defaults(model):
             new_BS = _continue(model, [prompts[index] for index in batch], copies, settings)

@@ -1,95 +1,69 @@
-"""Score predicted texts against reference texts, one number per example.
+"""The table of metrics: all that the configuration, the worker, the study and the reports know of a metric.
 
-Per-example scores rather than one mean, because a comparison of two trials is only honest when it is paired
-(`evaluation.statistics`). Every score lies in [0, 1], and more is better.
+To add a metric, write one function from what a model answered to a score per example, and one line in `METRICS`.
 """
 
 from __future__ import annotations
 
-import re
-import string
-import unicodedata
-from collections import Counter
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from statistics import fmean
-from types import SimpleNamespace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-RougeName = Literal["rouge1", "rouge2", "rougeL"]
-TextMetric = Callable[[Sequence[str], Sequence[str]], list[float]]
+from evaluation.answers import Choices, Scored, Texts, TokenLosses
+from evaluation.text_scores import exact_match, macro_f1, rouge, token_f1
 
-# Scripts whose words are not set apart by spaces; in Hangul they are, but particles cling to them.
-SPACELESS = (
-    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han and its extensions
-    r"\u1100-\u11ff\uac00-\ud7ff"  # Hangul
-)
-WORD_OR_CHARACTER = re.compile(rf"[{SPACELESS}]|[^\W_{SPACELESS}]+")
-SPACELESS_CHARACTER = re.compile(rf"([{SPACELESS}])")
-ARTICLE = re.compile(r"\b(a|an|the)\b")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+T = TypeVar("T")
+
+LOSS = "loss"  # always measured: between equal objectives it decides
+LOSS_PER_BYTE = "bits_per_byte"  # decides instead of it between bases, which may count other tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetricInfo:
+class TokenMean:
+    """How a value depends on the mean nats per token over all tokens, in which long examples count for more."""
+
+    to_nats: Callable[[float], float]
+    from_nats: Callable[[float], float]
+    linear: Callable[[float, float], float]  # mean nats, deviation of them -> value to first order in the deviation
+    likelihood_lost: Callable[[Floats, Floats], Floats]  # values before and after -> share of a token's likelihood
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric. Of `from_choices` and `from_texts` the first counts where all examples have answer options."""
+
     direction: Literal["maximize", "minimize"]
     description: str
+    from_losses: Callable[[TokenLosses], Scored] | None = None
+    from_choices: Callable[[Choices], Scored] | None = None
+    from_texts: Callable[[Texts], Scored] | None = None
+    token_mean: TokenMean | None = None
+    is_mean: bool = True  # of its scores, or a `token_mean` of them: else it has no interval and measures no forgetting
+    chance: Callable[[Sequence[int]], float] | None = None  # numbers of options -> expected value of guessing
+    of_labels: Callable[[Sequence[str], Sequence[str]], float] | None = None  # value where every answer is a label
 
+    @property
+    def is_maximized(self) -> bool:
+        return self.direction == "maximize"
 
-def normalise(text: str, *, casefold: bool = False) -> str:
-    """Strip, and collapse every run of white space (the ideographic space too) into one blank."""
-    collapsed = " ".join(text.split())
-    return collapsed.casefold() if casefold else collapsed
+    @property
+    def needs_options(self) -> bool:
+        """Whether it cannot be measured without answer options."""
+        return self.from_choices is not None and self.from_texts is None
 
-
-def exact_match(predictions: Sequence[str], references: Sequence[str], *, casefold: bool = False) -> list[float]:
-    """1 where both texts are equal after `normalise`, else 0. Raises ValueError on unequal lengths."""
-    same = partial(normalise, casefold=casefold)
-    return [float(same(p) == same(r)) for p, r in zip(predictions, references, strict=True)]
-
-
-def accuracy(predicted: Sequence[int], targets: Sequence[int]) -> list[float]:
-    """1 where the chosen index is the target's, else 0. Raises ValueError on unequal lengths."""
-    return [float(p == t) for p, t in zip(predicted, targets, strict=True)]
-
-
-def rouge(
-    predictions: Sequence[str], references: Sequence[str], *, name: RougeName, use_stemmer: bool = False
-) -> list[float]:
-    """ROUGE F-measure per example (Lin, 2004), computed by `rouge_score`. Raises ValueError on unequal lengths.
-
-    On ASCII text the same number as `rouge_score`. Its tokenizer keeps only [a-z0-9], so Japanese or Russian scores 0
-    even against itself; ours keeps the words of every script, and single characters where words have no spaces.
-    """
-    f_measure = _rouge_f_measure(name, use_stemmer)
-    return [f_measure(r, p) for p, r in zip(predictions, references, strict=True)]
-
-
-def token_f1(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Harmonic mean of token precision and recall, as SQuAD's script scores it; two empty answers score 1.
-
-    Lower-cased, without punctuation and English articles (Rajpurkar et al., 2016); characters are the tokens of scripts
-    without spaces, as in MLQA (Lewis et al., 2020). Raises ValueError on unequal lengths.
-    """
-    return [_overlap_f1(_answer_tokens(p), _answer_tokens(r)) for p, r in zip(predictions, references, strict=True)]
-
-
-def label_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """F1 = 2 TP / (2 TP + FP + FN) of each label that occurs in the references, after `normalise`.
-
-    A generated answer that is no label at all costs the true label its recall, and adds no label of its own: averaging
-    over predicted labels too, as scikit-learn does by default, would let one garbled word halve a binary score.
-    """
-    pairs = [(normalise(p), normalise(r)) for p, r in zip(predictions, references, strict=True)]
-    hits = Counter(r for p, r in pairs if p == r)
-    predicted, actual = Counter(p for p, _ in pairs), Counter(r for _, r in pairs)
-    return {label: 2 * hits[label] / (predicted[label] + actual[label]) for label in sorted(actual)}
-
-
-def macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Unweighted mean of `label_f1`. One number for the whole set: it has no per-example form."""
-    return fmean(label_f1(predictions, references).values())
+    @property
+    def can_measure_forgetting(self) -> bool:
+        """Whether a drop of it is the share of an ability, or of a token's likelihood."""
+        return self.is_mean and (self.is_maximized or self.token_mean is not None)
 
 
 def mean(scores: Sequence[float]) -> float:
@@ -97,63 +71,142 @@ def mean(scores: Sequence[float]) -> float:
     return fmean(scores)
 
 
-TEXT_METRICS: dict[str, TextMetric] = {
-    "exact_match": exact_match,
-    "rouge1": partial(rouge, name="rouge1"),
-    "rouge2": partial(rouge, name="rouge2"),
-    "rougeL": partial(rouge, name="rougeL"),
-    "token_f1": token_f1,
-}
+def accuracy(predicted: Sequence[int], targets: Sequence[int]) -> list[float]:
+    """1 where the chosen index is the target's, else 0. Raises ValueError on unequal lengths."""
+    return [float(p == t) for p, t in zip(predicted, targets, strict=True)]
 
-CHOICE_METRICS = ("accuracy", "accuracy_norm", "accuracy_token")  # by the likelihood of answer options
-PER_TOKEN = ("loss", "perplexity")  # another tokenizer counts other tokens
-LIKELIHOOD_METRICS = (*PER_TOKEN, "bits_per_byte")
 
-METRICS: dict[str, MetricInfo] = {
-    "accuracy": MetricInfo(direction="maximize", description="share of questions whose right option is most likely"),
-    "accuracy_norm": MetricInfo(
-        direction="maximize", description="share of questions whose right option is most likely per UTF-8 byte"
+def loss(found: TokenLosses) -> Scored:
+    """Nats per token: of each example, and total over total."""
+    value = found.nats_N.sum() / found.num_tokens_N.sum()
+    return Scored(value=float(value), scores=tuple((found.nats_N / found.num_tokens_N).tolist()))
+
+
+def perplexity(found: TokenLosses) -> Scored:
+    """exp of the loss: of each example, and of all tokens together."""
+    value = (found.nats_N.sum() / found.num_tokens_N.sum()).exp()
+    return Scored(value=float(value), scores=tuple((found.nats_N / found.num_tokens_N).exp().tolist()))
+
+
+def bits_per_byte(found: TokenLosses) -> Scored:
+    """Bits per byte: of each example, and total over total. An empty answer counts as one byte."""
+    bits_N, bytes_N = found.nats_N / math.log(2), found.num_bytes_N.clamp(min=1)
+    return Scored(value=float(bits_N.sum() / bytes_N.sum()), scores=tuple((bits_N / bytes_N).tolist()))
+
+
+def choice_accuracy(found: Choices) -> list[float]:
+    return accuracy(found.picks(), found.targets)
+
+
+def choice_accuracy_per_byte(found: Choices) -> list[float]:
+    return accuracy(found.picks(found.num_bytes), found.targets)
+
+
+def choice_accuracy_per_token(found: Choices) -> list[float]:
+    return accuracy(found.picks(found.num_tokens), found.targets)
+
+
+def choice_macro_f1(found: Choices) -> Scored:
+    """Macro F1 over the places of the options: the labels of a classification stand in one order everywhere."""
+    value = macro_f1(list(map(str, found.picks())), list(map(str, found.targets)))
+    return Scored(value=value, scores=tuple(choice_accuracy(found)))
+
+
+def text_macro_f1(found: Texts) -> Scored:
+    scores = exact_match(found.predictions, found.references)
+    return Scored(value=macro_f1(found.predictions, found.references), scores=tuple(scores))
+
+
+def guessing(num_options: Sequence[int]) -> float:
+    """Expected accuracy of guessing among each question's options."""
+    return fmean(1 / number for number in num_options)
+
+
+def share_equal(predictions: Sequence[str], references: Sequence[str]) -> float:
+    return fmean(p == r for p, r in zip(predictions, references, strict=True))
+
+
+def mean_of(score: Callable[[T], Sequence[float]]) -> Callable[[T], Scored]:
+    """Return the metric whose value is the mean of these scores."""
+
+    def scored(found: T) -> Scored:
+        scores = tuple(score(found))
+        return Scored(value=mean(scores), scores=scores)
+
+    return scored
+
+
+def compared(score: Callable[[Sequence[str], Sequence[str]], list[float]]) -> Callable[[Texts], Scored]:
+    """Return the metric whose value is the mean of these scores of predictions against references."""
+    return mean_of(lambda found: score(found.predictions, found.references))
+
+
+def _share_of_likelihood(before: Floats, after: Floats) -> Floats:
+    import numpy as np  # only probes need it, not those who read the table
+
+    return 1 - np.exp(before - after)
+
+
+OF_LOSS = TokenMean(
+    to_nats=lambda loss: loss,
+    from_nats=lambda nats: nats,
+    linear=lambda nats, deviation: nats + deviation,
+    likelihood_lost=_share_of_likelihood,
+)
+# Perplexity counts equally likely tokens, so its inverse is the likelihood of a token.
+OF_PERPLEXITY = TokenMean(
+    to_nats=math.log,
+    from_nats=math.exp,
+    linear=lambda nats, deviation: math.exp(nats) * (1 + deviation),
+    likelihood_lost=lambda before, after: 1 - before / after,
+)
+
+maximize = partial(Metric, direction="maximize")
+minimize = partial(Metric, direction="minimize")
+
+METRICS: dict[str, Metric] = {
+    "accuracy": maximize(
+        description="share of questions whose right option is most likely",
+        from_choices=mean_of(choice_accuracy), chance=guessing, of_labels=share_equal,
     ),
-    "accuracy_token": MetricInfo(
-        direction="maximize", description="share of questions whose right option is most likely per token"
+    "accuracy_norm": maximize(
+        description="share of questions whose right option is most likely per UTF-8 byte",
+        from_choices=mean_of(choice_accuracy_per_byte), chance=guessing, of_labels=share_equal,
     ),
-    "exact_match": MetricInfo(direction="maximize", description="share of answers equal to the reference"),
-    "macro_f1": MetricInfo(direction="maximize", description="F1 averaged over labels, each label counting the same"),
-    "rouge1": MetricInfo(direction="maximize", description="overlap of words with the reference (ROUGE-1 F)"),
-    "rouge2": MetricInfo(direction="maximize", description="overlap of word pairs with the reference (ROUGE-2 F)"),
-    "rougeL": MetricInfo(direction="maximize", description="longest common subsequence of words (ROUGE-L F)"),
-    "token_f1": MetricInfo(direction="maximize", description="overlap of answer tokens (SQuAD F1)"),
-    "loss": MetricInfo(direction="minimize", description="nats per completion token"),
-    "perplexity": MetricInfo(direction="minimize", description="exp(loss): how many tokens seem equally likely"),
-    "bits_per_byte": MetricInfo(
-        direction="minimize", description="bits per UTF-8 byte of the completion, whatever the tokenizer"
+    "accuracy_token": maximize(
+        description="share of questions whose right option is most likely per token",
+        from_choices=mean_of(choice_accuracy_per_token), chance=guessing, of_labels=share_equal,
     ),
-}
-
-
-@cache
-def _rouge_f_measure(name: RougeName, use_stemmer: bool) -> Callable[[str, str], float]:
-    # rouge_score drags in nltk, 2 s: only for those who ask for ROUGE.
-    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped,unused-ignore]
-    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped,unused-ignore]
-
-    stem = PorterStemmer().stem if use_stemmer else None
-    scorer = RougeScorer([name], tokenizer=SimpleNamespace(tokenize=partial(_rouge_tokens, stem=stem)))
-    return lambda reference, prediction: float(scorer.score(reference, prediction)[name].fmeasure)
-
-
-def _rouge_tokens(text: str, stem: Callable[[str], str] | None) -> list[str]:
-    tokens = WORD_OR_CHARACTER.findall(unicodedata.normalize("NFKC", text).lower())
-    # ROUGE-1.5.5 stems only words of more than three letters.
-    return [stem(token) if len(token) > 3 else token for token in tokens] if stem else tokens
-
-
-def _answer_tokens(text: str) -> list[str]:
-    kept = "".join(c for c in text.lower() if c not in string.punctuation and unicodedata.category(c)[0] != "P")
-    return SPACELESS_CHARACTER.sub(r" \1 ", ARTICLE.sub(" ", kept)).split()
-
-
-def _overlap_f1(predicted: list[str], actual: list[str]) -> float:
-    if not predicted or not actual:
-        return float(predicted == actual)
-    return 2 * (Counter(predicted) & Counter(actual)).total() / (len(predicted) + len(actual))
+    "exact_match": maximize(
+        description="share of answers equal to the reference",
+        from_texts=compared(exact_match), of_labels=share_equal,
+    ),
+    "macro_f1": maximize(
+        description="F1 averaged over labels, each label counting the same",
+        from_choices=choice_macro_f1, from_texts=text_macro_f1, is_mean=False, of_labels=macro_f1,
+    ),
+    "rouge1": maximize(
+        description="overlap of words with the reference (ROUGE-1 F)",
+        from_texts=compared(partial(rouge, name="rouge1")),
+    ),
+    "rouge2": maximize(
+        description="overlap of word pairs with the reference (ROUGE-2 F)",
+        from_texts=compared(partial(rouge, name="rouge2")),
+    ),
+    "rougeL": maximize(
+        description="longest common subsequence of words (ROUGE-L F)",
+        from_texts=compared(partial(rouge, name="rougeL")),
+    ),
+    "token_f1": maximize(
+        description="overlap of answer tokens (SQuAD F1)", from_texts=compared(token_f1),
+    ),
+    LOSS: minimize(description="nats per completion token", from_losses=loss, token_mean=OF_LOSS),
+    "perplexity": minimize(
+        description="exp(loss): how many tokens seem equally likely", from_losses=perplexity, token_mean=OF_PERPLEXITY,
+    ),
+    # Its value is total over total too, but a result does not keep the bytes of its examples.
+    LOSS_PER_BYTE: minimize(
+        description="bits per UTF-8 byte of the completion, whatever the tokenizer",
+        from_losses=bits_per_byte, is_mean=False,
+    ),
+}  # fmt: skip

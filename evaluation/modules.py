@@ -14,7 +14,7 @@ from typing import get_args
 import datasets  # type: ignore[import-untyped,unused-ignore]
 import evaluate  # type: ignore[import-untyped,unused-ignore]
 
-from evaluation import metrics
+from evaluation import metrics, text_scores
 
 
 class Accuracy(evaluate.Metric):  # type: ignore[misc,unused-ignore]
@@ -34,7 +34,7 @@ class F1(evaluate.Metric):  # type: ignore[misc,unused-ignore]
         return _info("macro_f1", datasets.Value("string"))
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        return {"macro_f1": metrics.macro_f1(predictions, references)}
+        return {"macro_f1": text_scores.macro_f1(predictions, references)}
 
 
 class ExactMatch(evaluate.Metric):  # type: ignore[misc,unused-ignore]
@@ -46,7 +46,7 @@ class ExactMatch(evaluate.Metric):  # type: ignore[misc,unused-ignore]
     def _compute(
         self, predictions: Sequence[str], references: Sequence[str], casefold: bool = False
     ) -> dict[str, float]:
-        return {"exact_match": metrics.mean(metrics.exact_match(predictions, references, casefold=casefold))}
+        return {"exact_match": metrics.mean(text_scores.exact_match(predictions, references, casefold=casefold))}
 
 
 class Rouge(evaluate.Metric):  # type: ignore[misc,unused-ignore]
@@ -58,9 +58,9 @@ class Rouge(evaluate.Metric):  # type: ignore[misc,unused-ignore]
     def _compute(
         self, predictions: Sequence[str], references: Sequence[str], use_stemmer: bool = False
     ) -> dict[str, float]:
-        names: tuple[metrics.RougeName, ...] = get_args(metrics.RougeName)
+        names: tuple[text_scores.RougeName, ...] = get_args(text_scores.RougeName)
         return {
-            name: metrics.mean(metrics.rouge(predictions, references, name=name, use_stemmer=use_stemmer))
+            name: metrics.mean(text_scores.rouge(predictions, references, name=name, use_stemmer=use_stemmer))
             for name in names
         }
 

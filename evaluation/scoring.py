@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evaluation.answers import TokenLosses
+from evaluation.sizes import LOGIT_ROWS, rows_per_copy
+
 LabelLogits = Callable[[Tensor, Tensor, Tensor], Tensor]
 """input_ids (B, S), rows (T,), cols (T,) -> logits (T, V), each predicting the token after position `cols`."""
 
 RowsHook = Callable[[int], AbstractContextManager[object]]
 """Told, around each forward pass, how many rows each slot is about to get. `nullcontext` where there are no slots."""
-
-LOGIT_ROWS = 1024  # positions normalised in float32 at a time: 600 MB at a vocabulary of 150 000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +52,12 @@ class Likelihoods:
     logprobs: Tensor  # (L, N), summed over completion tokens
     num_tokens: Tensor  # (N,)
 
-    @property
-    def losses(self) -> Tensor:
-        """(L, N) mean nats per completion token of each example."""
-        return -self.logprobs / self.num_tokens
-
-    @property
-    def corpus_loss(self) -> Tensor:
-        """(L,) total nats over total tokens: long examples count for more, as in perplexity's definition."""
-        return -self.logprobs.sum(dim=1) / self.num_tokens.sum()
-
-    @property
-    def perplexity(self) -> Tensor:
-        """(L,) exp of the corpus loss."""
-        return self.corpus_loss.exp()
+    def losses(self, num_bytes_N: Tensor) -> list[TokenLosses]:
+        """Return what metrics are computed from, for each copy; `num_bytes_N` are the completions' sizes in UTF-8."""
+        return [
+            TokenLosses(nats_N=-logprobs_N, num_tokens_N=self.num_tokens, num_bytes_N=num_bytes_N)
+            for logprobs_N in self.logprobs
+        ]
 
 
 @torch.no_grad()  # not inference_mode: tensors a model caches here must stay usable in training
@@ -89,7 +82,7 @@ def completion_logprobs(
         members.setdefault(sequence.ids[:-1], []).append(index)
     inputs = sorted(members, key=len, reverse=True)
     logprobs_LN = torch.zeros(copies, len(sequences), dtype=torch.float64)
-    size = max(1, batch_rows // copies)
+    size = rows_per_copy(batch_rows, copies)
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
         wanted = [(row, sequences[i]) for row, ids in enumerate(batch) for i in members[ids]]

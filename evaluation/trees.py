@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from evaluation.scoring import Likelihoods, RowsHook, TokenSequence
+from evaluation.sizes import trees_per_copy
 
 TreeLogits = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """input_ids (B, S), position_ids (B, S), mask (B, 1, S, S) of what a token may see, rows (T,), cols (T,) -> (T, V)."""
-
-TOKENS_PER_ROW = 16  # what `batch_rows` counts as one row; longer rows count as several
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def tree_logprobs(
     found: list[Tensor] = [torch.empty(0)] * len(trees)
     while order:
         width = len(trees[order[0]].ids)
-        size = max(1, batch_rows * TOKENS_PER_ROW // (copies * width))
+        size = trees_per_copy(batch_rows, copies, width)
         batch, order = order[:size], order[size:]
         with rows(len(batch)):
             pieces = _batch_logprobs(tree_logits, [trees[i] for i in batch], pad_id, copies, device)

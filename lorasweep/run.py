@@ -33,7 +33,6 @@ from lorasweep.study.study import Study
 from lorasweep.tracking.base import Opening
 from lorasweep.tracking.mlflow import make_tracker
 from lorasweep.tracking.queue import TrackingQueue
-from lorasweep.worker.scoring import is_maximized
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +124,6 @@ def _open_study(plan: Plan, ledger: Ledger) -> Study:
         config.study,
         plan.domains,
         objective=config.eval.objective,
-        maximize=is_maximized(config.eval.objective),
         num_rungs=config.eval.rungs,
     )
 
@@ -143,7 +141,6 @@ def _open_tracking(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, st
         data=_data(plan),
         swept={key: domain_words(domain) for key, domain in plan.domains.items()},
         objective=objective,
-        maximize=is_maximized(objective),
     )
     return TrackingQueue(
         tracker,

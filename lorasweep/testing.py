@@ -33,7 +33,8 @@ from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.executors.base import Executor
 from lorasweep.planning.plan import Plan
 from lorasweep.study.study import Study
-from lorasweep.worker.scoring import is_maximized
+from lorasweep.tracking.base import Opening, Tracker
+from lorasweep.tracking.queue import TrackingQueue
 
 SLOTS = 16
 TIMEOUT_S = 120.0  # of one call, the loading of the demo's base included
@@ -104,12 +105,21 @@ def fake_driver(plan: Plan, ledger: Ledger, *listeners: Listener, executor: Exec
         plan.config.study,
         plan.domains,
         objective=objective,
-        maximize=is_maximized(objective),
         num_rungs=2,
     )
     recorder = Recorder(ledger, study, listeners, objective=objective, provenance={})
     handle = WorkerHandle(executor=executor or FakeExecutor(), num_slots=SLOTS, device="fake")
     return Driver(plan, recorder, [handle])
+
+
+def tracking_queue(tracker: Tracker, ledger: Ledger, objective: str = "accuracy") -> TrackingQueue:
+    """Return a queue that exports a ledger's results to a tracker."""
+    return TrackingQueue(
+        tracker,
+        Opening(config="", tags={}, data={}, swept={}, objective=objective),
+        is_exported=lambda number: ledger.is_exported(number, tracker.destination),
+        mark_exported=lambda number: ledger.mark_exported(number, tracker.destination),
+    )
 
 
 MakeExecutor = Callable[[WorkerSettings], Executor]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lorasweep.models import token_loss
+from lorasweep.core.sizes import CHUNK_LOGITS
 from lorasweep.models.token_loss import HeadNats
 
 
@@ -24,7 +24,7 @@ def gradient(nats_T: Tensor, hidden_TD: Tensor) -> Tensor:
 def test_losses_and_gradients_are_those_of_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, chunk: int, has_bias: bool
 ) -> None:
-    monkeypatch.setattr(token_loss, "CHUNK_LOGITS", chunk)
+    monkeypatch.setitem(CHUNK_LOGITS, "cpu", chunk)
     hidden_TD, weight_VD, target_T = drawn(10, 16, seed=0).requires_grad_(), drawn(50, 16, seed=1), torch.arange(10)
     bias = 3 * drawn(50, seed=2) if has_bias else None
     found = HeadNats.apply(hidden_TD, weight_VD, bias, target_T)  # type: ignore[no-untyped-call]

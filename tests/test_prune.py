@@ -17,7 +17,7 @@ def study_of(folder: Path, pruner: Pruner, num_trials: int) -> Study:
     """Return a study that has asked for trials."""
     domains = {"lora.r": parse("lora.r", "int(interval(1,64))")}
     settings = StudySettings(pruner=pruner)
-    study = Study(folder / "study.db", settings, domains, objective="accuracy", maximize=True, num_rungs=3)
+    study = Study(folder / "study.db", settings, domains, objective="accuracy", num_rungs=3)
     for _ in range(num_trials):
         study.ask()
     return study

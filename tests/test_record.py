@@ -21,7 +21,7 @@ DOMAINS = {"lora.r": parse("lora.r", "choice(8,16)")}
 def recorder(tmp_path: Path) -> Recorder:
     """Return the recorder of a study that has asked for three trials."""
     settings = StudySettings()
-    study = Study(tmp_path / "study.db", settings, DOMAINS, objective="accuracy", maximize=True, num_rungs=3)
+    study = Study(tmp_path / "study.db", settings, DOMAINS, objective="accuracy", num_rungs=3)
     for _ in range(3):
         study.ask()
     return Recorder(Ledger(tmp_path), study, [], objective="accuracy", provenance={"commit": "c"})

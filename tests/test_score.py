@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluation.metrics import CHOICE_METRICS
+from evaluation.metrics import METRICS
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import LoraSpec, ModelSpec
@@ -16,7 +16,8 @@ from lorasweep.data.tasks import load_task
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import Asked, is_maximized, score_suite, write
+from lorasweep.worker.scoring import NOT_SCORED, Asked, score_suite, scored_content, write
+from tests.changes import changed
 from tests.specs import INTENTS, trial
 
 
@@ -79,10 +80,6 @@ def test_a_batch_that_does_not_fit_is_halved(base: Base, monkeypatch: pytest.Mon
     assert score_suite(asked, rows, ["loss"], trial().eval) == [whole]
 
 
-def test_every_metric_has_a_direction() -> None:
-    assert is_maximized("rougeL") and not is_maximized("loss")
-
-
 def test_bits_per_byte_are_the_nats_over_the_bytes_of_the_answers(base: Base) -> None:
     rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
     (found,) = score_suite(Asked(base, None, (), 16), rows, ("loss", "bits_per_byte"), trial().eval)
@@ -111,6 +108,7 @@ def logprobs(base: Base, row: TokenRow, *, end: bool) -> list[float]:
     return found
 
 
+ACCURACIES = tuple(name for name, metric in METRICS.items() if metric.needs_options)
 OPTIONS = (" a red flower in the garden", " no", " a message about the order and the bill")
 
 
@@ -121,10 +119,10 @@ def test_options_are_chosen_by_sum_by_bytes_and_by_tokens(base: Base, end: bool)
     per_byte = [x / len(option.strip()) for x, option in zip(sums, OPTIONS, strict=True)]
     per_token = [x / (len(o) - (not end)) for x, o in zip(sums, row.options, strict=True)]
     rows = [question(base, *OPTIONS, target=n) for n in range(3)]
-    (found,) = score_suite(Asked(base, None, (), 16), rows, CHOICE_METRICS, spec)
-    for name, values in zip(CHOICE_METRICS, (sums, per_byte, per_token), strict=True):
+    (found,) = score_suite(Asked(base, None, (), 16), rows, ACCURACIES, spec)
+    for name, values in zip(ACCURACIES, (sums, per_byte, per_token), strict=True):
         assert found.scores[name] == tuple(float(n == values.index(max(values))) for n in range(3))
-    assert len({found.scores[name] for name in CHOICE_METRICS}) > 1
+    assert len({found.scores[name] for name in ACCURACIES}) > 1
 
 
 def test_the_loss_counts_the_end_token_however_options_are_scored(base: Base) -> None:
@@ -147,3 +145,11 @@ def test_options_with_prompts_of_their_own_are_scored_behind_them(base: Base) ->
     alone = [score_suite(asked, rows, ("loss",), trial().eval)[0].metrics["loss"] for rows in plain]
     assert found.metrics["accuracy"] == float(alone[1] < alone[0])
     assert found.metrics["loss"] == pytest.approx(alone[1], abs=1e-5)
+
+
+ROW = TokenRow(ids=(1, 2, 3), is_label=(), prompt_length=1)
+
+
+@pytest.mark.parametrize(("name", "other"), list(changed(ROW)))
+def test_every_field_of_a_row_names_its_scores_or_is_listed_with_a_reason(name: str, other: TokenRow) -> None:
+    assert (scored_content([other]) == scored_content([ROW])) == bool(NOT_SCORED.get(name))

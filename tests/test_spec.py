@@ -1,11 +1,41 @@
 """A fingerprint names what reaches the arithmetic, and nothing else."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 
 import pytest
 
-from lorasweep.core.spec import TrainSpec, TrialSpec, digest
+from lorasweep.adapters.load import IN_CONFIG
+from lorasweep.core.spec import (
+    IN_SCALE,
+    NOT_IN_DATA,
+    NOT_IN_FINGERPRINT,
+    ModelSpec,
+    ProbeSpec,
+    TrainSpec,
+    TrialSpec,
+    covered,
+    digest,
+)  # fmt: skip
+from lorasweep.memory import corrections
+from lorasweep.worker.baseline import NOT_ASKED
+from tests.changes import changed
 from tests.settings import SPEC, adapted, trained
+
+WITH_PROBE = replace(SPEC, eval=replace(SPEC.eval, probes=(ProbeSpec(name="facts", path="facts.jsonl"),)))
+SECTIONS = tuple(f.name for f in fields(TrialSpec))
+
+
+def every_change() -> Iterator[tuple[str, TrialSpec]]:
+    """Yield the trial with each of its settings changed, probes' own among them, by the setting's name."""
+    for section in SECTIONS:
+        for name, value in changed(getattr(WITH_PROBE, section)):
+            yield f"{section}.{name}", replace(WITH_PROBE, **{section: value})
+    for name, probe in changed(WITH_PROBE.eval.probes[0]):
+        yield f"eval.probes.{name}", replace(WITH_PROBE, eval=replace(WITH_PROBE.eval, probes=(probe,)))
+
+
+CHANGES = dict(every_change())
 
 
 def test_a_digest_does_not_know_the_order_of_keys() -> None:
@@ -96,3 +126,37 @@ def test_the_objective_leads_the_metrics_and_loss_is_always_there() -> None:
         "rouge1",
         "loss",
     )
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_setting_makes_another_trial_or_is_listed_with_a_reason(name: str) -> None:
+    is_same = CHANGES[name].fingerprint == WITH_PROBE.fingerprint
+    assert is_same == bool(NOT_IN_FINGERPRINT.get(name)) or NOT_IN_FINGERPRINT.get(name) == IN_SCALE
+
+
+@pytest.mark.parametrize("name", [n for n in CHANGES if n.startswith(("model.", "data."))])
+def test_every_setting_makes_other_data_or_is_listed_with_a_reason(name: str) -> None:
+    is_same = CHANGES[name].data_key == WITH_PROBE.data_key
+    assert is_same == bool(name.startswith("model.") and NOT_IN_DATA.get(name.removeprefix("model.")))
+
+
+@pytest.mark.parametrize("name", [n for n in CHANGES if n.startswith("model.")])
+def test_every_setting_of_a_base_makes_another_base(name: str) -> None:
+    assert CHANGES[name].base_key != WITH_PROBE.base_key
+
+
+def test_what_names_leave_out_are_fields() -> None:
+    models = {f.name for f in fields(ModelSpec)}
+    assert NOT_IN_FINGERPRINT.keys() <= CHANGES.keys()
+    assert {*NOT_IN_DATA, *corrections.NOT_IN_KEY, *IN_CONFIG} <= models
+    assert NOT_ASKED.keys() <= {f.name for f in fields(SPEC.eval)}
+
+
+def test_corrections_and_shortcuts_belong_to_type_and_precision() -> None:
+    assert covered(SPEC.model, corrections.NOT_IN_KEY) == covered(SPEC.model, IN_CONFIG)
+    assert list(covered(SPEC.model, IN_CONFIG)) == ["dtype", "precision"]
+
+
+def test_fingerprints_are_those_of_results_on_disk() -> None:
+    assert SPEC.fingerprint == "04fc921d9dab037e"
+    assert (SPEC.base_key, SPEC.data_key) == ("1074d4d8d369e62a", "ece5dcb5a402abca")

@@ -33,7 +33,7 @@ Open = Callable[..., Study]
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without trials: making one takes Optuna a second, copying it nothing."""
     path = tmp_path_factory.mktemp("store") / "empty.db"
-    Study(path, StudySettings(), {}, objective="accuracy", maximize=True, num_rungs=1)
+    Study(path, StudySettings(), {}, objective="accuracy", num_rungs=1)
     import sqlite3
 
     with sqlite3.connect(path) as store:
@@ -50,7 +50,8 @@ def study(empty: Path, tmp_path: Path) -> Open:
 
     def opened(settings: StudySettings | None = None, *, maximize: bool = True, is_small: bool = False) -> Study:
         domains = SMALL if is_small else SPACE
-        return Study(path, settings or StudySettings(), domains, objective="accuracy", maximize=maximize, num_rungs=3)
+        objective = "accuracy" if maximize else "loss"
+        return Study(path, settings or StudySettings(), domains, objective=objective, num_rungs=3)
 
     return opened
 
@@ -67,7 +68,7 @@ def reading(value: float, rung: int = 1, eval_loss: float = 1.0) -> Reading:
 
 def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
     path = tmp_path / "new folder #1? %20" / "study.db"
-    Study(path, StudySettings(), SPACE, objective="accuracy", maximize=True, num_rungs=3)
+    Study(path, StudySettings(), SPACE, objective="accuracy", num_rungs=3)
     assert path.is_file()
     assert list(path.parent.iterdir()) == [path]
 
@@ -127,7 +128,7 @@ def test_the_same_seed_asks_the_same(empty: Path, tmp_path: Path) -> None:
     asked = []
     for name in ("a.db", "b.db"):
         shutil.copy(empty, tmp_path / name)
-        opened = Study(tmp_path / name, StudySettings(seed=3), SPACE, objective="accuracy", maximize=True, num_rungs=3)
+        opened = Study(tmp_path / name, StudySettings(seed=3), SPACE, objective="accuracy", num_rungs=3)
         asked.append([opened.ask()[1] for _ in range(3)])
     assert asked[0] == asked[1]
 

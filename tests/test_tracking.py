@@ -23,7 +23,6 @@ OPENING = Opening(
     data={"train": "a.csv@123", "probe/facts": "facts.jsonl@456"},
     swept={"lora.r": "4, 8", "lora.lora_alpha": "r, 2r"},
     objective="accuracy",
-    maximize=True,
 )
 
 

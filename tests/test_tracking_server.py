@@ -18,8 +18,7 @@ from lorasweep.driver.driver import Driver
 from lorasweep.driver.ledger import Ledger
 from lorasweep.planning.make import make_plan
 from lorasweep.planning.plan import Plan
-from lorasweep.testing import FakeExecutor, fake_driver
-from lorasweep.tracking.base import Opening
+from lorasweep.testing import FakeExecutor, fake_driver, tracking_queue
 from lorasweep.tracking.mlflow import MlflowTracker
 from lorasweep.tracking.queue import TrackingQueue
 from tests.mlflow_server import LossyProxy, Server
@@ -66,12 +65,7 @@ class Sweep:
 def sweep(plan: Plan, folder: Path, uri: str, executor: FakeExecutor | None = None) -> Sweep:
     """Return a sweep that has not begun."""
     tracker, ledger = MlflowTracker(TrackingSettings(uri=uri), "fake", "/runs/fake-1"), Ledger(folder / "run")
-    tracking = TrackingQueue(
-        tracker,
-        Opening(config="", tags={}, data={}, swept={}, objective="accuracy", maximize=True),
-        is_exported=lambda number: ledger.is_exported(number, tracker.destination),
-        mark_exported=lambda number: ledger.mark_exported(number, tracker.destination),
-    )
+    tracking = tracking_queue(tracker, ledger)
     driver = fake_driver(plan, ledger, tracking, executor=executor)
     driver.handles[0].num_slots = 1
     return Sweep(driver, tracking)

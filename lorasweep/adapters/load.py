@@ -10,7 +10,7 @@ from lorasweep.adapters.bank import unwrap
 from lorasweep.adapters.self_test import LONGEST, examine, windows
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_json
-from lorasweep.core.spec import ModelSpec, digest
+from lorasweep.core.spec import ModelSpec, covered, digest
 from lorasweep.data.cache import cache_dir
 from lorasweep.models import twin, varlen_attention
 from lorasweep.models.base import Base
@@ -36,7 +36,7 @@ def tested_paths(base: Base) -> Paths:
     The tiny one shows in fp32, beyond a short window, what 16 bits or a long window hide.
     """
     config: Any = base.model.config
-    where = [base.device.type, base.spec.dtype, base.spec.precision]
+    where = [base.device.type, *covered(base.spec, IN_CONFIG).values()]
     own = _remembered([config_key(config), where], lambda: examine(base))
     expected = twin_paths(config)
     unwrap(base)
@@ -47,6 +47,14 @@ def tested_paths(base: Base) -> Paths:
     if not paths.own_attention and varlen_attention.is_installed(base.model):
         varlen_attention.uninstall(base.model)
     return paths
+
+
+# Fields of a base that decide no shortcut, each with the reason.
+IN_CONFIG = {
+    "id": "the configuration names the architecture",
+    "revision": "the configuration names the architecture",
+    "trust_remote_code": "the configuration names the architecture",
+}
 
 
 def twin_paths(config: Any) -> Paths | None:

@@ -11,6 +11,8 @@ from itertools import pairwise
 from math import inf
 from typing import TypeVar
 
+from lorasweep.core.sizes import for_device
+
 T = TypeVar("T")
 
 PRODUCTS = 6  # per adapted linear: two forward, four backward
@@ -34,9 +36,14 @@ class Member:
         return sum(inputs + outputs for inputs, outputs in self.dims.values())
 
 
+def may_be_padded(own: int, size: int) -> bool:
+    """Tell whether an adapter of `own` numbers may be filled up to `size`."""
+    return size <= max(SMALL, MOST_PADDING * own)
+
+
 def stacks(items: Sequence[T], member_of: Callable[[T], Member], device: str) -> list[list[T]]:
     """Return the items in groups that together cost least on a kind of device."""
-    overhead = OVERHEAD.get(device, OVERHEAD["cuda"])
+    overhead = for_device(OVERHEAD, device)
     pairs = [(member_of(item), item) for item in items]
     if len({(id(m.dims), m.rank, m.num_tokens) for m, _ in pairs}) == 1:
         return [list(items)]
@@ -64,7 +71,7 @@ def _cost(members: Sequence[Member], overhead: int) -> float:
     first, shapes = members[0], {id(m.dims): m.dims for m in members}
     whole = first if len(shapes) == 1 else Member({p: d for s in shapes.values() for p, d in s.items()}, 0, 0)
     size = max(m.rank for m in members) * whole.width
-    if any(size > max(SMALL, MOST_PADDING * m.rank * m.width) for m in members):
+    if not all(may_be_padded(m.rank * m.width, size) for m in members):
         return inf
     tokens = max(m.num_tokens for m in members)
     return PRODUCTS * len(whole.dims) * overhead + PRODUCTS / 2 * len(members) * tokens * size

@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.metrics import CHOICE_METRICS, METRICS
+from evaluation.metrics import METRICS
+from lorasweep.core.spec import DEMO_FILES
 
 Rule = tuple[Callable[[Any], bool], str]
 
-TEXT_METRICS = ("exact_match", "token_f1", "macro_f1", "rouge1", "rouge2", "rougeL")
-# Macro F1 has no score per example. A probe compares a base with itself, so it needs no bits per byte.
 WITH_OPTIONS = ("classification", "multiple_choice", "prompt_completion", "hellaswag", "arc", "winogrande")
-PROBE_METRICS = tuple(m for m in METRICS if m not in ("macro_f1", "bits_per_byte"))
+PROBE_METRICS = tuple(name for name, metric in METRICS.items() if metric.can_measure_forgetting)
 
 # Settings that hold names of a list, so that the nearest can be suggested.
 CLOSED = {"eval.objective": tuple(METRICS), "eval.metrics": tuple(METRICS), "eval.probes.*.metric": PROBE_METRICS}
@@ -41,7 +40,8 @@ RANGES: dict[str, Rule] = {
     "data.limit": (lambda v: v is None or v >= 2, "must be at least 2 examples"),
     "eval.objective": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
     "eval.metrics": (lambda v: set(v) <= set(METRICS), f"may only hold {', '.join(METRICS)}"),
-    "eval.probes.*.metric": (lambda v: v in PROBE_METRICS, f"is not one of {', '.join(PROBE_METRICS)}"),
+    "eval.probes.*.metric": (lambda v: v in METRICS and METRICS[v].can_measure_forgetting,
+     f"is not one of {', '.join(PROBE_METRICS)}"),
     "eval.limit": (lambda v: v is None or v >= 1, "must be at least 1 example"),
     "eval.batch_rows": (lambda v: v >= 1, "must be at least 1"),
     "eval.max_new_tokens": (lambda v: v >= 1, "must be at least 1"),
@@ -78,11 +78,11 @@ def contradictions(config: Any) -> list[str]:
     """Return one sentence per pair of settings of a built `SweepConfig` that cannot both hold."""
     found = _demo_beside_own(config.data)
     has_options = config.data.format in WITH_OPTIONS
-    if config.eval.objective in CHOICE_METRICS and not has_options:
+    if METRICS[config.eval.objective].needs_options and not has_options:
         found.append(f"eval.objective: {config.eval.objective} needs answer options, "
                      f"which data.format={config.data.format} has not; "
                      "use rougeL, exact_match or loss")  # fmt: skip
-    if config.data.format == "text" and set(config.eval.all_metrics) & set(TEXT_METRICS):
+    if config.data.format == "text" and any(METRICS[name].from_texts for name in config.eval.all_metrics):
         found.append("eval: plain text has no reference answer to compare with; use loss or perplexity")
     if config.train.optim == "paged_adamw_8bit" and config.model.dtype == "fp16":
         found.append("train.optim: paged_adamw_8bit cannot be loss-scaled; use model.dtype=bf16 or fp32")
@@ -95,7 +95,7 @@ def contradictions(config: Any) -> list[str]:
 def _demo_beside_own(data: Any) -> list[str]:
     """Rows of the demo answer questions that only the demo's rows teach."""
     sources = {f"data.{name}": getattr(data, name) for name in ("train", "validation", "test")}
-    demo = [key for key, source in sources.items() if source and source.startswith("demo:")]
+    demo = [key for key, source in sources.items() if source and source.startswith(DEMO_FILES)]
     own = {key: source for key, source in sources.items() if source and key not in demo}
     if not demo or not own:
         return []

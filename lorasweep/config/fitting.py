@@ -13,8 +13,7 @@ import yaml
 
 from lorasweep.config.grammar import Choice, parse
 from lorasweep.core.errors import ConfigError
-
-DEMO = "demo:"  # how the path of a file that ships with the package begins
+from lorasweep.core.spec import DEMO_FILES
 
 AUTOMATIC = {"default": "auto"}  # as conf/probes/auto.yaml has it
 
@@ -61,8 +60,8 @@ def fitting_data(raw: Mapping[str, Any], group: str, overrides: Sequence[str], c
     """
     groups = _data_groups(conf)
     source = str((raw.get("data") or {}).get("train"))
-    is_demo = str(groups.get(group, {}).get("train")).startswith(DEMO)
-    if not is_demo or source.startswith(DEMO) or _sets("data", overrides):
+    is_demo = str(groups.get(group, {}).get("train")).startswith(DEMO_FILES)
+    if not is_demo or source.startswith(DEMO_FILES) or _sets("data", overrides):
         return group
     layout = str(raw["data"].get("format")) if _sets(r"data\.format", overrides) else ""
     own = {name: data.get("format") for name, data in groups.items() if data.get("train") == "???"}

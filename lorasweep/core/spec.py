@@ -7,8 +7,11 @@ names that they have in PEFT's `LoraConfig` and in transformers' `TrainingArgume
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from collections.abc import Container
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from evaluation.metrics import LOSS
 
 Precision = Literal["none", "int8", "nf4", "nf4_double", "fp4"]
 DType = Literal["fp32", "bf16", "fp16"]
@@ -19,6 +22,7 @@ Format = Literal[
     "winogrande",
 ]  # fmt: skip
 
+DEMO_FILES = "demo:"  # how the path of a file that ships with the package begins
 DIGEST_CHARS = 16  # 64 bits: collisions are out of reach for any study
 
 
@@ -154,7 +158,10 @@ class EvalSpec:
     @property
     def all_metrics(self) -> tuple[str, ...]:
         """The objective first, then the others; the loss is free and always there."""
-        return tuple(dict.fromkeys((self.objective, *self.metrics, "loss")))
+        return tuple(dict.fromkeys((self.objective, *self.metrics, LOSS)))
+
+
+Section = ModelSpec | LoraSpec | TrainSpec | DataSpec | EvalSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,17 +182,18 @@ class TrialSpec:
     @property
     def data_key(self) -> str:
         """Name the tokenised data: the same base's tokenizer over the same files in the same way."""
-        return digest([self.model.id, self.model.revision, asdict(self.data)])
+        return digest([*covered(self.model, NOT_IN_DATA).values(), asdict(self.data)])
 
     @property
     def fingerprint(self) -> str:
         """Name the trial by what reaches the arithmetic: the scale, not how it was written down."""
         spec = canonical(self)
-        lora = {"r": spec.lora.r, "scale": spec.lora.scale, "dropout": spec.lora.lora_dropout}
-        targets = sorted(spec.lora.target_modules)
-        train = {k: v for k, v in asdict(spec.train).items() if k not in EXACT}
-        evaluation = {k: v for k, v in asdict(spec.eval).items() if k not in EXACT}
-        return digest([asdict(spec.model), lora, targets, train, asdict(spec.data), evaluation])
+        found = {f.name: covered(getattr(spec, f.name), NOT_IN_FINGERPRINT, f"{f.name}.") for f in fields(spec)}
+        lora = found["lora"]
+        # The adapter is laid out as in earlier results, so that their fingerprints are found again.
+        targets = sorted(lora.pop("target_modules"))
+        lora |= {"scale": spec.lora.scale, "dropout": lora.pop("lora_dropout")}
+        return digest([x for name, part in found.items() for x in ([part, targets] if name == "lora" else [part])])
 
     @property
     def key_without_seed(self) -> str:
@@ -193,8 +201,29 @@ class TrialSpec:
         return replace(self, train=replace(self.train, seed=0)).fingerprint
 
 
-# Settings that change how a trial is computed, or what it reports on its way, but not what comes out.
-EXACT = ("activation_checkpointing", "rungs", "rung_factor", "rung_limit", "rung_start")
+IN_SCALE = "the scale stands for it"
+ON_THE_WAY = "it decides when a trial reports, and on which examples, but not what comes out"
+
+# Fields that a name leaves out, each with the reason. A field that is not listed makes a difference.
+NOT_IN_FINGERPRINT = {
+    "lora.lora_alpha": IN_SCALE,
+    "lora.use_rslora": IN_SCALE,
+    "train.activation_checkpointing": "activations that are computed again are the same numbers",
+    "eval.rungs": ON_THE_WAY,
+    "eval.rung_factor": ON_THE_WAY,
+    "eval.rung_limit": ON_THE_WAY,
+    "eval.rung_start": ON_THE_WAY,
+}
+NOT_IN_DATA = {
+    "dtype": "weights alone have it",
+    "precision": "weights alone have it",
+    "trust_remote_code": "no sweep varies it",
+}
+
+
+def covered(section: Section, left_out: Container[str], prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a section of a trial but those in `left_out`, which begin with `prefix` there."""
+    return {name: value for name, value in asdict(section).items() if f"{prefix}{name}" not in left_out}
 
 
 def canonical(spec: TrialSpec) -> TrialSpec:

@@ -24,10 +24,7 @@ def cached_rows(
     examples: Sequence[Example], tokenizer_key: str, max_length: int, make: Callable[[], list[TokenRow]]
 ) -> list[TokenRow]:
     """Return the rows from the cache, or make them and keep them. A damaged file is made anew."""
-    content = [
-        [e.prompt, e.completion, e.messages, e.options, e.option_prompts, e.row, e.extras, e.tools] for e in examples
-    ]
-    path = cache_dir() / "tokens" / f"{digest([content, tokenizer_key, max_length, FORMAT])}.json.z"
+    path = cache_dir() / "tokens" / f"{digest([_content(examples), tokenizer_key, max_length, FORMAT])}.json.z"
     if path.is_file():
         try:
             return _load(path.read_bytes())
@@ -39,6 +36,19 @@ def cached_rows(
 
 
 FORMAT = 4  # raise it when what a row means changes
+
+# Fields of an example that its tokens do not depend on, each with the reason.
+NOT_IN_TOKENS = {
+    "where": "it says where the example came from",
+    "question": "splits alone read it",
+}
+
+
+def _content(examples: Sequence[Example]) -> list[list[object]]:
+    """Return every field of each example but `NOT_IN_TOKENS`."""
+    return [
+        [e.prompt, e.completion, e.messages, e.options, e.option_prompts, e.row, e.extras, e.tools] for e in examples
+    ]
 
 
 def _dump(rows: Sequence[TokenRow]) -> bytes:

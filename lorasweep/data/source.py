@@ -15,6 +15,7 @@ from typing import Any
 
 from lorasweep.core.errors import DataError, HubAway
 from lorasweep.core.hub import away_note
+from lorasweep.core.spec import DEMO_FILES
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
@@ -59,13 +60,13 @@ def split_source(source: str) -> tuple[str, str]:
 
 def local_path(path: str) -> Path:
     """Return the file; `demo:` names the data that ships with the package."""
-    if path.startswith("demo:"):
-        return PACKAGE / "demo" / "data" / path.removeprefix("demo:")
+    if path.startswith(DEMO_FILES):
+        return PACKAGE / "demo" / "data" / path.removeprefix(DEMO_FILES)
     return Path(path).expanduser()
 
 
 def _is_local(path: str) -> bool:
-    return path.startswith("demo:") or local_path(path).exists() or Path(path).suffix.lower() in SUFFIXES
+    return path.startswith(DEMO_FILES) or local_path(path).exists() or Path(path).suffix.lower() in SUFFIXES
 
 
 def _slice(rows: tuple[SourceRow, ...], part: str) -> tuple[SourceRow, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from evaluation.metrics import CHOICE_METRICS
+from evaluation.metrics import METRICS
 from lorasweep.core.errors import DataError
 from lorasweep.core.spec import DataSpec, ProbeSpec
 from lorasweep.data.cache import cached_rows
@@ -50,7 +50,7 @@ def load_probe(spec: ProbeSpec, tokenizer: Any, tokenizer_key: str) -> tuple[Tok
     """
     examples, _ = read_source(spec.path, spec)
     rows = _rows(tuple(examples[: spec.limit]), tokenizer, tokenizer_key, spec.max_length)
-    if spec.metric in CHOICE_METRICS and not all(row.options for row in rows):
+    if METRICS[spec.metric].needs_options and not all(row.options for row in rows):
         raise DataError(f"{spec.path}: probe {spec.name!r} is scored by {spec.metric}, but its rows have no 'options'; "
                         "add them or set metric=loss or exact_match")  # fmt: skip
     return rows

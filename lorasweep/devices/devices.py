@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lorasweep.core.errors import ConfigError
+from lorasweep.core.sizes import GIB
 from lorasweep.devices import nvml
 from lorasweep.devices.cpu import free_memory, num_cores
 from lorasweep.devices.cuda_visible import named, visible_gpus
 from lorasweep.devices.nvml import Gpu
-from lorasweep.memory import GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Mapping
 
+from evaluation.metrics import METRICS
 from lorasweep.core.messages import Finished, Progress, Rung, SweepEvent, SweepStarted, TrialStarted
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rungs_of
 from lorasweep.core.trial import Scalar
 from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import Expected
-from lorasweep.worker.scoring import is_maximized
 
 KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for
 SETTLE_S = 2.0  # seconds of training before the time left is more than a wild guess
@@ -117,7 +117,7 @@ class SweepProgress:
     def best_words(self) -> str:
         """Return the best objective so far as text, including trials that still train."""
         values = {number: rung.value for number, rung in self.rungs.items() if math.isfinite(rung.value)}
-        number = (max if is_maximized(self.objective) else min)(values, key=lambda n: values[n], default=None)
+        number = (max if METRICS[self.objective].is_maximized else min)(values, key=lambda n: values[n], default=None)
         if number is not None and self._is_better(values[number]):
             place = f"at step {self.rungs[number].point.step} "
             params = params_text(self.params.get(number, {}))
@@ -136,7 +136,7 @@ class SweepProgress:
     def _is_better(self, value: float) -> bool:
         if self.best is None or self.best.objective is None:
             return value == value
-        return value > self.best.objective if is_maximized(self.objective) else value < self.best.objective
+        return value > self.best.objective if METRICS[self.objective].is_maximized else value < self.best.objective
 
     def _speed(self, number: int) -> float:
         pace = self.paces.get(number)

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-MIB = 1 << 20
+from lorasweep.core.sizes import MIB
+
 LEAST_FREE_BYTES = 64 * MIB  # below this no trial starts: results, checkpoints and two databases have to grow
 RETRY_S = 2.0  # until a full disk is tried again; a quota does not show in the free space
 

@@ -4,10 +4,11 @@ What training keeps alive at its peak: the base's weights at their precision, ad
 state, the activations that backward needs, and what a single operation borrows. Evaluation peaks at another time.
 """
 
+from lorasweep.core.sizes import GIB
 from lorasweep.memory.corrections import Corrections
 from lorasweep.memory.footprint import Footprint, Loads, footprint, own_bytes, slots_that_fit
 from lorasweep.memory.lengths import Lengths, lengths_of
-from lorasweep.memory.shape import GIB, Shape
+from lorasweep.memory.shape import Shape
 from lorasweep.memory.weights import adapter_bytes, weight_bytes
 
 __all__ = [

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorasweep.adapters.stack_plan import Member, stacks
+from lorasweep.core.sizes import DTYPE_BYTES, chunk_rows
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.lengths import Lengths
-from lorasweep.memory.shape import DTYPE_BYTES, Shape
+from lorasweep.memory.shape import Shape
 from lorasweep.models.targets import part_of
 
 SHARED = {"q": "in", "k": "in", "v": "in", "qkv": "in", "gate": "in", "up": "in", "gate_up": "in"}
@@ -46,7 +47,7 @@ class Stack:
 
 
 def stacks_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: str) -> list[Stack]:
-    """Return each trial's stack, as the bank forms them (groups.py)."""
+    """Return each trial's stack, as the bank forms them (`stack_plan`)."""
     every = {names: shape.adapted(names) for names in {spec.lora.target_modules for spec in specs}}
 
     def member(index: int) -> Member:
@@ -96,7 +97,7 @@ def _adapter_numbers(shape: Shape, spec: TrialSpec, load: Load, stack: Stack, dr
 
 
 def _norm_width(model: ModelSpec, kind: str) -> int:
-    """Return the bytes of a number that a norm keeps: its input's on a CPU (norms.py), elsewhere a copy in fp32."""
+    """Return the bytes of a number that a norm keeps: its input's on a CPU (`rms_norm`), elsewhere a copy in fp32."""
     return DTYPE_BYTES[model.dtype] if kind == "cpu" else 4
 
 
@@ -128,11 +129,8 @@ def workspace_bytes(shape: Shape, model: ModelSpec, loads: Sequence[Load], kind:
     return max(mlp, attention, logits_bytes(shape, model, sum(load.labels for load in loads), kind)) + restored
 
 
-CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # as in nats.py
-
-
 def logits_bytes(shape: Shape, model: ModelSpec, labels: float, kind: str) -> int:
     """Return the head's workspace: one chunk of logits in fp32, its exponentials, and in 16 bits itself."""
-    rows = min(max(1.0, labels), max(1, CHUNK_LOGITS.get(kind, CHUNK_LOGITS["cuda"]) // shape.vocab_size))
+    rows = min(max(1.0, labels), chunk_rows(shape.vocab_size, kind))
     copies = 4 + 4 + (0 if model.dtype == "fp32" else 2)
     return int(rows * shape.vocab_size * copies)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from lorasweep.core.files import write_json
-from lorasweep.core.spec import ModelSpec, digest
+from lorasweep.core.spec import ModelSpec, covered, digest
 from lorasweep.data.cache import cache_dir
 
 LOWEST, HIGHEST = 0.5, 3.0  # a single odd measurement must not make a sweep impossible
@@ -47,8 +47,16 @@ class Corrections:
         return self.known[key]
 
 
+# Fields of a base that its corrections do not depend on, each with the reason.
+NOT_IN_KEY = {
+    "id": "the fingerprint names the weights",
+    "revision": "the fingerprint names the weights",
+    "trust_remote_code": "the fingerprint names the weights",
+}
+
+
 def _key(fingerprint: str, model: ModelSpec, kind: str) -> str:
-    return digest([fingerprint, model.dtype, model.precision, kind])
+    return digest([fingerprint, *covered(model, NOT_IN_KEY).values(), kind])
 
 
 def _load(path: Path) -> tuple[float, int]:

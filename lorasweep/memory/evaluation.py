@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from lorasweep.config.constraints import TEXT_METRICS
+from evaluation.metrics import METRICS
+from evaluation.sizes import LOGIT_ROWS, rows_per_copy, trees_per_copy
+from lorasweep.core.sizes import DTYPE_BYTES
 from lorasweep.core.spec import TrialSpec
 from lorasweep.memory.lengths import Lengths
-from lorasweep.memory.shape import DTYPE_BYTES, Shape
-
-TOKENS_PER_ROW = 16  # of a question with options: as in evaluation/trees.py
-LOGIT_ROWS = 1024  # positions normalised at a time otherwise: as in evaluation/scoring.py
+from lorasweep.memory.shape import Shape
 
 
 def evaluation_bytes(shape: Shape, specs: Sequence[TrialSpec], lengths: Lengths) -> int:
@@ -19,9 +18,9 @@ def evaluation_bytes(shape: Shape, specs: Sequence[TrialSpec], lengths: Lengths)
 
 def _scoring(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:
     """Return one layer's tensors, the mask that hides options from each other, and logits of every label."""
-    each = max(1, spec.eval.batch_rows // copies)
+    each = rows_per_copy(spec.eval.batch_rows, copies)
     if lengths.has_options:
-        each = max(1, spec.eval.batch_rows * TOKENS_PER_ROW // max(1, copies * lengths.scored))
+        each = trees_per_copy(spec.eval.batch_rows, copies, max(1, lengths.scored))
     rows = copies * each
     width = DTYPE_BYTES[spec.model.dtype]
     labels = rows * lengths.scored_labels
@@ -34,10 +33,10 @@ def _scoring(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> in
 
 def _writing(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:
     """Return the cache of keys and values, beside a layer that reads the prompts or one that has grown."""
-    if not set(TEXT_METRICS) & set(spec.eval.all_metrics) and not spec.eval.num_samples:
+    if not any(METRICS[name].from_texts for name in spec.eval.all_metrics) and not spec.eval.num_samples:
         return 0
     width = DTYPE_BYTES[spec.model.dtype]
-    rows = copies * max(1, spec.eval.batch_rows // copies)
+    rows = copies * rows_per_copy(spec.eval.batch_rows, copies)
     token = 2 * width * shape.num_kv_heads * shape.head_size  # of one layer
     reading = lengths.prompt * (shape.num_layers * token + _layer(shape, width))
     answering = (lengths.prompt + spec.eval.max_new_tokens) * (shape.num_layers + 1) * token

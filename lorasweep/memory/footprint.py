@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lorasweep.core.sizes import MIB, for_device
 from lorasweep.core.spec import TrialSpec
 from lorasweep.memory.activations import Load, kept_bytes, load_of, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
@@ -12,7 +13,6 @@ from lorasweep.memory.weights import adapter_bytes, rooms, weight_bytes
 
 Loads = Sequence[tuple[TrialSpec, Lengths]]
 
-MIB = 1 << 20
 # What a device takes besides tensors. CPU: buffers of libraries, measured by benchmarks/memory.py. CUDA: its context,
 # an assumption that has not been measured; PyTorch's own figures do not hold it.
 OVERHEAD = {"cpu": 25 * MIB, "cuda": 512 * MIB}
@@ -67,7 +67,7 @@ def footprint(shape: Shape, loads: Loads, *, kind: str = "cpu", is_evaluated: bo
         adapters=sum(adapter_bytes(shape, s, room) for s, room in zip(specs, rooms(shape, specs), strict=True)),
         activations=activations,
         evaluation=evaluation,
-        overhead=OVERHEAD.get(kind, OVERHEAD["cuda"]),
+        overhead=for_device(OVERHEAD, kind),
         slack=_slack(specs, activations, evaluation, kind),
     )
 

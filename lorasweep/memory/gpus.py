@@ -1,7 +1,8 @@
 """Which common GPUs a prediction fits, and what the usual rule of thumb says instead."""
 
+from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import ModelSpec
-from lorasweep.memory.shape import GIB, Shape
+from lorasweep.memory.shape import Shape
 
 # Sizes that are sold, with a card or two of each; a driver keeps a few percent for itself.
 COMMON = {

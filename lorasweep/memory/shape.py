@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-GIB = 1 << 30
-DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-
 
 class Shape(Protocol):
     """What is used of a base's description."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from lorasweep.adapters.stack_plan import MOST_PADDING, SMALL
+from lorasweep.adapters.stack_plan import may_be_padded
+from lorasweep.core.sizes import DTYPE_BYTES
 from lorasweep.core.spec import ModelSpec, TrialSpec
-from lorasweep.memory.shape import DTYPE_BYTES, Shape
+from lorasweep.memory.shape import Shape
 
 BLOCK = 64  # weights that share a constant in 4 bits
 DOUBLE_BLOCK = 256  # constants that share a constant when they are quantised in turn (arXiv 2305.14314, section 3)
@@ -53,4 +54,4 @@ def rooms(shape: Shape, specs: Sequence[TrialSpec]) -> list[int]:
     union = {p: d for t in {s.lora.target_modules for s in specs} for p, d in shape.adapted(t).items()}
     largest = max(s.lora.r for s in specs) * sum(i + o for i, o in union.values())
     own = [shape.num_trainable(s.lora.target_modules, s.lora.r) for s in specs]
-    return [largest if largest <= max(SMALL, MOST_PADDING * n) else n for n in own]
+    return [largest if may_be_padded(n, largest) else n for n in own]

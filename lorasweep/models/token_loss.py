@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lorasweep.core.sizes import chunk_rows
 from lorasweep.data.batches import PackedBatch
 from lorasweep.models.base import Base
 
 # T label positions, V vocabulary, D width; C positions of a chunk
-
-CHUNK_LOGITS = 1 << 21  # 8 MiB in fp32: about what a CPU's last cache holds
-GPU_CHUNK_LOGITS = 1 << 27  # large enough for a GPU's products
 
 
 def label_nats(base: Base, packed: PackedBatch) -> Tensor:
@@ -37,8 +35,7 @@ class HeadNats(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, bias: Tensor | None, target_T: Tensor) -> Tensor:
-        most = GPU_CHUNK_LOGITS if hidden_TD.is_cuda else CHUNK_LOGITS
-        size = max(1, most // len(weight_VD))
+        size = chunk_rows(len(weight_VD), hidden_TD.device.type)
         parts = [
             _chunk(h_CD, weight_VD, bias, target_C)
             for h_CD, target_C in zip(torch.split(hidden_TD, size), torch.split(target_T, size), strict=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evaluation.metrics import PER_TOKEN
+from evaluation.metrics import LOSS_PER_BYTE, METRICS
 from lorasweep.core.spec import TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_task
@@ -45,11 +45,11 @@ def incomparable(readings: Sequence[TokenizedData]) -> list[str]:
 def _other_tokens(readings: Sequence[TokenizedData]) -> list[str]:
     names = {reading.tokenizer_key: reading.spec.model.id for reading in readings}
     objective = readings[0].spec.eval.objective if readings else ""
-    if len(names) < 2 or objective not in PER_TOKEN:
+    if len(names) < 2 or METRICS[objective].token_mean is None:
         return []
     return [
         f"eval.objective: {objective} counts nats per token, and {' and '.join(names.values())} cut text into "
-        "different tokens; set eval.objective=bits_per_byte"
+        f"different tokens; set eval.objective={LOSS_PER_BYTE}"
     ]
 
 

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.metrics import CHOICE_METRICS
-from lorasweep.config.constraints import TEXT_METRICS
+from evaluation.metrics import METRICS
 from lorasweep.core.errors import ConfigError, HubAway, LoraSweepError
 from lorasweep.core.hub import away_note
 from lorasweep.core.spec import ProbeSpec, TrialSpec, digest
@@ -139,13 +138,14 @@ def _unusable(spec: TrialSpec, task: Task) -> list[str]:
     """Name metrics that these rows cannot be scored by."""
     judged = (*task.validation, *task.test)
     problems = []
-    by_options = [name for name in spec.eval.all_metrics if name in CHOICE_METRICS]
+    by_options = [name for name in spec.eval.all_metrics if METRICS[name].needs_options]
     if by_options and not all(row.options for row in judged):
         problems.append(
             f"eval.objective: {by_options[0]} needs 'options' in every validation and test row; add them, or use "
             "exact_match, rougeL or loss"
         )
-    if set(spec.eval.all_metrics) & set(TEXT_METRICS) and any(row.prompt_length == 0 for row in judged):
+    is_written = any(METRICS[name].from_texts for name in spec.eval.all_metrics)
+    if is_written and any(row.prompt_length == 0 for row in judged):
         problems.append("eval: a text can only be written after a prompt, and some rows have none; use loss")
     return problems
 

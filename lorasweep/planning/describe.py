@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from evaluation.metrics import CHOICE_METRICS
+from evaluation.metrics import METRICS
 from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.rungs import rung_shares
+from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.core.trial import Scalar
-from lorasweep.memory import GIB
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.planning.data_stats import DataFacts
 from lorasweep.planning.plan import Plan
@@ -77,7 +77,7 @@ def domain_words(domain: Domain) -> str:
 def _end_token(plan: Plan) -> Iterator[str]:
     """Say what an answer option is scored with, where options are scored."""
     evaluation = plan.config.eval
-    if not {*CHOICE_METRICS, "macro_f1"} & set(evaluation.all_metrics):
+    if not any(METRICS[name].from_choices for name in evaluation.all_metrics):
         return
     if evaluation.end_token:
         yield "  options are scored with the end token behind them; eval.end_token=false scores their text alone"

@@ -4,9 +4,10 @@ import math
 import re
 
 from evaluation.statistics import Interval
+from lorasweep.core.sizes import GIB, KIB, MIB
 
 MISSING = "—"
-UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+UNITS = (("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 SCALES = ((1e9, "B"), (1e6, "M"))
 # Control characters (a terminal would obey them) and lone surrogates (no file could hold them).
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluation.forgetting import FORGETTING
+from evaluation.metrics import METRICS
 from evaluation.statistics import Interval
 from lorasweep.config.grammar import Domain
 from lorasweep.core.result import TrialResult, TrialState
@@ -14,9 +16,8 @@ from lorasweep.report.learned import doubt
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
 from lorasweep.report.references import Reference, better_than_base, references
 from lorasweep.report.settings import SEED, effective, fixed, varying
-from lorasweep.study.selection import Configuration, finite, in_order, is_maximized
+from lorasweep.study.selection import Configuration, finite, in_order
 
-DROPS = ("forgetting", "forgetting_likelihood")
 NO_PROBES = (
     "forgetting was not measured, because no probes are set; set probes=general, or your own as "
     "eval.probes={NAME:{path:FILE.jsonl}}."
@@ -115,7 +116,7 @@ class Leaderboard:
 
     @property
     def is_maximized(self) -> bool:
-        return is_maximized(self.objective)
+        return METRICS[self.objective].is_maximized
 
     @property
     def ranked(self) -> tuple[Row, ...]:
@@ -138,7 +139,7 @@ class Leaderboard:
     def metrics(self) -> tuple[str, ...]:
         """The other metrics of the trials themselves; `probe/...` and the like are details."""
         names = dict.fromkeys(name for result in self.results for name in result.metrics)
-        return tuple(n for n in names if n not in (self.objective, *DROPS) and "/" not in n)
+        return tuple(n for n in names if n not in (self.objective, *FORGETTING) and "/" not in n)
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from evaluation.metrics import METRICS
 from lorasweep.report.figures import score, setting
 from lorasweep.report.references import BASE, CHANCE, Reference
 from lorasweep.report.settings import labels
-from lorasweep.study.selection import is_maximized
+from lorasweep.study.selection import tie_breaker
 
 if TYPE_CHECKING:
     from lorasweep.report.advice import Findings
@@ -19,7 +20,7 @@ def doubt(winner: Row, objective: str, found: Findings) -> str:
     """Return what the best trial is not better than, in words; empty where it is better than all that is known."""
     if found.better_than_base is not None and not found.better_than_base:
         return "the untouched base"
-    if not is_maximized(objective):
+    if not METRICS[objective].is_maximized:
         return ""
     low = winner.interval.low if winner.interval else winner.objective
     for reference in found.references:
@@ -53,12 +54,11 @@ def _trials(numbers: Sequence[int]) -> str:
 
 def _leader(ranked: Sequence[Row], swept: Sequence[str], references: Sequence[Reference]) -> str:
     """Name the row with the lowest loss; between bases with tokens of their own, with the fewest bits per byte."""
-    is_one = len({row.result.spec.model.id for row in ranked}) == 1
-    metric, called = ("loss", "loss") if is_one else ("bits_per_byte", "bits per byte")
+    metric = tie_breaker(row.result for row in ranked)
     losses = [(value, row) for row in ranked if (value := row.configuration.metric(metric)) is not None]
     if not losses:
         return ""
     lowest, first = min(losses, key=lambda found: found[0])
     bases = [one.metrics[metric] for one in references if one.name == BASE and metric in one.metrics]
     beside = f" (base: {', '.join(map(score, bases))})" if bases else ""
-    return f"; by validation {called} {describe(first, swept)} leads with {score(lowest)}{beside}"
+    return f"; by validation {metric.replace('_', ' ')} {describe(first, swept)} leads with {score(lowest)}{beside}"

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from evaluation.metrics import METRICS
 from evaluation.optimism import expected_optimism
 from evaluation.seeds import crossed_interval
 from evaluation.statistics import Interval, mean_interval, ratio_interval, wilson_interval
 from evaluation.ties import tied_with_best
 from lorasweep.core.result import BaseScore, TrialResult
-from lorasweep.study.selection import Configuration, examples_of, finite, is_maximized
+from lorasweep.study.selection import Configuration, examples_of, finite
 
-OVER_TOKENS = ("loss", "perplexity")
 Scored = TrialResult | BaseScore
 
 
@@ -40,14 +41,13 @@ def contributions(result: Scored, objective: str) -> tuple[float, ...]:
 
     A loss over all tokens is a ratio of sums: here stands its linear part, in which long examples count for more.
     """
-    if objective not in OVER_TOKENS or not result.num_tokens or not all(map(math.isfinite, result.scores)):
+    over = METRICS[objective].token_mean
+    if over is None or not result.num_tokens or not all(map(math.isfinite, result.scores)):
         return result.scores
-    losses, weights = _losses(result, objective), _weights(result)
+    losses, weights = [over.to_nats(score) for score in result.scores], _weights(result)
     total = sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / len(losses)
     parts = [(loss - total) * weight for loss, weight in zip(losses, weights, strict=True)]
-    if objective == "loss":
-        return tuple(total + part for part in parts)
-    return tuple(math.exp(total) * (1 + part) for part in parts)
+    return tuple(over.linear(total, part) for part in parts)
 
 
 def tied(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
@@ -56,7 +56,7 @@ def tied(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
         return frozenset()
     best = ranked[0].result.number
     scores = {n: [compared(r, objective) for r in found.ranked] for n, found in _comparable(ranked).items()}
-    found = tied_with_best(scores, maximize=is_maximized(objective), best=best) if best in scores else set()
+    found = tied_with_best(scores, maximize=METRICS[objective].is_maximized, best=best) if best in scores else set()
     return frozenset(found | {best})
 
 
@@ -67,7 +67,7 @@ def optimism(ranked: Sequence[Configuration], objective: str) -> float | None:
     if len(_comparable(ranked)) < len(ranked):
         return None
     scores = [[contributions(r, objective) for r in found.ranked] for found in ranked]
-    return expected_optimism(scores, maximize=is_maximized(objective))
+    return expected_optimism(scores, maximize=METRICS[objective].is_maximized)
 
 
 def is_comparable(result: TrialResult, best: TrialResult) -> bool:
@@ -83,7 +83,7 @@ def are_comparable(found: Configuration, best: Configuration) -> bool:
 
 def pareto(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
     """Return the trials that no other beats in objective, forgetting and trainable parameters together."""
-    sign = -1 if is_maximized(objective) else 1
+    sign = -1 if METRICS[objective].is_maximized else 1
     costs = {found.result.number: _costs(found, objective, sign) for found in ranked}
     return frozenset(n for n, mine in costs.items() if not any(_dominates(other, mine) for other in costs.values()))
 
@@ -95,17 +95,17 @@ def _comparable(ranked: Sequence[Configuration]) -> dict[int, Configuration]:
 
 def compared(result: Scored, objective: str) -> tuple[float, ...]:
     """Return one number per example to pair with another trial's: nats where the objective is a mean over tokens."""
-    if objective not in OVER_TOKENS or not result.num_tokens:
+    over = METRICS[objective].token_mean
+    if over is None or not result.num_tokens:
         return result.scores
-    return tuple(loss * weight for loss, weight in zip(_losses(result, objective), _weights(result), strict=True))
+    return tuple(over.to_nats(score) * weight for score, weight in zip(result.scores, _weights(result), strict=True))
 
 
 def _over_examples(result: Scored, objective: str) -> Interval:
-    if objective in OVER_TOKENS and result.num_tokens:
-        found = ratio_interval(_losses(result, objective), result.num_tokens)
-        if objective == "loss":
-            return found
-        return Interval(value=math.exp(found.value), low=math.exp(found.low), high=math.exp(found.high))
+    over = METRICS[objective].token_mean
+    if over is not None and result.num_tokens:
+        found = ratio_interval([over.to_nats(score) for score in result.scores], result.num_tokens)
+        return Interval(**{end: over.from_nats(nats) for end, nats in asdict(found).items()})
     scores = result.scores
     if set(scores) <= {0.0, 1.0}:
         return wilson_interval(round(sum(scores)), len(scores))
@@ -123,11 +123,6 @@ def _is_mean_of(result: Scored, objective: str, value: float) -> bool:
         return False
     values = contributions(result, objective)
     return math.isclose(sum(values) / len(values), value, rel_tol=1e-5, abs_tol=1e-9)
-
-
-def _losses(result: Scored, objective: str) -> list[float]:
-    """Return nats per token of each example."""
-    return [math.log(score) for score in result.scores] if objective == "perplexity" else list(result.scores)
 
 
 def _weights(result: Scored) -> list[float]:

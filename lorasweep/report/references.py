@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluation.metrics import METRICS
 from evaluation.statistics import Interval
 from evaluation.ties import tied_with_best
 from lorasweep.core.result import BaseScore, TrialResult
 from lorasweep.report.ranking import compared, interval_of_base
 from lorasweep.report.settings import effective
-from lorasweep.study.selection import Configuration, examples_of, finite, is_maximized
+from lorasweep.study.selection import Configuration, examples_of, finite
 
 CHANCE, MAJORITY, BASE = "chance", "majority", "base"
 OF_THE_BASE = ("model.", "data.template")  # swept settings that make another base, or ask it in other words
@@ -56,10 +57,10 @@ def better_than_base(ranked: Sequence[Configuration], objective: str) -> frozens
         found.result.number: [compared(result, objective) for result in found.ranked] for found in same
     }
     scores |= {(BASE, place): [compared(score, objective)] for place, score in enumerate(bases)}
-    sign = 1 if is_maximized(objective) else -1
+    sign = 1 if METRICS[objective].is_maximized else -1
     better: set[int] = set()
     for place, score in enumerate(bases):
-        tied = tied_with_best(scores, maximize=is_maximized(objective), best=(BASE, place))
+        tied = tied_with_best(scores, maximize=METRICS[objective].is_maximized, best=(BASE, place))
         own = [found for found in same if found.result.base == score and found.result.number not in tied]
         better |= {
             f.result.number for f in own if sign * (f.objective(objective) or 0.0) > sign * score.metrics[objective]

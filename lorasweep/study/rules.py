@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from evaluation.metrics import LOSS, LOSS_PER_BYTE
+
 FEWEST_PEERS = 4  # a place among fewer says little
 GIVEN_BACK = 0.5  # of what training had gained: the curve of a sound trial is not that rough
 LOUD = 0.1  # of the first loss: a smaller rise is noise
@@ -24,7 +26,7 @@ class Reading:
 
 def read(rung: int, value: float, metrics: Mapping[str, float]) -> Reading:
     """Return the reading of a rung's metrics."""
-    loss, bits = metrics["eval/loss"], metrics.get("eval/bits_per_byte")
+    loss, bits = metrics[f"eval/{LOSS}"], metrics.get(f"eval/{LOSS_PER_BYTE}")
     return Reading(
         rung=rung,
         value=value,

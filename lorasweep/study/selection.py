@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from evaluation.metrics import METRICS
+from evaluation.metrics import LOSS, LOSS_PER_BYTE, METRICS
 from lorasweep.core.result import TrialResult, TrialState
 
 STATES = tuple(TrialState)  # ranked trials come first, then pruned, infeasible and failed ones
@@ -43,9 +43,9 @@ class Configuration:
         return fmean(known) if len(known) == len(values) else None
 
 
-def is_maximized(metric: str) -> bool:
-    """Tell a metric's direction."""
-    return METRICS[metric].direction == "maximize"
+def tie_breaker(results: Iterable[TrialResult]) -> str:
+    """Return the metric that decides between equal objectives: lower is better."""
+    return LOSS if len({result.spec.model.id for result in results}) < 2 else LOSS_PER_BYTE
 
 
 def finite(value: float | None) -> float | None:
@@ -75,8 +75,8 @@ def in_order(results: Iterable[TrialResult], objective: str) -> tuple[list[Confi
     does (bits per byte between bases); then fewer trainable parameters; then the lower number.
     """
     found = _configurations(results)
-    sign = -1 if is_maximized(objective) else 1
-    loss = "loss" if len({c.result.spec.model.id for c in found}) < 2 else "bits_per_byte"
+    sign = -1 if METRICS[objective].is_maximized else 1
+    loss = tie_breaker(one.result for one in found)
 
     def place(one: Configuration) -> tuple[int, float, float, int, int]:
         value, last, result = one.objective(objective), one.metric(loss), one.result

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
+from evaluation.metrics import METRICS
 from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import Domain
 from lorasweep.config.space import distributions
@@ -19,7 +20,7 @@ from lorasweep.core.trial import Params
 from lorasweep.study.pruners import attribute, make_pruner, report, reported, verdicts
 from lorasweep.study.rules import Reading
 from lorasweep.study.samplers import make_sampler
-from lorasweep.study.storage import open_study
+from lorasweep.study.storage import Direction, open_study
 
 
 class Study:
@@ -32,12 +33,12 @@ class Study:
         domains: Mapping[str, Domain],
         *,
         objective: str,
-        maximize: bool,
         num_rungs: int,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.distributions = distributions(domains)
-        self.study = open_study(path, "maximize" if maximize else "minimize", make_pruner(settings, num_rungs))
+        direction: Direction = "maximize" if METRICS[objective].is_maximized else "minimize"
+        self.study = open_study(path, direction, make_pruner(settings, num_rungs))
         self.settings, self.objective = settings, objective
         self._seed()
         self.open: dict[int, optuna.Trial] = {}

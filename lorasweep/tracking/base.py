@@ -19,7 +19,6 @@ class Opening:
     data: Mapping[str, str]
     swept: Mapping[str, str]
     objective: str
-    maximize: bool
 
 
 class Tracker(Protocol):

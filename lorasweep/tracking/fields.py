@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lorasweep.core.result import Point, TrialResult, TrialState
+from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import TrialSpec
 
 # MLflow's page shows KILLED as it shows FAILED, and a pruned trial did not fail: the tag `state` tells it apart.
@@ -93,11 +94,11 @@ def _final_metrics(result: TrialResult) -> dict[str, float]:
         "wall_s": cost.wall_s,
         "its_per_s": cost.its_per_s,
         "tokens_per_s": cost.tokens_per_s,
-        "peak_memory_gib": cost.peak_bytes / 2**30,
-        "predicted_memory_gib": cost.predicted_bytes / 2**30,
+        "peak_memory_gib": cost.peak_bytes / GIB,
+        "predicted_memory_gib": cost.predicted_bytes / GIB,
         **({} if cost.memory_error is None else {"memory_error": cost.memory_error}),
-        "memory_share_gib": cost.share_bytes / 2**30,
-        "memory_alone_gib": cost.alone_bytes / 2**30,
+        "memory_share_gib": cost.share_bytes / GIB,
+        "memory_alone_gib": cost.alone_bytes / GIB,
         "trainable_parameters": float(cost.trainable_parameters),
         "trainable_percent": cost.trainable_percent,
         "adapter_mb": cost.adapter_bytes / 1e6,

@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from evaluation.metrics import METRICS
 from lorasweep.config.build import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import provision, redact, sqlite_url
@@ -139,9 +140,8 @@ class MlflowTracker:
         name = Path(self.folder).name
         params = [short_name(k) for k in opening.swept]
         now_ms = int(time.time() * 1000)
-        tag = saved_view(
-            name, self.parent, opening.objective, maximize=opening.maximize, params=params, created_ms=now_ms
-        )
+        maximize = METRICS[opening.objective].is_maximized
+        tag = saved_view(name, self.parent, opening.objective, maximize=maximize, params=params, created_ms=now_ms)
         self.client.set_experiment_tag(self.experiment, *tag)
         self.page = f"#/experiments/{self.experiment}/runs?{TRAINING}&viewStateShareKey={view_key(name)}"
 

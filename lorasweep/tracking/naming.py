@@ -7,6 +7,7 @@ from typing import Any
 
 from lorasweep.config.build import SweepConfig
 from lorasweep.config.grammar import Choice, Domain
+from lorasweep.core.spec import DEMO_FILES
 from lorasweep.tracking.fields import short_name
 
 MOST_CHARS = 60  # of a run's name, which also names its folder
@@ -32,7 +33,7 @@ def trial_name(number: int, params: Mapping[str, Any]) -> str:
 
 def _data_name(source: str) -> str:
     """Return the name of a training file or of a hub data set, without folder, slice and ending."""
-    path = PurePath(re.sub(r"\[[^\]]*\]$", "", source.removeprefix("demo:")))
+    path = PurePath(re.sub(r"\[[^\]]*\]$", "", source.removeprefix(DEMO_FILES)))
     if not path.suffix:
         return path.name.partition(":")[0]
     return path.parent.name if path.stem in UNINFORMATIVE and path.parent.name else path.stem

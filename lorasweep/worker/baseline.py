@@ -7,17 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import fmean
 
-from evaluation.metrics import CHOICE_METRICS, macro_f1
+from evaluation.metrics import METRICS
 from lorasweep.core.files import write_json
 from lorasweep.core.result import BaseScore
-from lorasweep.core.spec import EvalSpec, digest
+from lorasweep.core.spec import EvalSpec, covered, digest
 from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.models.base import Base
-from lorasweep.worker.scoring import Asked, SuiteScore, score_suite
+from lorasweep.worker.scoring import Asked, SuiteScore, score_suite, scored_content
 
 
 def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:
@@ -27,7 +26,7 @@ def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:
     return BaseScore(
         metrics=found.metrics,
         scores=found.scores[spec.objective],
-        num_tokens=found.num_tokens if spec.objective in ("loss", "perplexity") else (),
+        num_tokens=found.num_tokens if METRICS[spec.objective].token_mean else (),
         chance=chance_levels(rows, spec.all_metrics),
         majority=majority_scores(task.train, rows, spec.all_metrics),
     )
@@ -37,8 +36,8 @@ def chance_levels(rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str,
     """Return the expected accuracy of guessing among each row's options; nothing where rows have no options."""
     if not rows or not all(row.options for row in rows):
         return {}
-    level = fmean(1 / len(row.options) for row in rows)
-    return {name: level for name in metrics if name in CHOICE_METRICS}
+    num_options = [len(row.options) for row in rows]
+    return {name: guess(num_options) for name in metrics if (guess := METRICS[name].chance)}
 
 
 def majority_scores(train: Sequence[TokenRow], rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str, float]:
@@ -50,11 +49,8 @@ def majority_scores(train: Sequence[TokenRow], rows: Sequence[TokenRow], metrics
         return {}
     counts = Counter(row.reference for row in train)
     label = min(counts, key=lambda name: (-counts[name], name))
-    share = fmean(row.reference == label for row in rows)
-    found = {name: share for name in metrics if name in (*CHOICE_METRICS, "exact_match")}
-    if "macro_f1" in metrics:
-        found["macro_f1"] = macro_f1([label] * len(rows), [row.reference for row in rows])
-    return found
+    references = [row.reference for row in rows]
+    return {name: of([label] * len(rows), references) for name in metrics if (of := METRICS[name].of_labels)}
 
 
 def _kept_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> SuiteScore:
@@ -74,9 +70,23 @@ def _kept_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> S
 
 
 def _key(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> str:
-    contents = [
-        (row.ids, row.prompt_length, row.options, row.option_prompts, row.option_bytes, row.target, row.reference,
-         row.num_bytes) for row in rows
-    ]  # fmt: skip
-    asked = [spec.all_metrics, spec.max_new_tokens, spec.end_token]
-    return digest([base.info.fingerprint, asdict(base.spec), base.device.type, contents, asked])
+    asked = [spec.all_metrics, *covered(spec, NOT_ASKED).values()]
+    return digest([base.info.fingerprint, asdict(base.spec), base.device.type, scored_content(rows), asked])
+
+
+IN_METRICS = "all metrics are named beside it"
+NO_RUNGS = "the base has no rungs"
+
+# Fields of an evaluation that the base's scores do not depend on, each with the reason.
+NOT_ASKED = {
+    "objective": IN_METRICS,
+    "metrics": IN_METRICS,
+    "limit": "the rows themselves are named",
+    "batch_rows": "it divides the passes, not the scores",
+    "rungs": NO_RUNGS,
+    "rung_factor": NO_RUNGS,
+    "rung_limit": NO_RUNGS,
+    "rung_start": NO_RUNGS,
+    "num_samples": "the base writes no samples",
+    "probes": "their scores are kept apart",
+}

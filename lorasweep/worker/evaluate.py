@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from evaluation.metrics import LOSS, LOSS_PER_BYTE, METRICS
 from lorasweep.adapters.peft_format import save_adapter
 from lorasweep.core.messages import Finished
 from lorasweep.core.result import BaseScore, Cost, Point, Sample, TrialResult, TrialState
@@ -23,7 +24,7 @@ CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few eno
 def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
     """Return, per slot, the objective and what pruning needs beside it, on the examples that rungs ask."""
     rows = spread(task.validation[: spec.limit], spec.rung_limit)
-    scored = score_suite(asked, rows, tuple({spec.objective: 0, "loss": 0, "bits_per_byte": 0}), spec)
+    scored = score_suite(asked, rows, tuple({spec.objective: 0, LOSS: 0, LOSS_PER_BYTE: 0}), spec)
     return [result.metrics for result in scored]
 
 
@@ -61,7 +62,7 @@ def finish(
             replace(
                 result,
                 scores=score.scores[spec.objective],
-                num_tokens=score.num_tokens if spec.objective in ("loss", "perplexity") else (),
+                num_tokens=score.num_tokens if METRICS[spec.objective].token_mean else (),
                 examples=digest([row.row for row in rows]),
                 probes=drops,
                 samples=samples,

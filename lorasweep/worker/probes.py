@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from evaluation.forgetting import ProbeDrop, ProbeScore, forgetting
-from evaluation.metrics import CHOICE_METRICS
+from evaluation.forgetting import FORGETTING, ProbeDrop, ProbeScore, forgetting
+from evaluation.metrics import METRICS
 from evaluation.statistics import Interval
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.slot import Slot
@@ -17,7 +17,7 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import Asked, score_suite
+from lorasweep.worker.scoring import Asked, score_suite, scored_content
 
 Scores = dict[str, ProbeScore]
 
@@ -70,16 +70,10 @@ class Probes:
             return scores
 
     def _key(self) -> str:
-        contents: Mapping[str, object] = {
-            name: [(row.ids, row.options, row.option_prompts, row.option_bytes, row.target) for row in rows]
-            for name, rows in self.rows.items()
-        }
+        contents: Mapping[str, object] = {name: scored_content(rows) for name, rows in self.rows.items()}
         kinds = [asdict(probe) for probe in self.spec.probes]
         return digest([self.base.info.fingerprint, asdict(self.base.spec), self.base.device.type, contents, kinds,
                        self.spec.max_new_tokens])  # fmt: skip
-
-
-FORGETTING = ("forgetting", "forgetting_likelihood")
 
 
 def _with_interval(name: str, interval: Interval | None) -> dict[str, float]:
@@ -90,8 +84,8 @@ def _with_interval(name: str, interval: Interval | None) -> dict[str, float]:
 
 
 def _probe_score(probe: ProbeSpec, rows: Sequence[TokenRow], scores: tuple[float, ...]) -> ProbeScore:
-    is_choice = probe.metric in CHOICE_METRICS
-    chance = sum(1 / len(row.options) for row in rows) / len(rows) if is_choice else 0.0
+    guess = METRICS[probe.metric].chance
+    chance = guess([len(row.options) for row in rows]) if guess else 0.0
     return ProbeScore(name=probe.name, metric=probe.metric, scores=scores, chance=chance)
 
 

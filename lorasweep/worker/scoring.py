@@ -3,8 +3,7 @@
 All slots that are scored answer together, each batch repeated once per slot. With no slots the base answers alone.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from evaluation.answers import Scored, Texts
 from evaluation.choices import OptionChoices, option_choices
 from evaluation.generate import greedy
-from evaluation.metrics import CHOICE_METRICS, LIKELIHOOD_METRICS, METRICS, TEXT_METRICS, accuracy, macro_f1, mean
+from evaluation.metrics import METRICS
 from evaluation.scoring import Likelihoods, TokenSequence, completion_logprobs
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.slot import Slot
@@ -59,29 +59,63 @@ class Asked:
         return self.bank.rows([(slot, count) for slot in self.slots])
 
 
-def is_maximized(metric: str) -> bool:
-    """Tell a metric's direction."""
-    return METRICS[metric].direction == "maximize"
-
-
 def score_suite(asked: Asked, rows: Sequence[TokenRow], metrics: Sequence[str], spec: EvalSpec) -> list[SuiteScore]:
-    """Return one score per slot (one in all for the base alone) with every metric asked for."""
+    """Return one score per slot (one in all for the base alone) with every metric that these rows allow."""
     asked.base.model.eval()
     results = [SuiteScore() for _ in range(asked.copies)]
-    is_choice = bool({*CHOICE_METRICS, "macro_f1"} & set(metrics)) and all(row.options for row in rows)
+    table = {name: METRICS[name] for name in metrics}
+    is_choice = any(metric.from_choices for metric in table.values()) and all(row.options for row in rows)
     chosen = _choose(asked, rows, spec) if is_choice else None
-    if set(LIKELIHOOD_METRICS) & set(metrics):
+    if scores := {name: metric.from_losses for name, metric in table.items() if metric.from_losses}:
         found = _likelihoods_of_targets(chosen, rows) if chosen and spec.end_token else _likelihoods(asked, rows)
-        _add_loss(results, found)
-        _add_bits(results, found, rows)
+        _add(results, scores, found.losses(torch.tensor([row.num_bytes for row in rows])))
+        for result in results:
+            result.num_tokens = tuple(found.num_tokens.tolist())
     if chosen:
-        _add_choices(results, chosen, rows)
-    texts = [m for m in metrics if m in TEXT_METRICS or (m == "macro_f1" and not chosen)]
-    if texts:
-        _add_texts(results, write(asked, rows, spec.max_new_tokens), rows, texts)
+        by_options = {name: metric.from_choices for name, metric in table.items() if metric.from_choices}
+        _add(results, by_options, chosen.choices([row.option_bytes for row in rows], [row.target for row in rows]))
+    if texts := {n: m.from_texts for n, m in table.items() if m.from_texts and not (chosen and m.from_choices)}:
+        _add_texts(results, texts, write(asked, rows, spec.max_new_tokens), rows)
     for result in results:
         result.metrics = {name: result.metrics[name] for name in metrics if name in result.metrics}
     return results
+
+
+# Fields of a row that its scores do not depend on, each with the reason.
+NOT_SCORED = {
+    "is_label": "training alone reads it",
+    "prompt": "its tokens are named",
+    "is_truncated": "what is left is named",
+    "row": "it says where the row came from",
+}
+
+
+def scored_content(rows: Sequence[TokenRow]) -> list[tuple[object, ...]]:
+    """Return what scores depend on in these rows, to name kept scores by: every field but `NOT_SCORED`."""
+    return [
+        (row.ids, row.prompt_length, row.options, row.option_prompts, row.option_bytes, row.target, row.reference,
+         row.num_bytes) for row in rows
+    ]  # fmt: skip
+
+
+def _add(results: Sequence[SuiteScore], metrics: Mapping[str, Callable[[T], Scored]], found: Sequence[T]) -> None:
+    """Add these metrics of what each slot answered."""
+    for result, answers in zip(results, found, strict=True):
+        for name, score in metrics.items():
+            scored = score(answers)
+            result.metrics[name], result.scores[name] = scored.value, scored.scores
+
+
+def _add_texts(
+    results: Sequence[SuiteScore],
+    metrics: Mapping[str, Callable[[Texts], Scored]],
+    written: Sequence[Sequence[str]],
+    rows: Sequence[TokenRow],
+) -> None:
+    references = [row.reference for row in rows]
+    _add(results, metrics, [Texts(predictions=texts, references=references) for texts in written])
+    for result, texts in zip(results, written, strict=True):
+        result.outputs = tuple(texts)
 
 
 def write(asked: Asked, rows: Sequence[TokenRow], max_new_tokens: int) -> list[list[str]]:
@@ -162,50 +196,3 @@ def _likelihoods_of_targets(chosen: OptionChoices, rows: Sequence[TokenRow]) -> 
     return Likelihoods(
         logprobs=chosen.likelihoods.logprobs[:, places], num_tokens=chosen.likelihoods.num_tokens[places]
     )
-
-
-def _add_loss(results: list[SuiteScore], likelihoods: Likelihoods) -> None:
-    for i, result in enumerate(results):
-        result.num_tokens = tuple(likelihoods.num_tokens.tolist())
-        result.metrics["loss"] = float(likelihoods.corpus_loss[i])
-        result.metrics["perplexity"] = float(likelihoods.perplexity[i])
-        result.scores["loss"] = tuple(likelihoods.losses[i].tolist())
-        result.scores["perplexity"] = tuple(likelihoods.losses[i].exp().tolist())
-
-
-def _add_bits(results: list[SuiteScore], likelihoods: Likelihoods, rows: Sequence[TokenRow]) -> None:
-    """Bits per byte: total over total, as for the loss. An empty answer counts as one byte."""
-    bytes_N = torch.tensor([max(1, row.num_bytes) for row in rows])
-    bits_LN = -likelihoods.logprobs / math.log(2)
-    for result, bits_N in zip(results, bits_LN, strict=True):
-        result.metrics["bits_per_byte"] = float(bits_N.sum() / bytes_N.sum())
-        result.scores["bits_per_byte"] = tuple((bits_N / bytes_N).tolist())
-
-
-def _add_choices(results: list[SuiteScore], chosen: OptionChoices, rows: Sequence[TokenRow]) -> None:
-    targets = [row.target for row in rows]
-    bytes_N = torch.tensor([size for row in rows for size in row.option_bytes])
-    picks_by = {
-        "accuracy": chosen.picks,
-        "accuracy_norm": chosen.picks_per(bytes_N),
-        "accuracy_token": chosen.picks_per(chosen.likelihoods.num_tokens),
-    }
-    for name, every in picks_by.items():
-        for result, picks in zip(results, every, strict=True):
-            result.scores[name] = tuple(accuracy(picks, targets))
-            result.metrics[name] = mean(result.scores[name])
-    for result, picks in zip(results, chosen.picks, strict=True):
-        result.metrics["macro_f1"] = macro_f1([str(p) for p in picks], [str(t) for t in targets])
-        result.scores["macro_f1"] = result.scores["accuracy"]
-
-
-def _add_texts(
-    results: list[SuiteScore], written: list[list[str]], rows: Sequence[TokenRow], metrics: Sequence[str]
-) -> None:
-    references = [row.reference for row in rows]
-    for result, texts in zip(results, written, strict=True):
-        result.outputs = tuple(texts)
-        for name in metrics:
-            scores = TEXT_METRICS["exact_match" if name == "macro_f1" else name](texts, references)
-            result.scores[name] = tuple(scores)
-            result.metrics[name] = macro_f1(texts, references) if name == "macro_f1" else mean(scores)

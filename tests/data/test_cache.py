@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.data.cache import cache_dir, cached_rows
+from lorasweep.data.cache import NOT_IN_TOKENS, cache_dir, cached_rows
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
+from tests.changes import changed
 from tests.tiny import tokenizer
 
 EXAMPLES = [Example(prompt=p, completion=" a", options=(" a", " b"), where=f"x:{p}") for p in ("one", "two\u2028")]
@@ -80,3 +81,12 @@ def test_the_cache_follows_the_users_own_folder(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("LORASWEEP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache_dir() == Path("/somewhere/lorasweep")
+
+
+@pytest.mark.parametrize(("name", "other"), list(changed(EXAMPLES[0])))
+def test_every_field_of_an_example_is_tokenised_anew_or_listed_with_a_reason(
+    name: str, other: Example, folder: Path
+) -> None:
+    for example in (EXAMPLES[0], other):
+        cached_rows([example], "k", 50, list)
+    assert (len(list(folder.iterdir())) == 1) == bool(NOT_IN_TOKENS.get(name))

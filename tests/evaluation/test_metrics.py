@@ -1,84 +1,22 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from evaluation.metrics import (
-    CHOICE_METRICS,
-    LIKELIHOOD_METRICS,
-    METRICS,
-    TEXT_METRICS,
-    accuracy,
-    exact_match,
-    label_f1,
-    macro_f1,
-    mean,
-    rouge,
-    token_f1,
-)
+from evaluation.answers import Choices, Texts, TokenLosses, most_likely
+from evaluation.metrics import METRICS, accuracy, mean
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def test_exact_match_forgives_white_space_and_only_on_request_case() -> None:
-    predictions, references = ["  new\n york ", "New York", "York"], ["new york"] * 3
-    assert exact_match(predictions, references) == [1, 0, 0]
-    assert exact_match(predictions, references, casefold=True) == [1, 1, 0]
-
-
-def test_rouge_equals_the_values_worked_out_by_hand() -> None:
-    prediction, reference = ["the cat sat on the mat"], ["the cat is on the mat"]
-    assert rouge(prediction, reference, name="rouge1") == [pytest.approx(5 / 6)]
-    assert rouge(prediction, reference, name="rouge2") == [pytest.approx(3 / 5)]
-    # In reverse the words are all there, and the longest common subsequence is "the cat" or the like.
-    assert rouge(["mat cat the"], ["the cat mat"], name="rouge1") == [1]
-    assert rouge(["mat cat the"], ["the cat mat"], name="rougeL") == [pytest.approx(1 / 3)]
-
-
-@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
-@pytest.mark.parametrize("use_stemmer", [False, True])
-def test_rouge_agrees_with_rouge_score_on_ascii_text(name: str, use_stemmer: bool) -> None:
-    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped,unused-ignore]
-
-    prediction, reference = "It's 3_fold: running quickly, dogs RAN.", "the dog runs 3 fold; it quickly ran."
-    expected = RougeScorer([name], use_stemmer=use_stemmer).score(reference, prediction)[name].fmeasure
-    assert rouge([prediction], [reference], name=name, use_stemmer=use_stemmer) == [expected]  # type: ignore[arg-type]
-    assert 0 < expected < 1
-
-
-def test_stemming_matches_inflected_words() -> None:
-    assert rouge(["dogs running"], ["dog runs"], name="rouge1") == [0]
-    assert rouge(["boats running"], ["boat runs"], name="rouge1", use_stemmer=True) == [1]
-
-
-def test_words_of_three_letters_keep_their_s() -> None:
-    assert rouge(["gas"], ["ga"], name="rouge1", use_stemmer=True) == [0]
-
-
-def test_wide_letters_and_digits_equal_narrow_ones() -> None:
-    assert rouge(["ＡＢＣ１２"], ["abc12"], name="rouge1") == [1]
-
-
-@pytest.mark.parametrize("text", ["東京は日本の首都です。", "今天天气很好", "столица России", "서울은 수도입니다"])
-@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL", "token_f1"])
-def test_text_outside_ascii_matches_itself(text: str, name: str) -> None:
-    other = "まったく違うもの"
-    assert TEXT_METRICS[name]([text, other], [text, text])[0] == 1
-    assert TEXT_METRICS[name]([other], [text])[0] < 0.5
-
-
-def test_text_without_spaces_is_compared_character_by_character() -> None:
-    assert rouge(["東京都"], ["京都"], name="rouge1") == [pytest.approx(0.8)]
-    assert token_f1(["東京都。"], ["京都"]) == [pytest.approx(0.8)]
-
-
-def test_token_f1_ignores_case_articles_and_punctuation_as_squad_does() -> None:
-    assert token_f1(["The cat sat!"], ["a cat"]) == [pytest.approx(2 / 3)]
-    assert token_f1(["U.S.", "", "", "x x"], ["us", "the", "us", "x"]) == [1, 1, 0, pytest.approx(2 / 3)]
-    assert token_f1(["an apple"], ["apple"]) == [1]
+LOSSES = TokenLosses(
+    nats_N=torch.tensor([1.0, 6.0]).double(), num_tokens_N=torch.tensor([1, 3]), num_bytes_N=torch.tensor([0, 4])
+)
+# The second option is likelier per byte, the third per token.
+CHOICES = Choices(logprobs=[[-3.0, -4.0, -5.0]], num_tokens=[[1, 2, 5]], num_bytes=[[1, 8, 2]], targets=[1])
 
 
 def test_accuracy_compares_indices_and_mean_sums_them_up() -> None:
@@ -86,34 +24,59 @@ def test_accuracy_compares_indices_and_mean_sums_them_up() -> None:
     assert mean([1, 0, 1]) == pytest.approx(2 / 3)
 
 
-def test_macro_f1_counts_every_reference_label_the_same() -> None:
-    predictions, references = ["a", "a", "b", " c "], ["a", "b", "b", "a"]
-    # a: 1 hit, 2 predicted, 2 actual; b: 1 hit, 1 predicted, 2 actual; c was never right to say.
-    assert label_f1(predictions, references) == {"a": pytest.approx(1 / 2), "b": pytest.approx(2 / 3)}
-    assert macro_f1(predictions, references) == pytest.approx(7 / 12)
-
-
-@pytest.mark.parametrize("name", sorted(TEXT_METRICS))
-def test_every_text_metric_refuses_lists_of_unequal_length(name: str) -> None:
-    with pytest.raises(ValueError, match="longer"):
-        TEXT_METRICS[name](["a"], ["a", "b"])
-
-
-def test_no_examples_have_no_score() -> None:
+def test_no_examples_have_no_mean() -> None:
     with pytest.raises(ValueError, match="data point"):
         mean([])
-    with pytest.raises(ValueError, match="data point"):
-        macro_f1([], [])
 
 
-def test_every_metric_knows_its_direction() -> None:
-    assert {*TEXT_METRICS, *CHOICE_METRICS, "macro_f1", *LIKELIHOOD_METRICS} == METRICS.keys()
-    assert {name for name, info in METRICS.items() if info.direction == "minimize"} == {*LIKELIHOOD_METRICS}
+@pytest.mark.parametrize(
+    ("name", "value", "scores"),
+    [
+        ("loss", 7 / 4, (1, 2)),
+        ("perplexity", math.exp(7 / 4), (math.e, math.exp(2))),
+        ("bits_per_byte", 7 / 5 / math.log(2), (1 / math.log(2), 1.5 / math.log(2))),
+    ],
+)
+def test_values_over_tokens_and_bytes_are_total_over_total(name: str, value: float, scores: tuple[float, ...]) -> None:
+    score = METRICS[name].from_losses
+    assert score is not None
+    assert score(LOSSES).value == pytest.approx(value) and score(LOSSES).scores == pytest.approx(scores)
+
+
+def test_options_are_picked_by_sum_per_byte_and_per_token() -> None:
+    picks = CHOICES.picks(), CHOICES.picks(CHOICES.num_bytes), CHOICES.picks(CHOICES.num_tokens)
+    assert picks == ([0], [1], [2])
+
+
+def test_the_first_of_equally_likely_options_is_picked_and_none_beside_nan() -> None:
+    assert most_likely([-2.0, -1.0, -1.0]) == 1
+    assert most_likely([-1.0, math.nan]) == -1
+
+
+def test_macro_f1_takes_options_and_texts_for_labels() -> None:
+    metric = METRICS["macro_f1"]
+    assert metric.from_choices and metric.from_texts
+    chosen = metric.from_choices(Choices(logprobs=[[0, -1], [0, -1]], num_tokens=[], num_bytes=[], targets=[0, 1]))
+    written = metric.from_texts(Texts(predictions=["a", "a"], references=["a", "b"]))
+    assert chosen == written and chosen.value == pytest.approx(1 / 3) and chosen.scores == (1, 0)
+
+
+def test_losses_alone_are_minimized() -> None:
+    assert {name for name, metric in METRICS.items() if not metric.is_maximized} == {
+        name for name, metric in METRICS.items() if metric.from_losses
+    }
+
+
+def test_forgetting_is_measured_by_means_of_examples() -> None:
+    assert {name for name, metric in METRICS.items() if not metric.can_measure_forgetting} == {
+        "macro_f1",
+        "bits_per_byte",
+    }
 
 
 def test_plain_functions_load_no_heavy_library() -> None:
     code = (
-        "import sys, evaluation.metrics, evaluation.statistics, evaluation.forgetting;"
+        "import sys, evaluation.metrics, evaluation.text_scores, evaluation.statistics, evaluation.forgetting;"
         "print(sorted({'torch', 'transformers', 'evaluate', 'datasets', 'scipy', 'nltk', 'rouge_score', 'lorasweep'}"
         "& sys.modules.keys()))"
     )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from evaluation.scoring import LabelLogits, Likelihoods, TokenSequence, completion_logprobs
+from evaluation.metrics import loss
+from evaluation.scoring import LabelLogits, TokenSequence, completion_logprobs
 from tests.evaluation.plain import label_logits_of
 
 # Different lengths, out of order, two that share all but their last token, and one id that is also the padding.
@@ -83,21 +83,14 @@ def test_the_bank_hears_how_many_rows_each_slot_gets(llama: LlamaForCausalLM) ->
     assert shapes == [(6, 6), (2, 2)]
 
 
-def test_losses_and_perplexity_follow_from_logprobs() -> None:
-    scored = Likelihoods(logprobs=torch.tensor([[-2.0, -6.0]]).double(), num_tokens=torch.tensor([1, 3]))
-    assert scored.losses.tolist() == [[2, 2]]
-    uneven = Likelihoods(logprobs=torch.tensor([[-1.0, -6.0]]).double(), num_tokens=torch.tensor([1, 3]))
-    assert uneven.corpus_loss.tolist() == [7 / 4]
-    assert uneven.perplexity.tolist() == [pytest.approx(math.exp(7 / 4))]
-
-
-def test_the_corpus_loss_is_the_models_own_loss(llama: LlamaForCausalLM) -> None:
+def test_the_loss_is_the_models_own_loss(llama: LlamaForCausalLM) -> None:
     sequence = SEQUENCES[1]
     ids = torch.tensor([sequence.ids])
     labels = ids.clone()
     labels[:, : sequence.prompt_length] = -100
     scored = completion_logprobs(label_logits_of(llama), [sequence], batch_rows=1, pad_id=0)
-    assert float(scored.corpus_loss) == pytest.approx(float(llama(ids, labels=labels).loss.detach()), abs=1e-5)
+    (found,) = scored.losses(torch.ones(1))
+    assert loss(found).value == pytest.approx(float(llama(ids, labels=labels).loss.detach()), abs=1e-5)
 
 
 def test_what_a_model_caches_while_scored_can_still_be_trained_with(llama: LlamaForCausalLM) -> None:

@@ -141,7 +141,7 @@ def test_a_tracker_that_is_away_for_a_while_gets_everything_later(
 ) -> None:
     monkeypatch.setattr("lorasweep.tracking.queue.AWAY_S", 0.0)
     tracker, exported = Away(), set[int]()
-    opening = Opening(config="", tags={}, data={}, swept={}, objective="accuracy", maximize=True)
+    opening = Opening(config="", tags={}, data={}, swept={}, objective="accuracy")
     queue = TrackingQueue(tracker, opening, is_exported=exported.__contains__, mark_exported=exported.add)
     fake_driver(plan, Ledger(tmp_path), queue).run()
     assert queue.close() == 0

@@ -11,12 +11,12 @@ import torch
 from lorasweep.adapters import stack_plan
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import DType, LoraSpec, ModelSpec, Precision, TrialSpec
 from lorasweep.data.batches import micro_batches, pack
 from lorasweep.memory import Loads, lengths_of, weight_bytes
 from lorasweep.memory.activations import kept_bytes, load_of, stacks_of
 from lorasweep.memory.gpus import fitting, rule_of_thumb
-from lorasweep.memory.shape import GIB
 from lorasweep.models.info import BaseInfo, describe, resolve_targets
 from tests.settings import SPEC
 from tests.tiny import token_rows

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from lorasweep.adapters import stack_plan
 from lorasweep.core.spec import ModelSpec, Precision, TrialSpec
 from lorasweep.data.render import TokenRow
-from lorasweep.memory import Lengths, footprint, lengths_of, slots_that_fit, weights
+from lorasweep.memory import Lengths, footprint, lengths_of, slots_that_fit
 from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.footprint import CUDA_SLACK, HEAP_SLACK
@@ -147,6 +148,6 @@ def test_what_was_measured_decides_how_many_slots_fit(shape: BaseInfo) -> None:
 def test_a_small_adapter_has_a_stack_of_its_own_beside_one_that_is_too_large(
     shape: BaseInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "SMALL", 0)
+    monkeypatch.setattr(stack_plan, "SMALL", 0)
     sizes = {r: shape.num_trainable(SPEC.lora.target_modules, r) for r in (2, 16, 64)}
     assert rooms(shape, [adapted(r=r) for r in (2, 16, 64)]) == [sizes[2], sizes[64], sizes[64]]

@@ -1,0 +1,61 @@
+"""What a model answers on a set of examples, as one pass measures it, and what a metric makes of that.
+
+Legend: N examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A metric's value on all examples, and its score on each of them."""
+
+    value: float
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLosses:
+    """How unlikely a model finds the right answers; tensors (N,) on the CPU."""
+
+    nats_N: Tensor  # float64, summed over an answer's tokens
+    num_tokens_N: Tensor
+    num_bytes_N: Tensor  # of an answer in UTF-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """How likely a model finds the answer options of each question; `targets` are the indices of the right ones."""
+
+    logprobs: Sequence[Sequence[float]]  # nats, summed over an option's tokens
+    num_tokens: Sequence[Sequence[int]]
+    num_bytes: Sequence[Sequence[int]]
+    targets: Sequence[int]
+
+    def picks(self, lengths: Sequence[Sequence[int]] | None = None) -> list[int]:
+        """Return the most likely option of each question, or the one of the highest log-probability per length."""
+        if lengths is None:
+            return [most_likely(logprobs) for logprobs in self.logprobs]
+        pairs = zip(self.logprobs, lengths, strict=True)
+        return [most_likely([x / size for x, size in zip(*pair, strict=True)]) for pair in pairs]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """What a model wrote, and what it should have written."""
+
+    predictions: Sequence[str]
+    references: Sequence[str]
+
+
+def most_likely(logprobs: Sequence[float]) -> int:
+    """The first index of the largest number; -1 where one is NaN, so that a broken model scores 0."""
+    return -1 if any(map(math.isnan, logprobs)) else max(range(len(logprobs)), key=logprobs.__getitem__)
