@@ -40,6 +40,11 @@ def own(in_tmp: Path) -> str:
     return str(folder)
 
 
+def test_a_pruner_s_former_name_still_works_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    assert composed("study.pruner=losers")["study"]["pruner"] == "rules"
+    assert "study.pruner=losers is now called rules" in caplog.text
+
+
 @pytest.mark.parametrize("argument", ["+sweep=rank_alpha", "sweep=rank_alpha", "++sweep=rank_alpha"])
 def test_a_sweep_is_found_with_and_without_a_plus(argument: str) -> None:
     assert composed(argument)["sweep"]["name"] == "rank_alpha"

@@ -172,7 +172,7 @@ def test_a_probe_set_to_null_is_left_out() -> None:
     [
         ({"data": {"format": "alpaca"}, "eval": {"objective": "accuracy"}}, "accuracy needs answer options"),
         ({"data": {"format": "text"}, "eval": {"objective": "rougeL"}}, "no reference answer"),
-        ({"study": {"pruner": "losers"}, "eval": {"rungs": 1}}, "set eval.rungs=5 or study.pruner=none"),
+        ({"study": {"pruner": "rules"}, "eval": {"rungs": 1}}, "set eval.rungs=5 or study.pruner=none"),
         ({"train": {"optim": "paged_adamw_8bit"}, "model": {"dtype": "fp16"}}, "cannot be loss-scaled"),
     ],
 )

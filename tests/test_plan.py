@@ -191,7 +191,7 @@ def test_all_trials_are_first_judged_after_the_longest_warm_up_of_the_sweep(
 
 def test_the_outline_says_when_trials_are_judged() -> None:
     text = plan_text(plan("+sweep=rank_alpha"))
-    assert "pruner losers at 16 % and 32 % of the steps; the longest warm-up ends at 10 %" in text
+    assert "pruner rules at 16 % and 32 % of the steps; the longest warm-up ends at 10 %" in text
 
 
 def test_the_outline_names_the_probes_or_says_that_there_are_none() -> None:

@@ -35,14 +35,14 @@ def stopped(study: Study, rungs: Sequence[Rung], live: range) -> list[int]:
 
 
 def test_early_trials_are_judged_again_when_later_ones_report(tmp_path: Path) -> None:
-    study, live = study_of(tmp_path, "losers", 6), range(6)
+    study, live = study_of(tmp_path, "rules", 6), range(6)
     assert stopped(study, reported(study, {0: 0.1, 1: 0.2, 2: 0.9}), live) == []
     assert stopped(study, reported(study, {3: 0.3, 4: 0.8, 5: 0.7}), live) == [0, 1, 3]
     assert stopped(study, [], live) == []
 
 
 def test_trials_beyond_a_rung_and_ended_ones_are_not_judged_by_it(tmp_path: Path) -> None:
-    study = study_of(tmp_path, "losers", 7)
+    study = study_of(tmp_path, "rules", 7)
     stopped(study, reported(study, {0: 0.1, 1: 0.2, 2: 0.3}), range(7))
     stopped(study, reported(study, {0: 0.1}, rung=2), range(7))
     assert stopped(study, reported(study, {3: 0.6, 4: 0.8, 5: 0.7}), range(2, 7)) == [2]
@@ -55,18 +55,18 @@ def test_other_pruners_judge_once(tmp_path: Path) -> None:
 
 
 def test_the_command_says_which_trial_where_and_why(tmp_path: Path) -> None:
-    study = study_of(tmp_path, "losers", 6)
+    study = study_of(tmp_path, "rules", 6)
     [stop, *_] = study.prune(reported(study, {n: n / 10 for n in range(6)}), range(6))
     assert stop.rule == "rank" and stop.number == 0
-    assert stop.reason.startswith("losers pruner: accuracy 0 at rung 1 (step 2): number 6 of 6")
+    assert stop.reason.startswith("rules pruner: accuracy 0 at rung 1 (step 2): number 6 of 6")
 
 
-@pytest.mark.parametrize("pruner", ["losers", "median"])
+@pytest.mark.parametrize("pruner", ["rules", "median"])
 def test_no_trial_is_stopped_where_none_reports(tmp_path: Path, pruner: Pruner) -> None:
     assert study_of(tmp_path, pruner, 1).prune([], range(1)) == []
 
 
 def test_a_stopped_trial_is_not_stopped_again(tmp_path: Path) -> None:
-    study, live = study_of(tmp_path, "losers", 7), range(7)
+    study, live = study_of(tmp_path, "rules", 7), range(7)
     assert stopped(study, reported(study, {n: n / 10 for n in range(6)}), live) == [0, 1, 2]
     assert stopped(study, reported(study, {6: 0.9}), live) == []  # the fourth of seven goes on

@@ -123,7 +123,7 @@ def test_a_pruner_stops_trials_and_the_leaderboard_says_why(in_tmp: Path) -> Non
     assert pruned and all("successive_halving" in t["reason"] for t in pruned)
 
 
-LOSERS = ("train.learning_rate=1e-2,5e-3,4e-5,3e-5,2e-5,1e-5", "study.sampler=grid", "study.pruner=losers",
+LOSERS = ("train.learning_rate=1e-2,5e-3,4e-5,3e-5,2e-5,1e-5", "study.sampler=grid", "study.pruner=rules",
           "eval.rungs=3", "eval.rung_factor=2", "eval.rung_limit=6", "train.max_steps=8")  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_losers_go_early_and_the_leaderboard_says_by_which_rule(in_tmp: Path) ->
     found = board(in_tmp)
     pruned = [t for t in found["trials"] if t["state"] == "pruned"]
     assert pruned and {t["stopped_by"] for t in pruned} == {"rank"}
-    assert all("losers pruner: accuracy " in t["reason"] and "go on" in t["reason"] for t in pruned)
+    assert all("rules pruner: accuracy " in t["reason"] and "go on" in t["reason"] for t in pruned)
     assert (
         f"{len(pruned)} of 6 trials were stopped early ({len(pruned)} by rank), which saved" in found["recommendation"]
     )

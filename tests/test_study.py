@@ -272,8 +272,8 @@ def raced(study: Study) -> list[int]:
 
 
 def test_what_losers_are_judged_by_survives_the_process(study: Open) -> None:
-    raced(study(StudySettings(pruner="losers")))
-    again = study(StudySettings(pruner="losers"))
+    raced(study(StudySettings(pruner="rules")))
+    again = study(StudySettings(pruner="rules"))
     again.resume()
     found = verdicts(again.study, dict.fromkeys(range(6), 1))
     assert list(found) == [0, 1, 2]
@@ -283,7 +283,7 @@ def test_what_losers_are_judged_by_survives_the_process(study: Open) -> None:
 
 
 def test_a_trial_that_begins_again_may_report_the_same_once_more(study: Open) -> None:
-    opened = study(StudySettings(pruner="losers"))
+    opened = study(StudySettings(pruner="rules"))
     raced(opened)
     opened.report(3, reading(0.3, eval_loss=1.7))
     assert list(verdicts(opened.study, {3: 1, 0: 1})) == [0]
@@ -294,7 +294,7 @@ def test_a_study_that_was_lost_knows_again_what_trials_reported(study: Open) -> 
         metrics = {"eval/accuracy": value, "eval/loss": 1.0, "train/loss": 1.0, "train/first_loss": 4.0}
         return Point(step=step, metrics=metrics)
 
-    opened = study(StudySettings(pruner="losers"), is_small=True)
+    opened = study(StudySettings(pruner="rules"), is_small=True)
     history = (point(2, 0.3), Point(step=3, metrics={"train/step_loss": 1.0}), point(4, 0.6))
     opened.restore({
         0: result(0, objective=0.6, history=history),

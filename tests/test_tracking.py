@@ -69,10 +69,10 @@ def test_an_exported_trial_is_one_run_however_often_it_is_exported(in_tmp: Path)
 
 def test_states_become_run_states_with_their_reason(in_tmp: Path) -> None:
     made = tracker(in_tmp)
-    made.handle(exported(replace(result(TrialState.PRUNED, "losers pruner: number 9 of 9"), stopped_by="rank")))
+    made.handle(exported(replace(result(TrialState.PRUNED, "rules pruner: number 9 of 9"), stopped_by="rank")))
     run = made.client.get_run(made.children[0].run_id)
     assert run.info.status == "FINISHED" and run.data.tags["state"] == "pruned"
-    assert run.data.tags["reason"] == "losers pruner: number 9 of 9"
+    assert run.data.tags["reason"] == "rules pruner: number 9 of 9"
     assert run.data.tags["stopped_by"] == "rank"
 
 

@@ -18,7 +18,7 @@ from lorasweep.core.files import secrets
 from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
 
 Sampler = Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc"]
-Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient", "losers"]
+Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient", "rules"]
 Executor = Literal["auto", "inline", "local"]
 Tracker = Literal["mlflow", "none"]
 

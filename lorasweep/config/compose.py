@@ -69,8 +69,21 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
             plain = _plain(hydra_compose(config_name=name, overrides=[*overrides, f"probes={chosen}"]))
     for key in pins:
         _unsweep(plain, key)
+    _rename_values(plain)
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     return (None if "--cfg" in options else plain), text
+
+
+def _rename_values(plain: dict[str, Any]) -> None:
+    """Replace former names of values, with a note."""
+    study = plain.get("study")
+    for former, name in PRUNERS.items():
+        if isinstance(study, dict) and study.get("pruner") == former:
+            log.warning("study.pruner=%s is now called %s", former, name)
+            study["pruner"] = name
+
+
+PRUNERS = {"losers": "rules"}
 
 
 def shell_completion(arguments: Sequence[str], conf: Path, sweeps: Path) -> None:

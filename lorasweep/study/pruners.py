@@ -47,7 +47,7 @@ class PeerPruner(optuna.pruners.BasePruner):
         return bool(sign * trial.intermediate_values[rung] < cut)
 
 
-class LoserPruner(optuna.pruners.BasePruner):
+class RulePruner(optuna.pruners.BasePruner):
     """Give a trial up for which one of `RULES` has a reason; one in `reduction_factor` may go on after a rung."""
 
     def __init__(self, reduction_factor: int) -> None:
@@ -81,7 +81,7 @@ def verdicts(study: optuna.Study, rungs: Mapping[int, int]) -> dict[int, Verdict
 
 def _verdict(study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]) -> Verdict | None:
     pruner = study.pruner
-    if isinstance(pruner, LoserPruner):
+    if isinstance(pruner, RulePruner):
         return pruner.verdict(study, trial, rung, trials)
     return Verdict(rule="", reason="") if pruner.prune(study, trial) else None
 
@@ -92,7 +92,7 @@ def report(study: optuna.Study, trial: optuna.Trial, reading: Reading) -> None:
         # A trial that begins again after an interruption reports the same once more.
         warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
         trial.report(reading.value, step=reading.rung)
-    if isinstance(study.pruner, LoserPruner):
+    if isinstance(study.pruner, RulePruner):
         trial.set_user_attr(*attribute(reading))
 
 
@@ -137,7 +137,7 @@ def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BaseP
         "percentile": lambda: PeerPruner(0.25),
         "successive_halving": lambda: pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor),
         "hyperband": lambda: pruners.HyperbandPruner(min_resource=1, max_resource=num_rungs, reduction_factor=factor),
-        "losers": lambda: LoserPruner(factor),
+        "rules": lambda: RulePruner(factor),
         "patient": lambda: pruners.PatientPruner(PeerPruner(0.5), patience=1),
     }
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Small rules that tell a loser early. Each returns its reason in words, or nothing where the trial may go on."""
+"""Rules that stop a trial early. Each returns its reason, or an empty text where the trial goes on."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -155,7 +155,7 @@ class Study:
         """
         now = {event.number: event for event in rungs}
         self._latest = {n: event for n, event in self._latest.items() if n in live} | now
-        levels = {event.rung for event in rungs} if self.settings.pruner == "losers" else set()
+        levels = {event.rung for event in rungs} if self.settings.pruner == "rules" else set()
         judged = now | {n: event for n, event in self._latest.items() if event.rung in levels}
         found = verdicts(self.study, {n: event.rung for n, event in judged.items()}) if judged else {}
         for number in found:

@@ -78,12 +78,12 @@ def test_settings_that_differ_no_more_than_their_seeds_are_tied(board: Leaderboa
 
 
 def test_seeds_that_were_stopped_are_counted_and_named(trial: Make) -> None:
-    stopped = seeded(trial, 1, 8, 1, state=TrialState.PRUNED, objective=0.1, scores=(), reason="losers pruner")
+    stopped = seeded(trial, 1, 8, 1, state=TrialState.PRUNED, objective=0.1, scores=(), reason="rules pruner")
     board = ranked([seeded(trial, 0, 8, 0), stopped, seeded(trial, 2, 8, 2)])
     assert [(row.numbers, row.num_seeds) for row in board.rows] == [((0, 2), 2)]
     assert "1 of 3 trials were stopped early" in board.recommendation
     assert "1 trial of ranked rows did not complete: means over the other seeds may flatter." in board.recommendation
-    assert "losers pruner" in FILES["leaderboard.html"](board)
+    assert "rules pruner" in FILES["leaderboard.html"](board)
 
 
 def test_a_winner_with_fewer_seeds_than_others_says_so(trial: Make) -> None:

@@ -81,11 +81,11 @@ def test_a_setting_without_effect_is_a_dash(trial: Make) -> None:
 
 def test_trials_that_one_rule_stopped_share_a_line(trial: Make) -> None:
     def stopped(number: int) -> TrialResult:
-        reason = f"losers pruner: accuracy 0.{number} at rung 1"
+        reason = f"rules pruner: accuracy 0.{number} at rung 1"
         return trial(number, state=TrialState.PRUNED, stopped_by="rank", reason=reason, objective=None, scores=())
 
     board = build_leaderboard([trial(0), stopped(1), stopped(2)], name="s", question="q", objective="accuracy")
-    assert "Pruned: trials 1, 2: by rank, the first: losers pruner: accuracy 0.1 at rung 1" in printed(board, 160)
+    assert "Pruned: trials 1, 2: by rank, the first: rules pruner: accuracy 0.1 at rung 1" in printed(board, 160)
 
 
 def test_the_table_leaves_room_for_the_verdict_on_the_screen(board: Leaderboard) -> None:
