@@ -8,11 +8,10 @@ Workers are fake: each trial reports at one rung and ends at once. Study, ledger
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.output import command_line, markdown, write
+from benchmarks.output import command_line, write
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
 from lorasweep.driver.driver import Driver
@@ -22,16 +21,6 @@ from lorasweep.tracking.base import NullTracker
 from lorasweep.tracking.mlflow import make_tracker
 
 SIDES = (("random", "none"), ("tpe", "none"), ("random", "mlflow"))  # sampler, tracking
-COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "sampler": lambda r: r["sampler"],
-    "tracking": lambda r: r["tracking"],
-    "trials": lambda r: r["num_trials"],
-    "seconds": lambda r: f"{r['seconds']:.0f}",
-    "trials/s": lambda r: f"{r['per_s']:.1f}",
-    "first tenth": lambda r: f"{r['first_per_s']:.1f}",
-    "last tenth": lambda r: f"{r['last_per_s']:.1f}",
-    "told/s": lambda r: f"{r['told_per_s']:.1f}",
-}
 
 
 class Clock(SilentDisplay):
@@ -79,10 +68,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60.0)
     args = parser.parse_args()
-    found = [measure(*side, args.trials, args.seconds) for side in SIDES]
-    table = markdown(COLUMNS, found, num_words=2)
-    write(args.out, table, cases=found)
-    print(table)
+    print(write(args.out, {"cases": [measure(*side, args.trials, args.seconds) for side in SIDES]}))
 
 
 if __name__ == "__main__":

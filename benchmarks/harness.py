@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import yaml
 
-from benchmarks.output import command_line, markdown, write
+from benchmarks.output import command_line, write
 from evaluation.metrics import CHOICE_METRICS
 from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
@@ -75,9 +75,7 @@ def main() -> None:
     values: list[dict[str, Any]] = [{"program": "lm-evaluation-harness", **theirs(base, args.rows, args.format)}]
     for name, end_token in (("lorasweep, no end token", False), ("lorasweep, with end token", True)):
         values.append({"program": name, **ours(base, args.rows, args.format, end_token=end_token)})
-    table = markdown({"program": lambda r: r["program"], "": lambda r: {k: r[k] for k in r if k != "program"}}, values)
-    write(args.out, table, accuracies=values)
-    print(table)
+    print(write(args.out, {"lm-evaluation-harness": values[:1], "lorasweep": values[1:]}))
 
 
 if __name__ == "__main__":

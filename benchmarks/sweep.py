@@ -111,32 +111,21 @@ def time_side(side: Side, job: Job, folder: Path) -> dict[str, Any]:
     return {"wall_s": wall_s, "trials": trials}
 
 
-def table(runs: Sequence[Run]) -> str:
-    """Return a line for each side."""
-    by_side = {name: {run["seed"]: run for run in runs if run["side"] == name} for name in SIDES}
-    full = by_side["L"]
-
-    def seconds(side: str) -> list[float]:
-        return sorted(run["wall_s"] for run in by_side[side].values())
-
-    def share(side: str) -> str:
-        steps = [t["step"] for run in by_side[side].values() for t in run["trials"] if "step" in t]
-        return f"{sum(steps) / max(steps) / len(steps):.0%}" if steps else "100%"
-
-    def kept(side: str) -> str:
-        pairs = [(winner(run), winner(full[seed])) for seed, run in by_side[side].items() if seed in full]
-        same = [a["fingerprint"] == b["fingerprint"] for a, b in pairs if "fingerprint" in a]
-        return f"{sum(same)} of {len(same)}"
-
-    columns: dict[str, Callable[[str], object]] = {
-        "": lambda side: SIDES[side].title,
-        "seeds": lambda side: len(by_side[side]),
-        "median s": lambda side: f"{median(seconds(side)):.1f}",
-        "range": lambda side: f"{seconds(side)[0]:.1f}\N{EN DASH}{seconds(side)[-1]:.1f}",
-        "steps trained": share,
-        "winner of the full sweep": kept,
-    }
-    return markdown(columns, [side for side in SIDES if by_side[side]])
+def table(runs: Sequence[Run]) -> list[dict[str, object]]:
+    """Return a row for each side."""
+    rows: list[dict[str, object]] = []
+    full = {run["seed"]: winner(run)["fingerprint"] for run in runs if run["side"] == "L"}
+    for name, side in SIDES.items():
+        own = [run for run in runs if run["side"] == name]
+        if not own:
+            continue
+        times, steps = [run["wall_s"] for run in own], [t["step"] for run in own for t in run["trials"] if "step" in t]
+        kept = [run for run in own if winner(run).get("fingerprint", "") == full.get(run["seed"])]
+        rows.append({
+            "side": side.title, "seeds": len(own), "median s": median(times), "least": min(times), "most": max(times),
+            "share of steps": sum(steps) / max(steps) / len(steps) if steps else 1.0, "winner of L": len(kept),
+        })  # fmt: skip
+    return rows
 
 
 def winner(run: Run) -> Mapping[str, Any]:
@@ -166,8 +155,9 @@ def main() -> None:
                 print(f"seed {seed}, side {name}: {found['wall_s']:.1f} s", flush=True)
                 facts = {"overrides": args.set, "commit": commit(), "machine": machine()}
                 runs.append({"key": key, "seed": seed, "side": name, **facts, **found})
-                write(args.out, table([run for run in runs if run["key"] == key]), runs=runs)
-    print(table([run for run in runs if run["key"] == key]))
+                write(args.out, {"sides": table([run for run in runs if run["key"] == key])}, runs=runs)
+    if rows := table([run for run in runs if run["key"] == key]):
+        print(markdown(rows))
 
 
 if __name__ == "__main__":
