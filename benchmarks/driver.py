@@ -58,8 +58,8 @@ def measure(sampler: str, backend: str, trials: int, seconds: float) -> dict[str
     ended, tenth = clock.ended_s, max(1, len(clock.ended_s) // 10)
     return {
         "sampler": sampler, "tracking": backend, "num_trials": len(ended), "seconds": ended[-1],
-        "per_s": len(ended) / ended[-1], "first_per_s": tenth / ended[tenth - 1],
-        "last_per_s": tenth / (ended[-1] - ended[-1 - tenth]), "told_per_s": len(ended) / told_s,
+        "per_s": len(ended) / ended[-1], "first_tenth_per_s": tenth / ended[tenth - 1],
+        "last_tenth_per_s": tenth / (ended[-1] - ended[-1 - tenth]), "tracked_per_s": len(ended) / told_s,
     }  # fmt: skip
 
 

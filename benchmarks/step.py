@@ -83,7 +83,7 @@ def measure(
     learners = fill(bank, trials, rows)
     starts = [bank.adapter(x.slot) for x in learners]
     num_tokens = sum(x.slot.num_tokens for x in learners)
-    paces: defaultdict[int, Pace] = defaultdict(Pace)
+    paces = defaultdict[int, Pace](lambda: Pace(is_learning=device == "cpu"))
     stock: list[StockTrial] = []
 
     def packed() -> None:

@@ -33,6 +33,7 @@ from lorasweep.core.provenance import commit
 ROOT = Path(__file__).resolve().parent.parent
 Run = Mapping[str, Any]
 PRUNED = ("study.pruner=losers", "study.reduction_factor=3", "eval.rungs=3", "eval.rung_factor=4", "eval.rung_limit=64")
+EACH = ("a process each",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +69,12 @@ def lorasweep(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
     return [{"step": steps[t["number"]], **{name: t[name] for name in names}} for t in trials]
 
 
-def process_per_trial(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Start a process for every trial, two of them side by side."""
+def trainer(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Run every trial with `Trainer`: in one process, or in a process each, two of them side by side."""
     numbers = [str(number) for number in range(len(job.specs))]
+    groups = [[number] for number in numbers] if side.args == EACH else [numbers]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda number: side.python(folder, "benchmarks.hf_trial", "job.json", number), numbers))
-    return [json.loads((folder / f"trial-{number}.json").read_text()) for number in numbers]
-
-
-def one_process(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Run every trial in one process, one after another."""
-    numbers = [str(number) for number in range(len(job.specs))]
-    side.python(folder, "benchmarks.hf_trial", "job.json", *numbers)
+        list(pool.map(lambda group: side.python(folder, "benchmarks.hf_trial", "job.json", *group), groups))
     return [json.loads((folder / f"trial-{number}.json").read_text()) for number in numbers]
 
 
@@ -94,9 +89,9 @@ def ray_tune(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
 SIDES = {
     "L": Side("lorasweep, every trial to its end", lorasweep),
     "P": Side("lorasweep, losers stopped early", lorasweep, args=PRUNED),
-    "a2": Side("Trainer + PEFT, a process per trial, two at once with one thread each", process_per_trial, threads=1),
-    "b1": Side("Trainer + PEFT, all trials in one process, one thread", one_process, threads=1),
-    "c": Side("Ray Tune, ASHA, Trainer + PEFT, two at once with one thread each", ray_tune, threads=1),
+    "a2": Side("Trainer + PEFT, a process per trial, two at once with one thread each", trainer, 1, EACH),
+    "b1": Side("Trainer + PEFT, all trials in one process, one thread", trainer, 1),
+    "c": Side("Ray Tune, ASHA, Trainer + PEFT, two at once with one thread each", ray_tune, 1),
 }
 
 
