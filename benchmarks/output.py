@@ -32,7 +32,9 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)
 
 
 def write(out: Path, tables: Mapping[str, Sequence[Row]], note: str = "", **facts: object) -> str:
