@@ -8,11 +8,10 @@ Workers are fake: each trial reports at one rung and ends at once. Study, ledger
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.output import command_line, markdown, write
+from benchmarks.output import command_line, write
 from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
 from lorasweep.core.messages import Finished, SweepEvent
@@ -23,16 +22,6 @@ from lorasweep.testing import fake_driver, tracking_queue
 from lorasweep.tracking.mlflow import MlflowTracker
 
 SIDES = (("random", "none"), ("tpe", "none"), ("random", "mlflow"))  # sampler, tracking
-COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "sampler": lambda r: r["sampler"],
-    "tracking": lambda r: r["tracking"],
-    "trials": lambda r: r["num_trials"],
-    "seconds": lambda r: f"{r['seconds']:.0f}",
-    "trials/s": lambda r: f"{r['per_s']:.1f}",
-    "first tenth": lambda r: f"{r['first_per_s']:.1f}",
-    "last tenth": lambda r: f"{r['last_per_s']:.1f}",
-    "told/s": lambda r: f"{r['told_per_s']:.1f}",
-}
 
 
 class Clock:
@@ -72,8 +61,8 @@ def measure(sampler: str, backend: str, trials: int, seconds: float) -> dict[str
     ended, tenth = clock.ended_s, max(1, len(clock.ended_s) // 10)
     return {
         "sampler": sampler, "tracking": backend, "num_trials": len(ended), "seconds": ended[-1],
-        "per_s": len(ended) / ended[-1], "first_per_s": tenth / ended[tenth - 1],
-        "last_per_s": tenth / (ended[-1] - ended[-1 - tenth]), "told_per_s": len(ended) / told_s,
+        "per_s": len(ended) / ended[-1], "first_tenth_per_s": tenth / ended[tenth - 1],
+        "last_tenth_per_s": tenth / (ended[-1] - ended[-1 - tenth]), "tracked_per_s": len(ended) / told_s,
     }  # fmt: skip
 
 
@@ -82,10 +71,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60.0)
     args = parser.parse_args()
-    found = [measure(*side, args.trials, args.seconds) for side in SIDES]
-    table = markdown(COLUMNS, found, num_words=2)
-    write(args.out, table, cases=found)
-    print(table)
+    print(write(args.out, {"cases": [measure(*side, args.trials, args.seconds) for side in SIDES]}))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import step
-from benchmarks.output import command_line, markdown, write
+from benchmarks.output import command_line, write
 from benchmarks.trials import SHAPES, rows_of, trial, write_base
 from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, Precision, TrialSpec
@@ -28,15 +27,6 @@ from lorasweep.models.base import Base
 
 LENGTH = 256
 PRECISIONS: tuple[Precision, ...] = ("none", "nf4")
-COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "base": lambda r: r["shape"],
-    "precision": lambda r: r["precision"],
-    "batch": lambda r: r["batch"],
-    "K": lambda r: r["slots"],
-    **step.COLUMNS,
-    "peak GiB": lambda r: f"{r['peak_bytes'] / 2**30:.1f}",
-    "predicted": lambda r: f"{r['predicted_bytes'] / 2**30:.1f}",
-}
 
 
 def measure(base: Base, batch: int, slots: int, device: str) -> dict[str, Any]:
@@ -91,8 +81,8 @@ def main() -> None:
                         print(results[-1], flush=True)
                     except (TimeoutError, torch.OutOfMemoryError) as error:
                         facts["left_out"].append({**name, "batch": batch, "slots": slots, "why": str(error)})
-                    write(args.out, markdown(COLUMNS, results, num_words=2), cases=results, **facts)
-    print(markdown(COLUMNS, results, num_words=2), *facts.items(), sep="\n\n")
+                    table = write(args.out, {"cases": results}, **facts)
+    print(table, *facts.items(), sep="\n\n")
 
 
 if __name__ == "__main__":

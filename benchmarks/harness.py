@@ -15,13 +15,15 @@ from typing import Any, get_args
 
 import yaml
 
-from benchmarks.output import command_line, markdown, write
+from benchmarks.output import command_line, write
 from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.worker.scoring import Asked, score_suite
+
+METRICS = ("accuracy", "accuracy_norm", "accuracy_token")
 
 # What stands in a task file of lm-evaluation-harness: text, choices, target. Options stand behind a blank there.
 LAYOUTS: dict[Format, tuple[str, str, str]] = {
@@ -34,7 +36,6 @@ LAYOUTS: dict[Format, tuple[str, str, str]] = {
     ),
 }
 THEIRS = ("acc", "acc_norm", "acc_bytes")
-OURS = ("accuracy", "accuracy_norm", "accuracy_token")
 
 
 def theirs(base: Base, rows: Path, layout: Format) -> dict[str, float]:
@@ -61,7 +62,7 @@ def ours(base: Base, rows: Path, layout: Format, *, end_token: bool) -> dict[str
     probe = ProbeSpec(name="local", path=str(rows), format=layout, max_length=1024)
     tokens = load_probe(probe, base.tokenizer, tokenizer_key(base.tokenizer))
     spec = replace(EvalSpec(), end_token=end_token)
-    return score_suite(Asked(base, None, (), spec.batch_rows), tokens, OURS, spec)[0].metrics
+    return score_suite(Asked(base, None, (), spec.batch_rows), tokens, METRICS, spec)[0].metrics
 
 
 def main() -> None:
@@ -75,9 +76,7 @@ def main() -> None:
     values: list[dict[str, Any]] = [{"program": "lm-evaluation-harness", **theirs(base, args.rows, args.format)}]
     for name, end_token in (("lorasweep, no end token", False), ("lorasweep, with end token", True)):
         values.append({"program": name, **ours(base, args.rows, args.format, end_token=end_token)})
-    table = markdown({"program": lambda r: r["program"], "": lambda r: {k: r[k] for k in r if k != "program"}}, values)
-    write(args.out, table, accuracies=values)
-    print(table)
+    print(write(args.out, {"lm-evaluation-harness": values[:1], "lorasweep": values[1:]}))
 
 
 if __name__ == "__main__":

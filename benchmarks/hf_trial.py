@@ -125,7 +125,7 @@ def run_trial(setup: Setup, trial: dict[str, Any]) -> dict[str, Any]:
     """Train, score and log one trial, and leave the base as it was."""
     curve: list[tuple[int, Metrics]] = []
     model = adapt(setup, trial)
-    log = fit(setup, model, trial, setup.train, lambda step, metrics: curve.append((step, metrics)))
+    log = fit(setup, model, trial, setup.train, lambda *point: curve.append(point))
     curve += [(int(line["step"]), {"train_loss": line["loss"]}) for line in log if "loss" in line]
     metrics = evaluate(setup, model)
     model.unload()

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.output import command_line, markdown, write
+from benchmarks.output import command_line, write
 from benchmarks.trials import SHAPES, fill, rows_of, write_base
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
@@ -34,14 +33,6 @@ from lorasweep.worker.scoring import Asked, score_suite
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 STEPS = 6
-COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "case": lambda r: r["case"],
-    "device": lambda r: r["device"],
-    "weights MiB": lambda r: r["weights"] >> 20,
-    "predicted": lambda r: r["predicted"] >> 20,
-    "measured": lambda r: r["measured"] >> 20,
-    "error": lambda r: f"{r['error']:+.1%}",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +139,10 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.memory", "--point", json.dumps(asdict(case)), model]
             done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, check=True)
             points.append(json.loads(done.stdout.splitlines()[-1]))
-            table = markdown(COLUMNS, points, num_words=2)
-            print(table.splitlines()[-1], flush=True)
             errors = sorted(abs(p["error"]) for p in points)
-            write(args.out, f"{table}\n\nMedian error {median(errors):.1%}, worst {errors[-1]:.1%}.", points=points)
+            note = f"Median error {median(errors):.1%}, worst {errors[-1]:.1%}."
+            print(write(args.out, {"points": points}, note).splitlines()[-1], flush=True)
+    print(note)
 
 
 if __name__ == "__main__":

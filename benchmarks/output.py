@@ -4,17 +4,16 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 import torch
 
-T = TypeVar("T")
+Row = Mapping[str, object]
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "optuna", "mlflow", "bitsandbytes", "ray", "lorasweep")
 
 
@@ -25,18 +24,27 @@ def command_line(doc: str | None, script: str) -> argparse.ArgumentParser:
     return parser
 
 
-def markdown(columns: Mapping[str, Callable[[T], object]], rows: Sequence[T], *, num_words: int = 1) -> str:
-    """Return a Markdown table; the columns after the first `num_words` hold figures and are aligned right."""
-    rules = ["---" if i < num_words else "--:" for i in range(len(columns))]
-    lines = [list(columns), rules, *([str(cell(row)) for cell in columns.values()] for row in rows)]
+def markdown(rows: Sequence[Row]) -> str:
+    """Return a Markdown table of rows with the same names; figures are aligned right and have three digits."""
+    rules = ["---" if isinstance(value, str) else "--:" for value in rows[0].values()]
+    lines = [list(rows[0]), rules, *([_cell(value) for value in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def write(out: Path, text: str, **facts: object) -> None:
-    """Write figures with the machine to `out`, a line for each row of a list, and `text` beside it as Markdown."""
-    pairs = [f"{json.dumps(name)}: {_lines(fact)}" for name, fact in {"machine": machine(), **facts}.items()]
-    out.write_text("{" + ",\n".join(pairs) + "}\n", encoding="utf-8")
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)
+
+
+def write(out: Path, tables: Mapping[str, Sequence[Row]], note: str = "", **facts: object) -> str:
+    """Write tables, machine and facts as JSON to `out`, and the tables as Markdown beside it; return these."""
+    parts = {"machine": machine(), **facts, **{name: list(rows) for name, rows in tables.items()}}
+    lines = [f"{json.dumps(name)}: {_lines(part)}" for name, part in parts.items()]
+    out.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
+    text = "\n\n".join([*([note] if note else []), *(markdown(rows) for rows in tables.values() if rows)])
     out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    return text
 
 
 def _lines(fact: object) -> str:

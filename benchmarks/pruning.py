@@ -1,4 +1,4 @@
-"""What does stopping losers early save, and which winners does it cost?
+"""What does stopping poor trials early save, and which winners does it cost?
 
     python -m benchmarks.pruning [--seeds 5] [--task data=classification data.train=train.csv model.id=path ...]
 
@@ -13,16 +13,15 @@ train.warmup_steps=0.1 eval.rung_limit=64`.
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import optuna
 
-from benchmarks.output import command_line, markdown, write
+from benchmarks.output import command_line, write
 from evaluation.metrics import METRICS
 from evaluation.statistics import wilson_interval
 from evaluation.ties import tied_with_best
@@ -82,7 +81,7 @@ OPTUNA: tuple[Pruner, ...] = ("median", "percentile", "successive_halving", "hyp
 POLICIES = (
     Policy(pruner="none", rungs=4),
     *(Policy(pruner=p, rungs=rungs, rung_factor=f) for p in OPTUNA for rungs, f in (EVEN, GEOMETRIC)),
-    *(Policy(pruner="losers", rungs=rungs, rung_factor=f, reduction_factor=share)
+    *(Policy(pruner="rules", rungs=rungs, rung_factor=f, reduction_factor=share)
       for share in (2, 3) for rungs, f in (EVEN, GEOMETRIC, SPARSE)),
 )  # fmt: skip
 
@@ -153,48 +152,25 @@ def _at(result: TrialResult, place: int, rung: int) -> Reading:
 
 def check(folder: Path) -> None:
     """Assert that a replay stops as many trials, after as many steps, as the sweep itself."""
-    line = (*CHECK, *COMMON, "study.pruner=losers", "eval.rungs=5", "eval.rung_factor=2")
+    line = (*CHECK, *COMMON, "study.pruner=rules", "eval.rungs=5", "eval.rung_factor=2")
     costs = [result.cost for result in swept(line, folder / "check-pruned")]
-    policy = Policy(pruner="losers", rungs=5, rung_factor=2.0)
+    policy = Policy(pruner="rules", rungs=5, rung_factor=2.0)
     outcome = replay(policy, full_sweep(CHECK, folder / "check-full"), 0, is_bank=True)
     assert outcome.saved == 1 - sum(c.num_steps for c in costs) / sum(c.num_planned_steps for c in costs) > 0, outcome
     assert outcome.num_stopped == sum(c.num_steps < c.num_planned_steps for c in costs), outcome
 
 
-def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return frequencies with their 95 % Wilson intervals, and means."""
-    counts = {"winner_lost": sum(o.is_winner_lost for o in outcomes), "as_good": sum(o.is_as_good for o in outcomes)}
-    intervals = {name: wilson_interval(count, len(outcomes)) for name, count in counts.items()}
-    bounds = {f"{name}_interval": [round(x.low, 4), round(x.high, 4)] for name, x in intervals.items()}
-    means = {"regret": mean(o.regret for o in outcomes), "saved": mean(o.saved for o in outcomes)}
-    return {"num_sweeps": len(outcomes), **counts, **bounds, **means}
+def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    """Return means, and frequencies with their 95 % Wilson intervals."""
+    found: dict[str, object] = {"saved": mean(o.saved for o in outcomes), "regret": mean(o.regret for o in outcomes)}
+    for name, hits in (("lost", [o.is_winner_lost for o in outcomes]), ("as good", [o.is_as_good for o in outcomes])):
+        interval = wilson_interval(sum(hits), len(hits))
+        found[name] = f"{sum(hits)}/{len(hits)} ({interval.low:.2f}\N{EN DASH}{interval.high:.2f})"
+    return found
 
 
-def columns(tasks: Sequence[str]) -> dict[str, Callable[[dict[str, Any]], object]]:
-    """Return the columns of the table, one for each task behind those of all sweeps."""
-
-    def frequency(row: dict[str, Any], name: str) -> str:
-        low, high = row["all"][f"{name}_interval"]
-        return f"{row['all'][name]}/{row['all']['num_sweeps']} ({low:.2f}\N{EN DASH}{high:.2f})"
-
-    def of_task(row: dict[str, Any], name: str) -> str:
-        found = row["tasks"][name]
-        return f"{found['saved']:.0%}, {found['winner_lost']}/{found['num_sweeps']}, {found['regret']:.3f}"
-
-    return {
-        "pruner": lambda r: f"{r['policy']['pruner']} 1/{r['policy']['reduction_factor']}",
-        "rungs": lambda r: ", ".join(f"{100 * place / DENSE:.0f}" for place in Policy(**r["policy"]).places) + " %",
-        "trials come": lambda r: r["arrival"],
-        "steps saved": lambda r: f"{r['all']['saved']:.0%}",
-        "winner lost": lambda r: frequency(r, "winner_lost"),
-        "as good a winner": lambda r: frequency(r, "as_good"),
-        **{f"{name}: saved, lost, regret": partial(of_task, name=name) for name in tasks},
-    }
-
-
-NOTE = f"""
-As good: within {CLOSE:.0%} of the full winner in validation loss, or tied with it on the validation examples.
-Regret: by how much the winner's objective is worse. In brackets: 95 % Wilson intervals; they count sweeps as
+NOTE = f"""As good: within {CLOSE:.0%} of the full winner in validation loss, or tied with it on the validation
+examples. Regret: by how much the winner's objective is worse. In brackets: 95 % Wilson intervals; they count sweeps as
 independent and are too narrow, for seeds of one task resemble each other. Rungs: shares of the steps after warm-up."""
 
 
@@ -217,16 +193,17 @@ def main() -> None:
     ]  # fmt: skip
     if not sweeps:
         return
-    policies = []
-    for policy in POLICIES:
-        for is_bank, arrival in ((True, "together"), (False, "one by one")):
-            found = [(name, replay(policy, results, seed, is_bank=is_bank)) for name, seed, results in sweeps]
-            by_task = {task: summary([o for name, o in found if name == task]) for task in tasks}
-            whole = summary([o for _, o in found])
-            policies.append({"policy": asdict(policy), "arrival": arrival, "all": whole, "tasks": by_task})
-    table = markdown(columns(list(tasks)), policies, num_words=3)
-    write(args.out, f"{table}\n\n{NOTE}", num_sweeps=len(sweeps), policies=policies)
-    print(table)
+    rows: list[dict[str, object]] = []
+    for policy, is_bank in [(policy, is_bank) for policy in POLICIES for is_bank in (True, False)]:
+        found = [(name, replay(policy, results, seed, is_bank=is_bank)) for name, seed, results in sweeps]
+        rungs = ", ".join(f"{100 * place / DENSE:.0f}" for place in policy.places) + " %"
+        pruner = f"{policy.pruner} 1/{policy.reduction_factor}" if policy.pruner == "rules" else policy.pruner
+        row = {"pruner": pruner, "rungs": rungs, "trials come": "together" if is_bank else "one by one"}
+        rows.append(row | summary([outcome for _, outcome in found]))
+        for task in tasks:
+            of_task = summary([outcome for name, outcome in found if name == task])
+            rows[-1] |= {f"{task}: {name}": of_task[name] for name in ("saved", "lost", "regret")}
+    print(write(args.out, {"policies": rows}, NOTE, num_sweeps=len(sweeps)))
 
 
 if __name__ == "__main__":

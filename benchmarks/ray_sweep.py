@@ -43,32 +43,28 @@ def report(step: int, metrics: dict[str, float]) -> None:
     tune.report({"step": step, **metrics})
 
 
-def sweep(job_file: Path, at_once: int) -> list[dict[str, Any]]:
-    """Run every trial of the job and return what each reported last."""
+def main() -> None:
+    """Run every trial of the job and write what each reported last."""
+    job_file, at_once = Path(sys.argv[1]).absolute(), int(sys.argv[2])
     job = json.loads(job_file.read_text())
-    first, last = min(job["rungs"]), max(job["rungs"])
+    last = max(job["rungs"])
     ray.init(num_cpus=usable_cores(), include_dashboard=False, log_to_driver=False)
-    numbers = tune.grid_search(list(range(len(job["trials"]))))
     log = MLflowLoggerCallback(tracking_uri=job["mlflow_uri"], experiment_name=job["experiment"])
     tuner = tune.Tuner(
         # Ray gives an actor as many threads as CPUs.
         tune.with_resources(train, {"cpu": max(1, usable_cores() // at_once)}),
-        param_space={"job": str(job_file.absolute()), "number": numbers},
+        param_space={"job": str(job_file), "number": tune.grid_search(list(range(len(job["trials"]))))},
         tune_config=tune.TuneConfig(
             metric=job["objective"], mode="min" if job["objective"] == "loss" else "max", reuse_actors=True,
-            scheduler=ASHAScheduler(time_attr="step", max_t=last, grace_period=first),  # reduction factor 4
+            scheduler=ASHAScheduler(time_attr="step", max_t=last, grace_period=min(job["rungs"])),
             max_concurrent_trials=at_once,
         ),
-        run_config=tune.RunConfig(name="ray", storage_path=str(job_file.absolute().parent), verbose=0, callbacks=[log]),
+        run_config=tune.RunConfig(name="ray", storage_path=str(job_file.parent), verbose=0, callbacks=[log]),
     )  # fmt: skip
     found = [result.metrics for result in tuner.fit() if not result.error]
-    return [{"number": m["config"]["number"], "step": m["step"], "metrics": {"accuracy": m.get("accuracy")},
-             "state": "complete" if m["step"] >= last else "pruned"} for m in found]  # fmt: skip
-
-
-def main() -> None:
-    job_file = Path(sys.argv[1])
-    (job_file.parent / "ray.json").write_text(json.dumps(sweep(job_file, int(sys.argv[2]))))
+    trials = [{"number": m["config"]["number"], "step": m["step"], "metrics": {"accuracy": m.get("accuracy")},
+               "state": "complete" if m["step"] >= last else "pruned"} for m in found]  # fmt: skip
+    (job_file.parent / "ray.json").write_text(json.dumps(trials))
 
 
 if __name__ == "__main__":

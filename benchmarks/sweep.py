@@ -32,7 +32,8 @@ from lorasweep.core.provenance import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 Run = Mapping[str, Any]
-PRUNED = ("study.pruner=losers", "study.reduction_factor=3", "eval.rungs=3", "eval.rung_factor=4", "eval.rung_limit=64")
+PRUNED = ("study.pruner=rules", "study.reduction_factor=3", "eval.rungs=3", "eval.rung_factor=4", "eval.rung_limit=64")
+EACH = ("a process each",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +69,12 @@ def lorasweep(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
     return [{"step": steps[t["number"]], **{name: t[name] for name in names}} for t in trials]
 
 
-def process_per_trial(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Start a process for every trial, two of them side by side."""
+def trainer(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Run every trial with `Trainer`: in one process, or in a process each, two of them side by side."""
     numbers = [str(number) for number in range(len(job.specs))]
+    groups = [[number] for number in numbers] if side.args == EACH else [numbers]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda number: side.python(folder, "benchmarks.hf_trial", "job.json", number), numbers))
-    return [json.loads((folder / f"trial-{number}.json").read_text()) for number in numbers]
-
-
-def one_process(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Run every trial in one process, one after another."""
-    numbers = [str(number) for number in range(len(job.specs))]
-    side.python(folder, "benchmarks.hf_trial", "job.json", *numbers)
+        list(pool.map(lambda group: side.python(folder, "benchmarks.hf_trial", "job.json", *group), groups))
     return [json.loads((folder / f"trial-{number}.json").read_text()) for number in numbers]
 
 
@@ -93,10 +88,10 @@ def ray_tune(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
 # On a small base two processes of one thread each use two cores better than one process of two threads.
 SIDES = {
     "L": Side("lorasweep, every trial to its end", lorasweep),
-    "P": Side("lorasweep, losers stopped early", lorasweep, args=PRUNED),
-    "a2": Side("Trainer + PEFT, a process per trial, two at once with one thread each", process_per_trial, threads=1),
-    "b1": Side("Trainer + PEFT, all trials in one process, one thread", one_process, threads=1),
-    "c": Side("Ray Tune, ASHA, Trainer + PEFT, two at once with one thread each", ray_tune, threads=1),
+    "P": Side("lorasweep, poor trials stopped early", lorasweep, args=PRUNED),
+    "a2": Side("Trainer + PEFT, a process per trial, two at once with one thread each", trainer, 1, EACH),
+    "b1": Side("Trainer + PEFT, all trials in one process, one thread", trainer, 1),
+    "c": Side("Ray Tune, ASHA, Trainer + PEFT, two at once with one thread each", ray_tune, 1),
 }
 
 
@@ -111,32 +106,21 @@ def time_side(side: Side, job: Job, folder: Path) -> dict[str, Any]:
     return {"wall_s": wall_s, "trials": trials}
 
 
-def table(runs: Sequence[Run]) -> str:
-    """Return a line for each side."""
-    by_side = {name: {run["seed"]: run for run in runs if run["side"] == name} for name in SIDES}
-    full = by_side["L"]
-
-    def seconds(side: str) -> list[float]:
-        return sorted(run["wall_s"] for run in by_side[side].values())
-
-    def share(side: str) -> str:
-        steps = [t["step"] for run in by_side[side].values() for t in run["trials"] if "step" in t]
-        return f"{sum(steps) / max(steps) / len(steps):.0%}" if steps else "100%"
-
-    def kept(side: str) -> str:
-        pairs = [(winner(run), winner(full[seed])) for seed, run in by_side[side].items() if seed in full]
-        same = [a["fingerprint"] == b["fingerprint"] for a, b in pairs if "fingerprint" in a]
-        return f"{sum(same)} of {len(same)}"
-
-    columns: dict[str, Callable[[str], object]] = {
-        "": lambda side: SIDES[side].title,
-        "seeds": lambda side: len(by_side[side]),
-        "median s": lambda side: f"{median(seconds(side)):.1f}",
-        "range": lambda side: f"{seconds(side)[0]:.1f}\N{EN DASH}{seconds(side)[-1]:.1f}",
-        "steps trained": share,
-        "winner of the full sweep": kept,
-    }
-    return markdown(columns, [side for side in SIDES if by_side[side]])
+def table(runs: Sequence[Run]) -> list[dict[str, object]]:
+    """Return a row for each side."""
+    rows: list[dict[str, object]] = []
+    full = {run["seed"]: winner(run)["fingerprint"] for run in runs if run["side"] == "L"}
+    for name, side in SIDES.items():
+        own = [run for run in runs if run["side"] == name]
+        if not own:
+            continue
+        times, steps = [run["wall_s"] for run in own], [t["step"] for run in own for t in run["trials"] if "step" in t]
+        kept = [run for run in own if winner(run).get("fingerprint", "") == full.get(run["seed"])]
+        rows.append({
+            "side": side.title, "seeds": len(own), "median s": median(times), "least": min(times), "most": max(times),
+            "share of steps": sum(steps) / max(steps) / len(steps) if steps else 1.0, "winner of L": len(kept),
+        })  # fmt: skip
+    return rows
 
 
 def winner(run: Run) -> Mapping[str, Any]:
@@ -166,8 +150,9 @@ def main() -> None:
                 print(f"seed {seed}, side {name}: {found['wall_s']:.1f} s", flush=True)
                 facts = {"overrides": args.set, "commit": commit(), "machine": machine()}
                 runs.append({"key": key, "seed": seed, "side": name, **facts, **found})
-                write(args.out, table([run for run in runs if run["key"] == key]), runs=runs)
-    print(table([run for run in runs if run["key"] == key]))
+                write(args.out, {"sides": table([run for run in runs if run["key"] == key])}, runs=runs)
+    if rows := table([run for run in runs if run["key"] == key]):
+        print(markdown(rows))
 
 
 if __name__ == "__main__":

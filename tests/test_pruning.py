@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from lorasweep.core.result import Cost, Point, TrialState
-from lorasweep.study.pruners import LoserPruner, PeerPruner, readings, report, reported, verdicts
+from lorasweep.study.pruners import PeerPruner, RulePruner, readings, report, reported, verdicts
 from lorasweep.study.rules import Reading
 from tests.settings import SPEC, result
 
@@ -15,7 +15,7 @@ from tests.settings import SPEC, result
 @pytest.fixture
 def study() -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(direction="maximize", pruner=LoserPruner(2))
+    return optuna.create_study(direction="maximize", pruner=RulePruner(2))
 
 
 def reading(value: float, rung: int = 1, train_loss: float = 1.0) -> Reading:
