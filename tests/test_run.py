@@ -197,7 +197,7 @@ def test_results_wait_in_the_ledger_while_mlflow_is_away(in_tmp: Path, monkeypat
 
     command = [*QUICK, "lora.r=2,4", "study.sampler=grid"]
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowTracker, "export", away)
+        patch.setattr(MlflowTracker, "handle", away)
         assert main(command) == 0
     assert not list(in_tmp.glob("runs/*/trials/*/exported"))
     assert main(command) == 0
