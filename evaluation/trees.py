@@ -35,7 +35,7 @@ class Tree:
     lengths: tuple[int, ...]  # tokens of each option
 
 
-def plant(options: Sequence[TokenSequence]) -> Tree:
+def lay_out(options: Sequence[TokenSequence]) -> Tree:
     """Lay out a question's options, which share their prompt. Raises ValueError where they do not."""
     size = options[0].prompt_length
     prompt = options[0].ids[:size]
@@ -66,7 +66,7 @@ def tree_logprobs(
     device: torch.device | str = "cpu",
 ) -> Likelihoods:
     """Log-probability of every option of every question, end to end, as `completion_logprobs` returns them."""
-    trees = [plant(options) for options in questions]
+    trees = [lay_out(options) for options in questions]
     order = sorted(range(len(trees)), key=lambda i: len(trees[i].ids), reverse=True)
     found: list[Tensor] = [torch.empty(0)] * len(trees)
     while order:

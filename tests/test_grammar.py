@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lorasweep.config.grammar import Choice, Domain, Interval, is_pin, parse, sweeps
+from lorasweep.config.grammar import Choice, Domain, Interval, parse, pinned_key, swept_expression
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_a_range_leaves_no_value_out() -> None:
     ],
 )
 def test_an_override_is_a_sweep_or_it_is_not(override: str, swept: tuple[str, str] | None) -> None:
-    assert sweeps(override) == swept
+    assert swept_expression(override) == swept
 
 
 def test_a_plain_override_pins_its_key() -> None:
-    assert [is_pin(o) for o in ("+lora.r=8", "lora.r=4,8", "~lora.r", "lora.r")] == ["lora.r", None, None, None]
+    assert [pinned_key(o) for o in ("+lora.r=8", "lora.r=4,8", "~lora.r", "lora.r")] == ["lora.r", None, None, None]

@@ -145,7 +145,7 @@ def test_a_server_that_dies_or_hangs_delays_no_trial_and_is_told_when_it_is_back
 def test_answers_that_are_lost_make_nothing_twice(
     plan: Plan, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorasweep.tracking.queue.MOST_FAILURES", 9)
+    monkeypatch.setattr("lorasweep.tracking.queue.MAX_FAILURES", 9)
     server.start()
     proxy = LossyProxy(server)
     try:

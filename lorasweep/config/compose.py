@@ -216,18 +216,18 @@ def _bad_grammar(override: str) -> list[str]:
 
 def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[str], list[str]]:
     """Turn `lora.r=4,8` into a line of the space; return the other overrides' keys as pins."""
-    from lorasweep.config.grammar import is_pin, sweeps
+    from lorasweep.config.grammar import pinned_key, swept_expression
 
     result, pins = [], []
     for override in map(_readable, overrides):
         override = re.sub(r"^\+*sweep=", f"+{SWEEPS}=", override)
-        swept = sweeps(override)
+        swept = swept_expression(override)
         if swept is not None:
             key = swept[0].lstrip("+").removeprefix("sweep.space.")
             target = key if key == "devices" else f"sweep.space.{key}"  # 0,1 are devices to use together
             result.append(f"++{target}={_quoted(swept[1])}")
             continue
-        key_of = is_pin(override)
+        key_of = pinned_key(override)
         if key_of is None or not _is_value(key_of, known_groups):
             result.append(override)
             continue

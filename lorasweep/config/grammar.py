@@ -52,7 +52,7 @@ def parse(key: str, text: Any) -> Domain:
     return Choice(values=(_scalar(value),))
 
 
-def sweeps(override: str) -> tuple[str, str] | None:
+def swept_expression(override: str) -> tuple[str, str] | None:
     """Return key and expression of a command-line override that is a sweep, None for any other."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -66,10 +66,10 @@ def sweeps(override: str) -> tuple[str, str] | None:
     return parsed.key_or_group, override.split("=", 1)[1]
 
 
-def is_pin(override: str) -> str | None:
+def pinned_key(override: str) -> str | None:
     """Return the key of a plain `key=value` override, None for any other."""
     key, equals, _ = override.partition("=")
-    return key.lstrip("+") if equals and not key.startswith("~") and sweeps(override) is None else None
+    return key.lstrip("+") if equals and not key.startswith("~") and swept_expression(override) is None else None
 
 
 def _hydra_value(key: str, text: str) -> Any:

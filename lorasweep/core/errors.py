@@ -64,7 +64,7 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-class HubAway(DataError):
+class HubUnreachable(DataError):
     """The hub does not answer, and a data set is not among those that were downloaded before."""
 
 

@@ -95,7 +95,7 @@ def redact_values(text: str) -> str:
 
 
 def secrets() -> dict[str, str]:
-    """Return the environment's secrets by name. Paths are none, whatever their name."""
+    """Return the environment's secrets by name. Shortcuts are none, whatever their name."""
     return {
         name: value
         for name, value in os.environ.items()

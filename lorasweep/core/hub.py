@@ -6,27 +6,27 @@ import urllib.error
 import urllib.request
 from functools import cache
 
-PATIENCE_S = 5.0  # for the first answer; the hub's own clients retry for more than a minute
+TIMEOUT_S = 5.0  # for the first answer; the hub's own clients retry for more than a minute
 
 
-def away_note() -> str:
+def unreachable_note() -> str:
     """Return a remark for errors where the hub does not answer, empty where it does.
 
     Where it does not, this process and its workers read the hub's cache alone from now on.
     """
-    if not is_away():
+    if not is_unreachable():
         return ""
     _go_offline()
     return f" ({_endpoint()} does not answer, so only what was downloaded before can be read)"
 
 
 @cache
-def is_away() -> bool:
+def is_unreachable() -> bool:
     """Tell whether the hub does not answer; any answer will do, an error too."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False  # its clients know
     try:
-        with urllib.request.urlopen(urllib.request.Request(_endpoint(), method="HEAD"), timeout=PATIENCE_S):
+        with urllib.request.urlopen(urllib.request.Request(_endpoint(), method="HEAD"), timeout=TIMEOUT_S):
             return False
     except urllib.error.HTTPError:
         return False

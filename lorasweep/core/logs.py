@@ -7,7 +7,7 @@ import warnings
 from lorasweep.core.files import redact
 
 
-class _Discreet(logging.Formatter):
+class _RedactingFormatter(logging.Formatter):
     """A warning may quote the error of a client, and that its request."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -18,7 +18,7 @@ class _Discreet(logging.Formatter):
 def quiet() -> None:
     """Keep the dependencies' start-up chatter out of the user's terminal; what matters comes as an error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Discreet("%(message)s"))
+    handler.setFormatter(_RedactingFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)

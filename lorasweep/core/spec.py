@@ -229,7 +229,7 @@ def covered(section: Section, left_out: Container[str], prefix: str = "") -> dic
 def canonical(spec: TrialSpec) -> TrialSpec:
     """Return the spec with every setting that has no effect under another's value put to its neutral value."""
     train = spec.train
-    for knob in idle_knobs(spec):
+    for knob in unused_settings(spec):
         train = replace(train, **{knob.removeprefix("train."): NEUTRAL[knob]})  # type: ignore[arg-type]
     return replace(spec, train=train)
 
@@ -237,7 +237,7 @@ def canonical(spec: TrialSpec) -> TrialSpec:
 NEUTRAL: dict[str, float | int] = {"train.warmup_steps": 0.0, "train.num_train_epochs": 0.0}
 
 
-def idle_knobs(spec: TrialSpec) -> tuple[str, ...]:
+def unused_settings(spec: TrialSpec) -> tuple[str, ...]:
     """Name the settings without effect: warm-up of a constant schedule, epochs under `max_steps`."""
     idle = []
     if spec.train.lr_scheduler_type == "constant":

@@ -73,8 +73,8 @@ def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
             reasons.add(str(error))
     if len(bad) > 1 and not examples and len(reasons) == 1:
         raise DataError(f"{rows.rows[0].where.rsplit(':', 1)[0]}: every row {reasons.pop()}")
-    complaints = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
-    return examples, [*rows.complaints, *complaints]
+    skipped = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
+    return examples, [*rows.skipped, *skipped]
 
 
 def _named(example: Example, values: Mapping[str, Any], spec: Layout) -> Example:

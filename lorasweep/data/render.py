@@ -88,7 +88,7 @@ def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -
             options=options[e.options],
             option_bytes=sizes[e.options],
             option_prompts=tuple(
-                _without_middle(prompts[p], _room(longest[e.options], max_length)) for p in e.option_prompts
+                _without_middle(prompts[p], _prompt_limit(longest[e.options], max_length)) for p in e.option_prompts
             ),
             num_bytes=_num_bytes(r, e, tokenizer),
         )
@@ -115,20 +115,20 @@ def _shortened(parts: Coded, num_answer: int, max_length: int) -> Coded:
     if any(is_label for _, is_label in given):
         return parts
     prompt = tuple(token for tokens, _ in given for token in tokens)
-    return [(_without_middle(prompt, _room(num_answer, max_length)), False), answer]
+    return [(_without_middle(prompt, _prompt_limit(num_answer, max_length)), False), answer]
 
 
-def _room(num_answer: int, max_length: int) -> int:
+def _prompt_limit(num_answer: int, max_length: int) -> int:
     """Return how many tokens of a prompt stay: what the answer leaves, and at least half."""
     return max(max_length - num_answer, max_length // 2)
 
 
-def _without_middle(prompt: tuple[int, ...], room: int) -> tuple[int, ...]:
+def _without_middle(prompt: tuple[int, ...], limit: int) -> tuple[int, ...]:
     """Return the beginning and the end of a prompt, where templates have their words and the model its first token."""
-    if len(prompt) <= room:
+    if len(prompt) <= limit:
         return prompt
-    end = room // 2
-    return (*prompt[: room - end], *prompt[len(prompt) - end :])
+    end = limit // 2
+    return (*prompt[: limit - end], *prompt[len(prompt) - end :])
 
 
 def _row(example: Example, parts: Coded, tail: tuple[int, ...], longest_option: int, max_length: int) -> TokenRow:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorasweep.core.errors import DataError, HubAway
-from lorasweep.core.hub import away_note
+from lorasweep.core.errors import DataError, HubUnreachable
+from lorasweep.core.hub import unreachable_note
 from lorasweep.core.spec import DEMO_FILES
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ class Rows:
     """The rows of a source and what had to be left out, as sentences."""
 
     rows: tuple[SourceRow, ...]
-    complaints: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def read_rows(source: str) -> Rows:
@@ -48,7 +48,7 @@ def read_rows(source: str) -> Rows:
     rows = _read_local(path) if _is_local(path) else _read_hub(source)
     if not rows.rows:
         raise DataError(f"{source}: holds no rows")
-    return Rows(_slice(rows.rows, part), rows.complaints) if _is_local(path) else rows
+    return Rows(_slice(rows.rows, part), rows.skipped) if _is_local(path) else rows
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -169,7 +169,7 @@ READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv"
 
 
 def accept(path: str, bad: list[str], num_good: int) -> tuple[str, ...]:
-    """Return the complaints when few rows are malformed.
+    """Return the skipped when few rows are malformed.
 
     Raises:
         DataError: too many are; names the first of them.
@@ -181,7 +181,7 @@ def accept(path: str, bad: list[str], num_good: int) -> tuple[str, ...]:
 
 
 def _read_hub(source: str) -> Rows:
-    away = away_note()
+    away = unreachable_note()
     import datasets
 
     path, part = split_source(source)
@@ -193,7 +193,7 @@ def _read_hub(source: str) -> Rows:
         table = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # the hub client raises a dozen kinds; all mean that there is no data
         if away:
-            raise HubAway(f"{source}: cannot be read{away}") from error
+            raise HubUnreachable(f"{source}: cannot be read{away}") from error
         raise DataError(
             f"{source}: neither a local file nor a readable hub data set ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}); write for example tatsu-lab/alpaca:train[:5%]"

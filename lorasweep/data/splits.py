@@ -12,7 +12,7 @@ from lorasweep.core.spec import DataSpec
 from lorasweep.data.formats import Example, Layout, read_examples
 from lorasweep.data.source import read_rows
 
-FEWEST = 50  # validation rows: with fewer, the 95 % interval of an accuracy is wider than 0.27 at its middle
+MIN_VALIDATION = 50  # validation rows: with fewer, the 95 % interval of an accuracy is wider than 0.27 at its middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Splits:
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...] = ()
-    complaints: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def read_splits(spec: DataSpec) -> Splits:
@@ -34,7 +34,7 @@ def read_splits(spec: DataSpec) -> Splits:
     """
     read = _read_all(spec)
     train, validation, test = (examples for examples, _ in read)
-    complaints = [complaint for _, found in read for complaint in found]
+    skipped = [sentence for _, found in read for sentence in found]
     if not spec.validation:
         train, validation = set_aside(train, spec.validation_share, spec.split_seed)
     if not train or not validation:
@@ -42,14 +42,14 @@ def read_splits(spec: DataSpec) -> Splits:
     # Before a limit hides some of them.
     labels = _labels([*train, *validation, *test], spec) if spec.format == "classification" else ()
     # Files are often sorted by label: a part of them is only fair when it is drawn by lot.
-    train = _by_lot(train, spec.split_seed)[: spec.limit] if spec.limit else train
-    validation, test = _by_lot(validation, spec.split_seed), _by_lot(test, spec.split_seed)
-    splits = Splits(train=tuple(train), validation=tuple(validation), test=tuple(test), complaints=tuple(complaints))
+    train = _shuffled(train, spec.split_seed)[: spec.limit] if spec.limit else train
+    validation, test = _shuffled(validation, spec.split_seed), _shuffled(test, spec.split_seed)
+    splits = Splits(train=tuple(train), validation=tuple(validation), test=tuple(test), skipped=tuple(skipped))
     return _with_options(splits, labels) if labels else splits
 
 
 def _read_all(spec: DataSpec) -> list[tuple[list[Example], list[str]]]:
-    """Return examples and complaints of train, validation and test; raise what is wrong with all of them together."""
+    """Return examples and skipped of train, validation and test; raise what is wrong with all of them together."""
     read: list[tuple[list[Example], list[str]]] = []
     problems: list[str] = []
     for source in (spec.train, spec.validation, spec.test):
@@ -65,24 +65,24 @@ def _read_all(spec: DataSpec) -> list[tuple[list[Example], list[str]]]:
 
 
 def read_source(source: str, spec: Layout) -> tuple[list[Example], list[str]]:
-    """Return one source's examples and complaints."""
+    """Return one source's examples and skipped."""
     return read_examples(read_rows(source), spec)
 
 
 def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Return (kept, set aside): `share` of the examples, those whose questions have the lowest hashes.
 
-    At least `FEWEST` are set aside where there are twice as many, and never more than half. Equal questions stay
+    At least `MIN_VALIDATION` are set aside if there are twice as many, and never more than half. Equal questions stay
     together, so the number may be off by the equals of one question.
     """
     most = len(examples) // 2
-    wanted = min(max(round(share * len(examples)), FEWEST), most)
+    wanted = min(max(round(share * len(examples)), MIN_VALIDATION), most)
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.question, []).append(example)
     chosen: set[str] = set()
     num = 0
-    for question in sorted(groups, key=lambda q: (_lot(groups[q][0], seed), q)):
+    for question in sorted(groups, key=lambda q: (_hash_fraction(groups[q][0], seed), q)):
         if num >= wanted:
             break
         if num + len(groups[question]) <= most:
@@ -91,12 +91,12 @@ def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Ex
     return [e for e in examples if e.question not in chosen], [e for e in examples if e.question in chosen]
 
 
-def _by_lot(examples: list[Example], seed: int) -> list[Example]:
+def _shuffled(examples: list[Example], seed: int) -> list[Example]:
     """Return the examples in an order that depends on their rows alone."""
-    return sorted(examples, key=lambda example: (_lot(example, seed + 1), example.row))
+    return sorted(examples, key=lambda example: (_hash_fraction(example, seed + 1), example.row))
 
 
-def _lot(example: Example, seed: int) -> float:
+def _hash_fraction(example: Example, seed: int) -> float:
     return int(hashlib.sha256(f"{seed}\0{example.question}".encode()).hexdigest()[:8], 16) / 2**32
 
 

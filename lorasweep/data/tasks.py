@@ -30,7 +30,7 @@ def load_task(spec: DataSpec, tokenizer: Any, tokenizer_key: str) -> Task:
         DataError: a source is missing or malformed, or no row is left.
     """
     splits = read_splits(spec)
-    notes = [f"left out: {complaint}" for complaint in splits.complaints]
+    notes = [f"left out: {sentence}" for sentence in splits.skipped]
     rows: dict[str, tuple[TokenRow, ...]] = {}
     for name in ("train", "validation", "test"):
         examples: tuple[Example, ...] = getattr(splits, name)

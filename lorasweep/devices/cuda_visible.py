@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from lorasweep.devices import nvml
 from lorasweep.devices.nvml import Gpu
 
-ASK = """
+QUERY = """
 import json, torch
 every = range(torch.cuda.device_count())
 print(json.dumps([[torch.cuda.get_device_name(i), *torch.cuda.mem_get_info(i)] for i in every]))
 """
-PATIENCE_S = 120.0  # for a process to import PyTorch and start CUDA
+TIMEOUT_S = 120.0  # for a process to import PyTorch and start CUDA
 
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[Gpu, ...]:
@@ -29,7 +29,7 @@ def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[Gpu, ...
         return ()
     every = nvml.gpus()
     if every is None:
-        return _asked()
+        return _query_torch()
     return chosen(every, listed)
 
 
@@ -66,7 +66,7 @@ def _usable(gpu: Gpu) -> Gpu:
     return gpu.slices[0] if gpu.slices else gpu
 
 
-def _asked() -> tuple[Gpu, ...]:
+def _query_torch() -> tuple[Gpu, ...]:
     """Ask PyTorch in a process of its own, where it was built for GPUs at all."""
     from torch import version
 
@@ -74,7 +74,7 @@ def _asked() -> tuple[Gpu, ...]:
         return ()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", ASK], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+            [sys.executable, "-c", QUERY], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
         )
         rows = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):

@@ -36,7 +36,7 @@ from lorasweep.planning.expected import expected
 from lorasweep.planning.plan import Plan
 
 QUIET_S = 10.0  # without a terminal, a line about the live trials at most this often
-MOST_ROWS = 12  # live trials shown at once
+MAX_ROWS = 12  # live trials shown at once
 
 
 def make_display(plan: Plan) -> Listener:
@@ -148,18 +148,18 @@ class LiveDisplay:
         """Return the live trials and the best so far. As `Text`, because a list of modules would be read as markup."""
         progress = self.progress
         if not progress.paces:
-            return [_line(STARTING if not progress.num_done else f"best so far: {progress.best_words()}")]
-        return [self._table(), _line(f"best so far: {progress.best_words()}")]
+            return [_line(STARTING if not progress.num_done else f"best so far: {progress.best_text()}")]
+        return [self._table(), _line(f"best so far: {progress.best_text()}")]
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         for name in ("trial", "parameters", "step", "loss", "it/s", self.progress.objective, ""):
             table.add_column(name, no_wrap=True, justify="left" if name in ("parameters", "") else "right")
         paces = list(self.progress.paces.values())
-        for pace in paces[:MOST_ROWS]:
+        for pace in paces[:MAX_ROWS]:
             table.add_row(*self._cells(pace))
-        if len(paces) > MOST_ROWS:
-            table.add_row("", f"and {len(paces) - MOST_ROWS} more")
+        if len(paces) > MAX_ROWS:
+            table.add_row("", f"and {len(paces) - MAX_ROWS} more")
         return table
 
     def _cells(self, pace: TrialProgress) -> list[str | Text]:

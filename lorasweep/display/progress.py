@@ -114,7 +114,7 @@ class SweepProgress:
         slowest = (self._needs_s(pace) for pace in self.paces.values() if pace.its_per_s)
         return max(left * (now - self._training_s) / self._done, *slowest, 0.0)
 
-    def best_words(self) -> str:
+    def best_text(self) -> str:
         """Return the best objective so far as text, including trials that still train."""
         values = {number: rung.value for number, rung in self.rungs.items() if math.isfinite(rung.value)}
         number = (max if METRICS[self.objective].is_maximized else min)(values, key=lambda n: values[n], default=None)

@@ -48,7 +48,7 @@ class Driver:
     def __init__(self, plan: Plan, recorder: Recorder, handles: list[WorkerHandle]) -> None:
         self.plan, self.recorder, self.handles = plan, recorder, handles
         self.study, self.ledger = recorder.study, recorder.ledger
-        self.budget = MemoryBudget(plan, recorder.say)
+        self.budget = MemoryBudget(plan, recorder.show)
         self.scheduler = Scheduler(plan, self.study, self.budget, self.ledger.results)
         self.test_metrics: dict[str, float] = {}
         self.halted = ""  # why the sweep gave itself up
@@ -57,13 +57,13 @@ class Driver:
     def run(self) -> None:
         """Run until nothing is left to do; `stop` ends it after the current time slice."""
         try:
-            self.recorder.begin(self.plan.most_trials)
+            self.recorder.begin(self.plan.max_trials)
             for trial in self.scheduler.resumed(self.ledger.attempt):
                 self._record(self.scheduler.place(trial))
-            while self._goes_on and self._fill():
+            while self._is_running and self._fill():
                 self._wait()
             self._drain()
-            if self._goes_on:
+            if self._is_running:
                 self._score_winner()
         finally:
             self.recorder.emit(SweepEnded())
@@ -77,15 +77,15 @@ class Driver:
     @property
     def is_finished(self) -> bool:
         """Tell whether the sweep came to its end: neither stopped nor halted, and no trial waits for a worker."""
-        return self._goes_on and not self.scheduler.has_waiting and bool(self.handles)
+        return self._is_running and not self.scheduler.has_waiting and bool(self.handles)
 
     @property
-    def _goes_on(self) -> bool:
+    def _is_running(self) -> bool:
         return not self.is_stopping and not self.halted
 
     def _fill(self) -> bool:
         """Give every free slot a trial; return whether there is anything to wait for."""
-        if not self.recorder.disk.has_room():
+        if not self.recorder.disk.has_space():
             return True
         self.recorder.flush()
         resting = [handle for handle in self.handles if not handle.is_ready]
@@ -99,7 +99,7 @@ class Driver:
         return is_resting or has_answers or self.recorder.disk.is_paused or self.budget.is_waiting
 
     def _fill_slots(self, handle: WorkerHandle) -> None:
-        while handle.num_free and self._goes_on:
+        while handle.num_free and self._is_running:
             found = self._next(handle)
             if found is None:
                 return
@@ -168,7 +168,7 @@ class Driver:
         self._prune([event for event in current if isinstance(event, Rung) and event.number in handle.live])
         if broken:
             self._worker_failed(handle, f"failed: {last_line(broken[0])}")
-        if handle.live and not events and self._goes_on:
+        if handle.live and not events and self._is_running:
             for trial in list(handle.live.values()):
                 self._finish(handle, TrialResult.of(trial, TrialState.FAILED, "its worker lost the trial"))
 
@@ -202,7 +202,7 @@ class Driver:
         self.scheduler.queue.waiting.append(handle.live.pop(event.number))
         handle.num_slots = max(1, len(handle.live))
         slots = f"going on with {handle.num_slots} slots on {handle.device}"
-        self.recorder.say(f"trial {event.number}: {event.reason}; {slots}")
+        self.recorder.show(f"trial {event.number}: {event.reason}; {slots}")
 
     def _finish(self, handle: WorkerHandle, result: TrialResult) -> None:
         """Record a trial's result; halt where trials fail for the same reason on all devices that work."""
@@ -212,7 +212,7 @@ class Driver:
             self._device_works(handle)
         handle.count_errors(result)
         most = self.plan.config.study.halt_after
-        working = [h for h in self.handles if h is handle or not h.is_benched]
+        working = [h for h in self.handles if h is handle or not h.is_unreliable]
         self.halted = self.halted or same_failure_everywhere(working, most)
         if not self.halted and len(working) > 1 and handle.last_error and handle.num_same_errors >= most:
             self._retry_elsewhere(handle, f"failed all of its last trials: {handle.last_error}")
@@ -237,7 +237,7 @@ class Driver:
             raise error
 
     def _worker_failed(self, handle: WorkerHandle, reason: str, *, is_from_outside: bool = False) -> None:
-        if self._goes_on:
+        if self._is_running:
             self._retry_elsewhere(handle, reason, is_from_outside=is_from_outside)
         else:
             handle.fail(reason)
@@ -247,9 +247,9 @@ class Driver:
         pause_s = handle.pause_s
         trials = handle.fail(reason, is_from_outside=is_from_outside)
         where = "in a new one" if len(self.handles) == 1 else "in another"
-        self.recorder.say(f"the worker on {handle.device} {reason}; its {len(trials)} trials go on {where}")
-        if handle.is_benched:
-            self.recorder.say(
+        self.recorder.show(f"the worker on {handle.device} {reason}; its {len(trials)} trials go on {where}")
+        if handle.is_unreliable:
+            self.recorder.show(
                 f"{handle.device} failed {len(handle.failures)} times in a row: no trial for {pause_s:.0f} s, "
                 "then one at a time until one reaches a rung"
             )
@@ -287,7 +287,7 @@ class Driver:
             self.test_metrics = noted.get("metrics", {})
             return
         handle = min(self.handles, key=lambda handle: len(handle.failures))  # a device that works
-        self.recorder.say(f"scoring trial {winner.number} on the test split")
+        self.recorder.show(f"scoring trial {winner.number} on the test split")
         adapter = str(self.ledger.adapter_folder(winner.number))
         try:
             handle.submit([Score(trial=winner.trial, adapter=adapter)])

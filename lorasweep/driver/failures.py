@@ -12,7 +12,7 @@ from lorasweep.core.result import TrialState
 if TYPE_CHECKING:
     from lorasweep.driver.worker_handle import WorkerHandle
 
-BENCHED_AFTER = 2  # failures of a device in a row
+UNRELIABLE_AFTER = 2  # failures of a device in a row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def no_device_works(handles: Sequence["WorkerHandle"], most: int) -> str:
     trials = {number for failure in failures for number in failure.numbers}
     fewest = min((len(handle.failures) for handle in handles), default=0)
     is_same = len({_without_numbers(failure.reason) for failure in failures}) == 1 and len(failures) >= most
-    if len(trials) < 2 or fewest < BENCHED_AFTER or not (is_same or fewest >= most):
+    if len(trials) < 2 or fewest < UNRELIABLE_AFTER or not (is_same or fewest >= most):
         return ""
     each = "; ".join(f"{h.device} {len(h.failures)} times, at last it {h.failures[-1].reason}" for h in handles)
     return f"no device works any more ({each}); no trial is lost, run the same command to try again"

@@ -24,7 +24,7 @@ from lorasweep.core.stored import RUN, from_json, to_json
 
 log = logging.getLogger(__name__)
 
-SIGNING_S = 2.0  # for which a launch that is refused waits to learn by whom
+OWNER_WAIT_S = 2.0  # for which a launch that is refused waits to learn by whom
 
 
 class Ledger:
@@ -34,7 +34,7 @@ class Ledger:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.folder / ".lock")
-        self._hold(owner)
+        self._acquire(owner)
         self.run = self._identified()
         self.results = {result.number: result for result in self._read()}
         for number in self.results:  # of a driver that died just after it wrote the result
@@ -116,19 +116,17 @@ class Ledger:
             return {}
         return value if isinstance(value, dict) else {}
 
-    def _hold(self, owner: str) -> None:
+    def _acquire(self, owner: str) -> None:
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
-            raise AlreadyRunning(
-                f"{self.folder} is in use by {self._holder()}; wait for it, or stop it first"
-            ) from None
+            raise AlreadyRunning(f"{self.folder} is in use by {self._owner()}; wait for it, or stop it first") from None
         if owner:
             self.note("owner", {"owner": owner})
 
-    def _holder(self) -> str:
+    def _owner(self) -> str:
         """Return who holds the folder; whoever took it this very moment has yet to sign."""
-        deadline = time.monotonic() + SIGNING_S
+        deadline = time.monotonic() + OWNER_WAIT_S
         while not (owner := self.noted("owner").get("owner")) and time.monotonic() < deadline:
             time.sleep(0.01)
         return str(owner or "another process")

@@ -12,7 +12,7 @@ from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.memory import GIB, Footprint, footprint, own_bytes
 from lorasweep.planning.plan import USABLE, Plan
 
-TIGHT = 0.5  # share of a device's free memory that predictions for a base that was never measured may fill
+UNMEASURED_SHARE = 0.5  # share of a device's free memory that predictions for a base that was never measured may fill
 
 
 @dataclass(slots=True)
@@ -27,8 +27,8 @@ class Expected:
 class MemoryBudget:
     """Says whether a trial fits on a worker, from predictions, measurements so far and what is free now."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
-        self.plan, self.say = plan, say
+    def __init__(self, plan: Plan, show: Callable[[str], None]) -> None:
+        self.plan, self.show = plan, show
         self.expected: dict[str, Expected] = {}  # by device
         self._full_since_s: dict[str, float] = {}  # by device
 
@@ -63,10 +63,10 @@ class MemoryBudget:
             return False
         free = self.free_bytes(handle)
         need = self.plan.footprint([spec] * handle.num_slots, handle.kind).total
-        return free is not None and need > TIGHT * free
+        return free is not None and need > UNMEASURED_SHARE * free
 
     def is_full(self, handle: WorkerHandle, trial: Trial) -> bool:
-        """Tell whether other processes leave a GPU no memory for the first trial of its worker; say so once."""
+        """Tell whether other processes leave a GPU no memory for the first trial of its worker; show so once."""
         free, need = self.free_bytes(handle), self.plan.footprint([trial.spec], handle.kind).total
         # Alone it may have all that is free: no other trial grows beside it.
         if handle.live or handle.kind == "cpu" or free is None or need * USABLE <= free:
@@ -74,9 +74,9 @@ class MemoryBudget:
             return False
         if handle.device not in self._full_since_s:
             self._full_since_s[handle.device] = time.monotonic()
-            self.say(
+            self.show(
                 f"GPU {handle.device} has {free / GIB:.1f} GiB free, trial {trial.number} needs {need / GIB:.1f}; "
-                f"waiting up to {self._patience_min:g} min (study.device_wait_min) for other processes to leave it"
+                f"waiting up to {self._wait_limit_min:g} min (study.device_wait_min) for other processes to leave it"
             )
         return True
 
@@ -86,18 +86,18 @@ class MemoryBudget:
         return bool(self._full_since_s)
 
     def gives_up(self, handle: WorkerHandle) -> bool:
-        """Tell whether a full GPU has been waited for long enough, and say so."""
+        """Tell whether a full GPU has been waited for long enough, and show so."""
         since_s = self._full_since_s.get(handle.device)
-        if since_s is None or time.monotonic() - since_s <= 60 * self._patience_min:
+        if since_s is None or time.monotonic() - since_s <= 60 * self._wait_limit_min:
             return False
         del self._full_since_s[handle.device]
-        self.say(
-            f"GPU {handle.device} is still full; going on without it (study.device_wait_min={self._patience_min:g})"
+        self.show(
+            f"GPU {handle.device} is still full; going on without it (study.device_wait_min={self._wait_limit_min:g})"
         )
         return True
 
     @property
-    def _patience_min(self) -> float:
+    def _wait_limit_min(self) -> float:
         return self.plan.config.study.device_wait_min
 
     def expect(self, handle: WorkerHandle, num_new: int) -> None:

@@ -9,7 +9,7 @@ from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Trial
 from lorasweep.driver.worker_handle import WorkerHandle
 
-MOST_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it cannot end other trials
+MAX_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it cannot end other trials
 
 
 class TrialQueue:
@@ -42,7 +42,7 @@ class TrialQueue:
         self._open.add(trial.spec.fingerprint)
         self.waiting.append(trial)
 
-    def open_to(self, handle: WorkerHandle) -> list[Trial]:
+    def available_to(self, handle: WorkerHandle) -> list[Trial]:
         """Return the trials that a worker may get; those under which its device failed come last."""
         if any(is_last_attempt(trial) for trial in handle.live.values()):
             return []
@@ -80,7 +80,7 @@ def repeated(trial: Trial, known: TrialResult) -> TrialResult:
 
 def is_last_attempt(trial: Trial) -> bool:
     """Tell whether so many workers died under a trial that it must run alone."""
-    return trial.attempt >= MOST_RETRIES
+    return trial.attempt >= MAX_RETRIES
 
 
 def is_at_least(spec: TrialSpec, other: TrialSpec) -> bool:

@@ -12,7 +12,7 @@ from lorasweep.core.result import Sample, TrialResult
 from lorasweep.core.trial import Trial
 from lorasweep.driver.disk_guard import DiskGuard
 from lorasweep.driver.ledger import Ledger
-from lorasweep.study.rules import read
+from lorasweep.study.rules import make_report
 from lorasweep.study.selection import Configuration, winner
 from lorasweep.study.study import Study
 
@@ -34,7 +34,7 @@ class Recorder:
     ) -> None:
         self.ledger, self.study, self.listeners = ledger, study, listeners
         self.objective, self.provenance = objective, dict(provenance)
-        self.disk = DiskGuard(ledger.folder, self.say)
+        self.disk = DiskGuard(ledger.folder, self.show)
         self.waiting: deque[Callable[[], None]] = deque()  # writes that wait for room on the disk
 
     def begin(self, num_trials: int) -> None:
@@ -49,21 +49,21 @@ class Recorder:
         for listener in self.listeners:
             listener.handle(event)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Show a line to the user."""
         self.emit(Note(text=redact_values(text)))
 
     def note(self, text: str) -> None:
         """Show a worker's note, and keep it for the leaderboard."""
         text = redact_values(text)
-        self.say(text)
+        self.show(text)
         self._put(partial(self._keep_note, text))
 
     def rung(self, event: Rung) -> None:
         """Report a trial's objective at a rung."""
         self.emit(event)
-        reading = read(event.rung, event.value, event.point.metrics)
-        self._put(partial(self.study.report, event.number, reading))
+        rung_report = make_report(event.rung, event.value, event.point.metrics)
+        self._put(partial(self.study.report, event.number, rung_report))
 
     def finish(self, result: TrialResult) -> None:
         """Record a trial's result."""

@@ -3,7 +3,7 @@
 A failure counts against the device until the device works again. Then the device was not the cause, and the failure
 counts as a try of the trials that ran there. So a dead device uses up no trial's tries, and a trial that kills every
 worker has used up its tries once those devices have run others. A worker that was killed from outside uses up no try,
-but no trial is started more than `MOST_ATTEMPTS` times.
+but no trial is started more than `MAX_ATTEMPTS` times.
 """
 
 import time
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.trial import Trial
 from lorasweep.driver.memory_budget import MemoryBudget
-from lorasweep.driver.queue import MOST_RETRIES, TrialQueue
+from lorasweep.driver.queue import MAX_RETRIES, TrialQueue
 from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.planning.plan import Plan
 from lorasweep.study.study import Study
 
-MOST_ATTEMPTS = 10  # of one trial, whatever ended its workers
-TRIED = f"as it did {MOST_RETRIES} times before"
+MAX_ATTEMPTS = 10  # of one trial, whatever ended its workers
+TRIED = f"as it did {MAX_RETRIES} times before"
 
 
 class Scheduler:
@@ -54,7 +54,7 @@ class Scheduler:
         if self.budget.awaits_warmup(handle):
             return None
         while time.monotonic() < self.deadline_s:
-            waiting = [t for t in self.queue.open_to(handle) if not _is_better_elsewhere(t, handle, handles)]
+            waiting = [t for t in self.queue.available_to(handle) if not _is_better_elsewhere(t, handle, handles)]
             untried = [t for t in waiting if not handle.has_failed_under(t.number)]
             found = _on_its_base(handle, untried)
             if found is None and self._num_untried(handle) < max(handle.num_slots, 2) and self._may_ask():
@@ -92,7 +92,7 @@ class Scheduler:
         failures = [failure for failure in handle.recover() if not failure.is_from_outside]
         self._tries.update(number for failure in failures for number in failure.numbers)
         tried = sorted({number for failure in failures for number in failure.numbers})
-        spent = (self.queue.remove(number) for number in tried if self._tries[number] > MOST_RETRIES)
+        spent = (self.queue.remove(number) for number in tried if self._tries[number] > MAX_RETRIES)
         return [self._failed(trial, TRIED) for trial in spent if trial is not None]
 
     def _refused(self, trial: Trial) -> TrialResult | None:
@@ -113,12 +113,12 @@ class Scheduler:
 
         While other trials can show whether the devices work, failures since they last did are not counted.
         """
-        if trial.attempt + 1 >= MOST_ATTEMPTS:
-            return f"as {MOST_ATTEMPTS - 1} workers before it"
+        if trial.attempt + 1 >= MAX_ATTEMPTS:
+            return f"as {MAX_ATTEMPTS - 1} workers before it"
         others = self.has_more or any(handle.live for handle in handles)
         failures = [f for h in handles for f in h.failures if trial.number in f.numbers and not f.is_from_outside]
         num_tries = self._tries[trial.number] + (0 if others else len(failures))
-        return TRIED if num_tries > MOST_RETRIES else ""
+        return TRIED if num_tries > MAX_RETRIES else ""
 
     def _failed(self, trial: Trial, why: str) -> TrialResult:
         reason = f"{self._reasons.get(trial.number, 'its worker process died')}, {why}"
@@ -146,5 +146,5 @@ def _on_another_base(handle: WorkerHandle, handles: Sequence[WorkerHandle], wait
 
 def _is_better_elsewhere(trial: Trial, handle: WorkerHandle, handles: Sequence[WorkerHandle]) -> bool:
     """Tell whether a device failed under a trial that another device, which works, has not run since."""
-    others = (h for h in handles if h is not handle and not h.is_benched)
+    others = (h for h in handles if h is not handle and not h.is_unreliable)
     return handle.has_failed_under(trial.number) and any(not h.has_failed_under(trial.number) for h in others)

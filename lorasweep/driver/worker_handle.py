@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from lorasweep.core.messages import Command, Event, Evicted, Finished, Rung, Start
 from lorasweep.core.result import NOT_FINITE, TrialResult, TrialState
 from lorasweep.core.trial import Trial
-from lorasweep.driver.failures import BENCHED_AFTER, Failure, last_line
+from lorasweep.driver.failures import UNRELIABLE_AFTER, Failure, last_line
 from lorasweep.executors.base import Executor
 
-LONGEST_PAUSE_S = 1800.0
-PATIENCE = 20  # times its longest call so far that a call may take before the worker is taken for hung
-LOADING = 6  # times as long where the call may load a base
+MAX_PAUSE_S = 1800.0
+HANG_FACTOR = 20  # times its longest call so far that a call may take before the worker is taken for hung
+LOADING_FACTOR = 6  # times as long where the call may load a base
 
 
 @dataclass(eq=False)
@@ -41,12 +41,12 @@ class WorkerHandle:
     @property
     def num_free(self) -> int:
         """Return how many more trials the worker may get now."""
-        return (1 if self.is_benched else self.num_slots) - len(self.live)
+        return (1 if self.is_unreliable else self.num_slots) - len(self.live)
 
     @property
-    def is_benched(self) -> bool:
+    def is_unreliable(self) -> bool:
         """Tell whether the device failed repeatedly: it then gets one trial at a time, after growing pauses."""
-        return len(self.failures) >= BENCHED_AFTER
+        return len(self.failures) >= UNRELIABLE_AFTER
 
     @property
     def is_ready(self) -> bool:
@@ -55,7 +55,7 @@ class WorkerHandle:
     @property
     def pause_s(self) -> float:
         """Return how long the device pauses after its next failure: 0.1 s, 1.1, 3.1, 7.1, ... up to half an hour."""
-        return min(LONGEST_PAUSE_S, 2.0 ** min(len(self.failures), 30) - 0.9)
+        return min(MAX_PAUSE_S, 2.0 ** min(len(self.failures), 30) - 0.9)
 
     def submit(self, commands: Sequence[Command]) -> None:
         """Call the worker; start a new one where the last was closed."""
@@ -88,7 +88,7 @@ class WorkerHandle:
     def hung_s(self, least_s: float) -> float:
         """Return for how long the call in progress has taken, 0 while that may still be work."""
         elapsed = time.monotonic() - self._submitted_s
-        allowed = max(least_s * (LOADING if self._may_load else 1), PATIENCE * self.longest_s)
+        allowed = max(least_s * (LOADING_FACTOR if self._may_load else 1), HANG_FACTOR * self.longest_s)
         return elapsed if self.answer is not None and elapsed > allowed else 0.0
 
     def fail(self, reason: str, *, is_from_outside: bool = False) -> list[Trial]:

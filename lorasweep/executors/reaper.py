@@ -37,7 +37,7 @@ def marked(mark: str) -> Iterator[None]:
 
 def new_mark() -> str:
     """Return a mark for one worker; from the first on, what is marked goes when this process does."""
-    return f"{_watched()}.{uuid.uuid4().hex}"
+    return f"{_start_watcher()}.{uuid.uuid4().hex}"
 
 
 def end_marked(mark: str) -> None:
@@ -68,30 +68,30 @@ def _end(pid: int, wanted: bytes) -> bool:
 
 
 @cache
-def _watched() -> str:
+def _start_watcher() -> str:
     """Start the process that outlives this one; return the mark of all of this process's workers."""
     mark = uuid.uuid4().hex
     if sys.platform != "linux":
         return mark
     command = [sys.executable, "-I", "-S", __file__, mark]
-    keeper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
-    atexit.register(_dismiss, keeper)
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
+    atexit.register(_stop_watcher, watcher)
     return mark
 
 
-def _dismiss(keeper: "subprocess.Popen[bytes]") -> None:
-    """Close the pipe, as this process's death would, and see the keeper through."""
-    assert keeper.stdin is not None
-    keeper.stdin.close()
+def _stop_watcher(watcher: "subprocess.Popen[bytes]") -> None:
+    """Close the pipe, as this process's death would, and see the watcher through."""
+    assert watcher.stdin is not None
+    watcher.stdin.close()
     with suppress(subprocess.TimeoutExpired):
-        keeper.wait(timeout=5)
+        watcher.wait(timeout=5)
 
 
-def _keep(mark: str) -> None:
+def _watch(mark: str) -> None:
     """Wait for the driver's end of the pipe to be closed, which the kernel does for one that was killed."""
     sys.stdin.buffer.read()
     end_marked(mark)
 
 
 if __name__ == "__main__":
-    _keep(sys.argv[1])
+    _watch(sys.argv[1])

@@ -13,7 +13,7 @@ from lorasweep.core.spec import ModelSpec
 from lorasweep.data.batches import PackedBatch
 from lorasweep.models import varlen_attention
 from lorasweep.models.info import BaseInfo
-from lorasweep.models.paths import Paths
+from lorasweep.models.shortcuts import Shortcuts
 
 # B rows, S tokens, T label positions, D width, V vocabulary
 
@@ -35,7 +35,7 @@ class Base:
     info: BaseInfo
     spec: ModelSpec
     device: torch.device
-    paths: Paths = field(default_factory=Paths)  # the shortcuts that give the numbers of plain passes
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)  # the shortcuts that give the numbers of plain passes
     has_plain_head: bool = False  # whether logits are the head's product and nothing more
     note_tokens: Callable[[int], None] = _ignore  # told, before each pass, how many tokens it has
     _gather: tuple[Tensor, Tensor] | None = None
@@ -61,23 +61,23 @@ class Base:
         self, ids_BS: Tensor, positions_BS: Tensor, mask_B1SS: Tensor, row_T: Tensor, column_T: Tensor
     ) -> Tensor:
         """Return logits_TV of rows whose tokens see what the mask says, in the way that `paths.option_form` names."""
-        assert self.paths.option_form in ("layout", "mask", "bias"), self.paths.option_form
+        assert self.shortcuts.option_form in ("layout", "mask", "bias"), self.shortcuts.option_form
         mask: Tensor = mask_B1SS
-        if self.paths.option_form == "layout":
+        if self.shortcuts.option_form == "layout":
             mask = torch.ones_like(ids_BS, dtype=torch.bool)
-        elif self.paths.option_form == "bias":
+        elif self.shortcuts.option_form == "bias":
             dtype = DTYPES[self.spec.dtype]
             mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        tree = varlen_attention.Tree(positions_BS, mask_B1SS[:, 0]) if self.paths.option_form == "layout" else None
+        tree = varlen_attention.Tree(positions_BS, mask_B1SS[:, 0]) if self.shortcuts.option_form == "layout" else None
         with varlen_attention.laid_out(tree):
             return self._logits((row_T, column_T), input_ids=ids_BS, position_ids=positions_BS, attention_mask=mask)
 
     @property
     def option_logits(self) -> dict[str, Any]:
         """Return the function that reads a question's prompt once for all options, by `option_choices`' argument."""
-        if self.paths.option_form == "cache":
+        if self.shortcuts.option_form == "cache":
             return {"cached_logits": self.cached_logits}
-        return {} if self.paths.option_form == "none" else {"tree_logits": self.tree_logits}
+        return {} if self.shortcuts.option_form == "none" else {"tree_logits": self.tree_logits}
 
     def cached_logits(self, ids_BS: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Return the logits_BV after the last token, and the cache with these tokens; `cache` holds those before."""

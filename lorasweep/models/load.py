@@ -29,7 +29,7 @@ def make_base(model: Any, tokenizer: Any, info: BaseInfo, spec: ModelSpec, devic
     _keep_trainable_path(model)
     model.requires_grad_(False)
     if device == "cpu":
-        rms_norm.exchange(model)
+        rms_norm.replace_norms(model)
     base = Base(model, tokenizer, info, spec, torch.device(device))
     head = model.get_output_embeddings()
     head.register_forward_pre_hook(base.gather_hidden)

@@ -34,14 +34,14 @@ class RMSNorm(torch.autograd.Function):
         return slope.addcmul_(wide, along, value=-1).mul_(scale).to(x.dtype), None, None
 
 
-def exchange(model: nn.Module) -> int:
-    """Let the model's RMS norms run in few passes; return how many there were to exchange."""
+def replace_norms(model: nn.Module) -> int:
+    """Let the model's RMS norms run in few passes; return how many there were to replace_norms."""
     norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
-    return sum(_exchange(norm) for norm in norms)
+    return sum(_replace(norm) for norm in norms)
 
 
 @torch.no_grad()
-def _exchange(norm: Any) -> bool:
+def _replace(norm: Any) -> bool:
     weight, eps = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     if not isinstance(weight, Tensor) or weight.dim() != 1 or not isinstance(eps, float):
         return False

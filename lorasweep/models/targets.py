@@ -52,7 +52,7 @@ def resolve(
     for name, reason in ((n, r) for n in unknown for path, r in (unusable or {}).items() if matches(path, n)):
         raise ModelError(f"lora.target_modules: {name} of {model} carries no adapter: {reason}; leave it out")
     if unknown:
-        raise ModelError(_complaint(unknown, sorted(set(suffixes.values())), model))
+        raise ModelError(_unknown_module(unknown, sorted(set(suffixes.values())), model))
     return _shortest(names, suffixes)
 
 
@@ -117,7 +117,7 @@ def _suffixes(linears: Iterable[str], unusable: Iterable[str] = ()) -> dict[str,
     return {path: name(path) for path in paths}
 
 
-def _complaint(unknown: list[str], known: list[str], model: str) -> str:
+def _unknown_module(unknown: list[str], known: list[str], model: str) -> str:
     close = difflib.get_close_matches(unknown[0], [*known, *PRESETS], n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     names = ", ".join(map(repr, unknown))

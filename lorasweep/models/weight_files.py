@@ -14,7 +14,7 @@ from lorasweep.core.errors import ModelError
 from lorasweep.models.info import BaseInfo, model_path
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
-LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses longer ones
+MAX_HEADER_BYTES = 100_000_000  # bytes; safetensors refuses longer ones
 SHOWN = 3  # tensors or files named in one message
 REMEDY = "copy or download it again"
 
@@ -31,8 +31,8 @@ def check_weights(info: BaseInfo) -> None:
     names: set[str] = set()
     for file in _files(folder):
         names |= _tensors(file)
-    if lost := _lost(info.linears, names):
-        raise ModelError(f"model.id: {folder} holds no weights for {_some(lost)}; {REMEDY}")
+    if missing := _missing(info.linears, names):
+        raise ModelError(f"model.id: {folder} holds no weights for {_some(missing)}; {REMEDY}")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -55,8 +55,8 @@ def _tensors(file: Path) -> set[str]:
     size = file.stat().st_size
     with file.open("rb") as handle:
         start = handle.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else LONGEST_HEADER + 1
-        if length > min(LONGEST_HEADER, size - 8):
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES + 1
+        if length > min(MAX_HEADER_BYTES, size - 8):
             raise ModelError(f"model.id: {file} is damaged: it has no safetensors header; {REMEDY}")
         ends = _ends(file, handle.read(length))
     end = 8 + length + max(ends.values(), default=0)
@@ -74,7 +74,7 @@ def _ends(file: Path, header: bytes) -> dict[str, int]:
         raise ModelError(f"model.id: {file} is damaged: its header cannot be read; {REMEDY}") from error
 
 
-def _lost(paths: Iterable[str], names: set[str]) -> list[str]:
+def _missing(paths: Iterable[str], names: set[str]) -> list[str]:
     """Return the linears without weights whose like in another layer has weights.
 
     A linear that no layer has under its name is renamed or fused when it is loaded, so its absence says nothing.

@@ -37,14 +37,14 @@ class TokenizedData:
         return self.scored(load_task(data, self.tokenizer, self.tokenizer_key))
 
 
-def incomparable(readings: Sequence[TokenizedData]) -> list[str]:
+def incomparable(versions: Sequence[TokenizedData]) -> list[str]:
     """Say why trials that read the data in these ways could not be compared; nothing where they can be."""
-    return [*_other_tokens(readings), *_other_rows(readings)]
+    return [*_other_tokens(versions), *_other_rows(versions)]
 
 
-def _other_tokens(readings: Sequence[TokenizedData]) -> list[str]:
-    names = {reading.tokenizer_key: reading.spec.model.id for reading in readings}
-    objective = readings[0].spec.eval.objective if readings else ""
+def _other_tokens(versions: Sequence[TokenizedData]) -> list[str]:
+    names = {version.tokenizer_key: version.spec.model.id for version in versions}
+    objective = versions[0].spec.eval.objective if versions else ""
     if len(names) < 2 or METRICS[objective].token_mean is None:
         return []
     return [
@@ -53,15 +53,15 @@ def _other_tokens(readings: Sequence[TokenizedData]) -> list[str]:
     ]
 
 
-def _other_rows(readings: Sequence[TokenizedData]) -> list[str]:
+def _other_rows(versions: Sequence[TokenizedData]) -> list[str]:
     """A cut falls elsewhere under another template or tokenizer, so no scored row may be cut where these vary."""
-    if len({reading.rendering for reading in readings}) < 2:
+    if len({version.rendering for version in versions}) < 2:
         return []
-    names = {tuple(row.row for row in reading.scored()) for reading in readings}
-    num_cut = max(sum(row.is_truncated for row in reading.scored()) for reading in readings)
+    names = {tuple(row.row for row in version.scored()) for version in versions}
+    num_cut = max(sum(row.is_truncated for row in version.scored()) for version in versions)
     if len(names) == 1 and not num_cut:
         return []
-    return [_remedy([reading.uncut() for reading in readings], readings[0].spec)]
+    return [_remedy([version.uncut() for version in versions], versions[0].spec)]
 
 
 def _remedy(whole: Sequence[tuple[TokenRow, ...]], spec: TrialSpec) -> str:

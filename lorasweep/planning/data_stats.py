@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.metrics import METRICS
-from lorasweep.core.errors import ConfigError, HubAway, LoraSweepError
-from lorasweep.core.hub import away_note
+from lorasweep.core.errors import ConfigError, HubUnreachable, LoraSweepError
+from lorasweep.core.hub import unreachable_note
 from lorasweep.core.spec import ProbeSpec, TrialSpec, digest
 from lorasweep.data.render import TokenRow
-from lorasweep.data.splits import FEWEST, read_source, read_splits
+from lorasweep.data.splits import MIN_VALIDATION, read_source, read_splits
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.memory import Lengths, lengths_of
 from lorasweep.models.tokenizer import load_tokenizer, tokenizer_key
@@ -43,10 +43,10 @@ class DataFacts:
     def warnings(self) -> tuple[str, ...]:
         """Say what makes the scores of these rows unreliable."""
         found = []
-        if self.num_scored < FEWEST:
+        if self.num_scored < MIN_VALIDATION:
             found.append(
-                f"trials are scored on {self.num_scored} validation rows; below {FEWEST}, intervals are so wide that "
-                "few trials can be told apart: name more rows as data.validation, or raise eval.limit"
+                f"trials are scored on {self.num_scored} validation rows; below {MIN_VALIDATION}, intervals are so "
+                "wide that few trials can be told apart: name more rows as data.validation, or raise eval.limit"
             )
         splits = (
             ("validation", self.num_leaked_validation, self.num_validation),
@@ -65,7 +65,7 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
     """Return the facts of each trial's data, or raise `ConfigError` with all that is wrong with any of it."""
     facts: dict[str, DataFacts] = {}
     problems: list[str] = []
-    readings: list[TokenizedData] = []
+    versions: list[TokenizedData] = []
     for spec in {s.data_key: s for s in specs}.values():
         try:
             tokenizer = load_tokenizer(spec.model)
@@ -76,11 +76,11 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
         try:
             task = load_task(spec.data, tokenizer, key)
             problems += _unusable(spec, task)
-            readings.append(TokenizedData(spec, tokenizer, key, task))
+            versions.append(TokenizedData(spec, tokenizer, key, task))
             facts[spec.data_key] = data_facts(task, spec.eval.limit)
         except LoraSweepError as error:
             problems += problems_of(error)
-        away: list[str] = []
+        unreachable: list[str] = []
         for probe in spec.eval.probes:
             try:
                 rows = load_probe(probe, tokenizer, key)
@@ -90,12 +90,12 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
                 facts[spec.data_key] = replace(
                     known, content=digest([known.content, content_of(rows)]), lengths=longest
                 )
-            except HubAway:
-                away.append(probe.name)
+            except HubUnreachable:
+                unreachable.append(probe.name)
             except LoraSweepError as error:
                 problems.append(_probe_problem(probe, error))
-        problems += _away_problems(away)
-    problems += incomparable(readings)
+        problems += _hub_problems(unreachable)
+    problems += incomparable(versions)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return facts
@@ -113,21 +113,22 @@ def _unreadable(spec: TrialSpec) -> list[str]:
         read_splits(spec.data)
     except LoraSweepError as error:
         found += problems_of(error)
-    away: list[str] = []
+    unreachable: list[str] = []
     for probe in spec.eval.probes:
         try:
             read_source(probe.path, probe)
-        except HubAway:
-            away.append(probe.name)
+        except HubUnreachable:
+            unreachable.append(probe.name)
         except LoraSweepError as error:
             found.append(_probe_problem(probe, error))
-    return [*found, *_away_problems(away)]
+    return [*found, *_hub_problems(unreachable)]
 
 
-def _away_problems(probes: Sequence[str]) -> list[str]:
+def _hub_problems(probes: Sequence[str]) -> list[str]:
     """Say once which probes the hub would have to be asked for."""
     names = ", ".join(probes)
-    return [f"eval.probes: {names} cannot be read{away_note()}; or leave probes out with probes=none"] if names else []
+    text = f"eval.probes: {names} cannot be read{unreachable_note()}; or leave probes out with probes=none"
+    return [text] if names else []
 
 
 def _probe_problem(probe: ProbeSpec, error: LoraSweepError) -> str:

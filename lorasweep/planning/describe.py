@@ -18,8 +18,8 @@ SHOWN = 24  # configurations listed one by one
 def headline(plan: Plan) -> str:
     """Return one line on what is searched, on what, and how; and a line for each warning about the data."""
     spec = plan.trials[0].spec
-    count = "1 trial" if plan.most_trials == 1 else f"{plan.most_trials} trials"
-    together = "" if plan.most_trials == 1 else f", {_together(plan)} trained together"
+    count = "1 trial" if plan.max_trials == 1 else f"{plan.max_trials} trials"
+    together = "" if plan.max_trials == 1 else f", {_together(plan)} trained together"
     where = ", ".join(dict.fromkeys(device.description for device in plan.devices))
     question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
     sampler = "grid" if plan.is_grid else plan.config.study.sampler
@@ -54,7 +54,7 @@ def plan_text(plan: Plan) -> str:
 def _space(plan: Plan) -> Iterator[str]:
     yield "search space" if plan.domains else "no search space: a single trial"
     for key, domain in plan.domains.items():
-        yield f"  {key}: {domain_words(domain)}"
+        yield f"  {key}: {domain_text(domain)}"
     if plan.num_same:
         yield f"  {plan.num_same} points mean the same as others and are left out"
     yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
@@ -67,7 +67,7 @@ def params_text(params: Mapping[str, Scalar]) -> str:
                     for key, value in params.items())  # fmt: skip
 
 
-def domain_words(domain: Domain) -> str:
+def domain_text(domain: Domain) -> str:
     """Write what a setting may be: `4, 8, 16` or `0.0001 to 0.01 (log)`."""
     if isinstance(domain, Choice):
         return ", ".join(map(str, domain.values))
@@ -143,15 +143,15 @@ def _bases(plan: Plan) -> Iterator[str]:
 
 
 def _passes(model: ModelSpec) -> str:
-    from lorasweep.adapters.load import twin_paths
+    from lorasweep.adapters.load import tiny_base_shortcuts
     from lorasweep.models.info import read_config
 
-    paths = twin_paths(read_config(model.id, model.revision, model.trust_remote_code))
-    if paths is None:
+    shortcuts = tiny_base_shortcuts(read_config(model.id, model.revision, model.trust_remote_code))
+    if shortcuts is None:
         return "which passes may be packed is tested when the base is loaded"
-    if not paths.plain:
+    if not shortcuts.slow_ways:
         return "packed passes give the numbers of rows alone, tested on a tiny base of this architecture"
-    return f"{'; '.join(paths.plain)}: a faster way is not exact on this architecture"
+    return f"{'; '.join(shortcuts.slow_ways)}: a faster way is not exact on this architecture"
 
 
 def _configurations(plan: Plan) -> Iterator[str]:

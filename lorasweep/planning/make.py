@@ -47,7 +47,7 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     facts = _attempt(problems, lambda: all_facts([d.spec for d in drafts])) or {}
     problems += _weight_problems(dict.fromkeys(d.spec.model for d in drafts)) if not problems else []
     if problems:
-        raise ConfigError(_without_echoes(problems))
+        raise ConfigError(_without_repeats(problems))
     return _with_slots(_plan(raw, config, domains, drafts, specs, devices, facts))
 
 
@@ -100,15 +100,15 @@ def _with_slots(plan: Plan) -> Plan:
     return replace(plan, slots=slots_of(plan))
 
 
-def _without_echoes(problems: Sequence[str]) -> list[str]:
+def _without_repeats(problems: Sequence[str]) -> list[str]:
     """Return each problem once; leave out missing tokenizers of bases that cannot be read at all."""
     bases = [
         text.split("'")[1]
         for text in problems
         if text.startswith("model.id: ") and NO_TOKENIZER not in text and "'" in text
     ]
-    echoes = tuple(f"model.id: {base!r} {NO_TOKENIZER}" for base in bases)
-    return [text for text in dict.fromkeys(problems) if not text.startswith(echoes)]
+    repeats = tuple(f"model.id: {base!r} {NO_TOKENIZER}" for base in bases)
+    return [text for text in dict.fromkeys(problems) if not text.startswith(repeats)]
 
 
 def _too_many_threads(config: SweepConfig, num_devices: int) -> list[str]:

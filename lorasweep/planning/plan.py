@@ -42,7 +42,7 @@ class Plan:
     rung_start: float = 0.0  # share of the steps that the longest warm-up takes
 
     @property
-    def most_trials(self) -> int:
+    def max_trials(self) -> int:
         """Return how many trials will be trained at most: a finite space has no more than its different points."""
         return int(min(self.num_trials, self.num_distinct))
 

@@ -7,12 +7,12 @@ from lorasweep.devices.devices import Device
 from lorasweep.memory import slots_that_fit, weight_bytes
 from lorasweep.planning.plan import Plan
 
-MOST_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
-MOST_WORKERS = 8  # processes on one CPU
-FEWEST_SLOTS = 6  # of a CPU worker, for packing to pay
-BASES = 0.25  # share of the memory that the bases of all CPU workers may have
-BLIND = ("random", "qmc")  # samplers that do not look at results
-WAVES = 4  # a sampler that learns must see results before it has asked for everything
+MAX_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
+MAX_WORKERS = 8  # processes on one CPU
+MIN_SLOTS = 6  # of a CPU worker, for packing to pay
+MAX_BASES_SHARE = 0.25  # share of the memory that the bases of all CPU workers may have
+NON_ADAPTIVE = ("random", "qmc")  # samplers that do not look at results
+MIN_ROUNDS = 4  # a sampler that learns must see results before it has asked for everything
 
 
 def num_workers(plan: Plan) -> int:
@@ -26,8 +26,8 @@ def num_workers(plan: Plan) -> int:
         return config.workers or 1
     models = {spec.model for spec in (trial.spec for trial in plan.trials)}
     weights = max(weight_bytes(plan.info(model), model) for model in models)
-    enough = (num_cores() // (config.threads or 1), MOST_WORKERS, plan.num_slots // FEWEST_SLOTS)
-    return max(1, min(*enough, int(cpu.free_bytes * BASES // weights)))
+    enough = (num_cores() // (config.threads or 1), MAX_WORKERS, plan.num_slots // MIN_SLOTS)
+    return max(1, min(*enough, int(cpu.free_bytes * MAX_BASES_SHARE // weights)))
 
 
 def slots_of(plan: Plan) -> dict[str, int]:
@@ -37,8 +37,8 @@ def slots_of(plan: Plan) -> dict[str, int]:
         return {device.name: max(1, settings.slots // plan.num_shares) for device in plan.devices}
     fitting = {device.name: _fitting(plan, device) for device in plan.devices}
     most = plan.num_trials
-    if not plan.is_grid and settings.sampler not in BLIND:
-        most = max(1, most // WAVES)
+    if not plan.is_grid and settings.sampler not in NON_ADAPTIVE:
+        most = max(1, most // MIN_ROUNDS)
     return shared_out(most, fitting)
 
 
@@ -58,6 +58,6 @@ def _fitting(plan: Plan, device: Device) -> int:
     for model in dict.fromkeys(s.model for s in specs):
         same = plan.loads([s for s in specs if s.model == model])
         budget, factor = plan.budget(device.most_bytes), plan.factor(model, device.kind)
-        counts.append(slots_that_fit(plan.info(model), same, budget, MOST_SLOTS, kind=device.kind, factor=factor))
+        counts.append(slots_that_fit(plan.info(model), same, budget, MAX_SLOTS, kind=device.kind, factor=factor))
     # Trials on a base that is too large for this device run on another one, or are infeasible.
     return min((count for count in counts if count), default=1)

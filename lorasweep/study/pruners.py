@@ -1,4 +1,4 @@
-"""Pruners of our own: trials are judged by what their peers reported at the same rung.
+"""Pruners of our own: trials are judged by what their peers reports_of at the same rung.
 
 Optuna's median and percentile pruners look at complete trials only. Trials that share a bank reach a rung together,
 when none is complete, so those pruners would never stop one.
@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial
 from lorasweep.config.build import StudySettings
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_at, rungs_of
-from lorasweep.study.rules import FEWEST_PEERS, RULES, Race, Reading, read
+from lorasweep.study.rules import MIN_PEERS, RULES, RungComparison, RungReport, make_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class PruneDecision:
     """A trial is given up: by which rule, and why."""
 
     rule: str  # empty for a pruner that has but one
@@ -29,7 +29,7 @@ class Verdict:
 
 
 class PeerPruner(optuna.pruners.BasePruner):
-    """Give a trial up that is among the worst `share` of all that reported at its latest rung, itself included."""
+    """Give a trial up that is among the worst `share` of all that reports_of at its latest rung, itself included."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -40,7 +40,7 @@ class PeerPruner(optuna.pruners.BasePruner):
         if rung is None:
             return False
         peers = [t.intermediate_values[rung] for t in study.get_trials(deepcopy=False) if rung in t.intermediate_values]
-        if len(peers) <= FEWEST_PEERS:
+        if len(peers) <= MIN_PEERS:
             return False
         sign = 1 if _is_maximized(study) else -1
         cut = quantiles((sign * value for value in peers), n=100, method="inclusive")[round(100 * self.share) - 1]
@@ -56,59 +56,63 @@ class RulePruner(optuna.pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether any rule has a reason."""
         rung = trial.last_step
-        return rung is not None and self.verdict(study, trial, rung, study.get_trials(deepcopy=False)) is not None
+        return rung is not None and self.decision(study, trial, rung, study.get_trials(deepcopy=False)) is not None
 
-    def verdict(
+    def decision(
         self, study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]
-    ) -> Verdict | None:
+    ) -> PruneDecision | None:
         """Return the first rule that has a reason at the rung."""
-        # A trial that begins again after an interruption has readings ahead of it.
-        mine = tuple(reading for reading in readings(trial) if reading.rung <= rung)
-        if not mine:
+        # A trial that begins again after an interruption has rung_reports ahead of it.
+        own = tuple(rung_report for rung_report in rung_reports(trial) if rung_report.rung <= rung)
+        if not own:
             return None
-        peers = tuple(r for t in trials for r in readings(t) if r.rung == mine[-1].rung)
-        race = Race(mine=mine, peers=peers, maximize=_is_maximized(study), reduction_factor=self.reduction_factor)
-        reasons = ((name, rule(race)) for name, rule in RULES.items())
-        return next((Verdict(rule=name, reason=reason) for name, reason in reasons if reason), None)
+        peers = tuple(r for t in trials for r in rung_reports(t) if r.rung == own[-1].rung)
+        comparison = RungComparison(
+            own=own, peers=peers, maximize=_is_maximized(study), reduction_factor=self.reduction_factor
+        )
+        reasons = ((name, rule(comparison)) for name, rule in RULES.items())
+        return next((PruneDecision(rule=name, reason=reason) for name, reason in reasons if reason), None)
 
 
-def verdicts(study: optuna.Study, rungs: Mapping[int, int]) -> dict[int, Verdict]:
+def prune_decisions(study: optuna.Study, rungs: Mapping[int, int]) -> dict[int, PruneDecision]:
     """Judge the trials that are at these rungs, by number, against the same peers; leave out those that may go on."""
     trials = study.get_trials(deepcopy=False)
-    found = {t.number: _verdict(study, t, rungs[t.number], trials) for t in trials if t.number in rungs}
-    return {number: verdict for number, verdict in found.items() if verdict is not None}
+    found = {t.number: _decision(study, t, rungs[t.number], trials) for t in trials if t.number in rungs}
+    return {number: decision for number, decision in found.items() if decision is not None}
 
 
-def _verdict(study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]) -> Verdict | None:
+def _decision(
+    study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]
+) -> PruneDecision | None:
     pruner = study.pruner
     if isinstance(pruner, RulePruner):
-        return pruner.verdict(study, trial, rung, trials)
-    return Verdict(rule="", reason="") if pruner.prune(study, trial) else None
+        return pruner.decision(study, trial, rung, trials)
+    return PruneDecision(rule="", reason="") if pruner.prune(study, trial) else None
 
 
-def report(study: optuna.Study, trial: optuna.Trial, reading: Reading) -> None:
+def report(study: optuna.Study, trial: optuna.Trial, rung_report: RungReport) -> None:
     """Report a trial's objective at a rung, and what a pruner of ours needs beside it."""
     with warnings.catch_warnings():
         # A trial that begins again after an interruption reports the same once more.
         warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
-        trial.report(reading.value, step=reading.rung)
+        trial.report(rung_report.value, step=rung_report.rung)
     if isinstance(study.pruner, RulePruner):
-        trial.set_user_attr(*attribute(reading))
+        trial.set_user_attr(*attribute(rung_report))
 
 
-def attribute(reading: Reading) -> tuple[str, dict[str, float]]:
-    """Return a reading as the attribute of a stored trial, which outlives the process."""
-    return f"{RUNG}{reading.rung}", asdict(reading)
+def attribute(rung_report: RungReport) -> tuple[str, dict[str, float]]:
+    """Return a rung_report as the attribute of a stored trial, which outlives the process."""
+    return f"{RUNG}{rung_report.rung}", asdict(rung_report)
 
 
-def readings(trial: FrozenTrial) -> tuple[Reading, ...]:
-    """Return what a trial reported, in order."""
-    found = [Reading(**value) for key, value in trial.user_attrs.items() if key.startswith(RUNG)]
-    return tuple(sorted(found, key=lambda reading: reading.rung))
+def rung_reports(trial: FrozenTrial) -> tuple[RungReport, ...]:
+    """Return what a trial reports_of, in order."""
+    found = [RungReport(**value) for key, value in trial.user_attrs.items() if key.startswith(RUNG)]
+    return tuple(sorted(found, key=lambda rung_report: rung_report.rung))
 
 
-def reported(result: TrialResult) -> tuple[Reading, ...]:
-    """Return what a trial reported on its way, from its history; the end of a complete one is no report."""
+def reports_of(result: TrialResult) -> tuple[RungReport, ...]:
+    """Return what a trial reports_of on its way, from its history; the end of a complete one is no report."""
     name = f"eval/{result.spec.eval.objective}"
     points = [point for point in result.history if name in point.metrics]
     if result.state is TrialState.COMPLETE:
@@ -117,8 +121,8 @@ def reported(result: TrialResult) -> tuple[Reading, ...]:
     numbers = [rung_at(steps, point.step) for point in points]
     if not all(numbers):  # rungs lay elsewhere when it was trained
         numbers = list(range(1, len(points) + 1))
-    found = (read(n, point.metrics[name], point.metrics) for n, point in zip(numbers, points, strict=True))
-    return tuple(reading for reading in found if math.isfinite(reading.value))
+    found = (make_report(n, point.metrics[name], point.metrics) for n, point in zip(numbers, points, strict=True))
+    return tuple(rung_report for rung_report in found if math.isfinite(rung_report.value))
 
 
 RUNG = "rung "

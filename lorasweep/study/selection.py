@@ -117,13 +117,13 @@ def _configurations(results: Iterable[TrialResult]) -> list[Configuration]:
     for result in ordered:
         key = result.spec.key_without_seed
         copy = 0
-        while not _has_room(groups.get((key, copy), []), result):
+        while not _can_join(groups.get((key, copy), []), result):
             copy += 1
         groups.setdefault((key, copy), []).append(result)
     return [_configuration(found, numbers) for found in groups.values()]
 
 
-def _has_room(group: Sequence[TrialResult], result: TrialResult) -> bool:
+def _can_join(group: Sequence[TrialResult], result: TrialResult) -> bool:
     is_double = result.same_as is not None or any(r.same_as is not None for r in group)
     return not group or not (is_double or result.spec.train.seed in {r.spec.train.seed for r in group})
 

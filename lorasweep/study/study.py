@@ -17,8 +17,8 @@ from lorasweep.config.space import distributions
 from lorasweep.core.messages import Rung, Stop
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.trial import Params
-from lorasweep.study.pruners import attribute, make_pruner, report, reported, verdicts
-from lorasweep.study.rules import Reading
+from lorasweep.study.pruners import attribute, make_pruner, prune_decisions, report, reports_of
+from lorasweep.study.rules import RungReport
 from lorasweep.study.samplers import make_sampler
 from lorasweep.study.storage import Direction, open_study
 
@@ -110,8 +110,8 @@ class Study:
         if result is None:
             self.study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
             return
-        value, state = _told(result)
-        found = reported(result)
+        value, state = _value_and_state(result)
+        found = reports_of(result)
         self.study.add_trial(
             optuna.trial.create_trial(
                 params=dict(result.params),
@@ -120,7 +120,7 @@ class Study:
                 state=state,
                 user_attrs=dict(map(attribute, found)),
                 constraints=dict([_constraint(result)]),
-                intermediate_values={reading.rung: reading.value for reading in found},
+                intermediate_values={rung_report.rung: rung_report.value for rung_report in found},
             )
         )
 
@@ -142,13 +142,13 @@ class Study:
         self.open[trial.number] = trial
         return trial.number, dict(trial.params)
 
-    def report(self, number: int, reading: Reading) -> None:
+    def report(self, number: int, rung_report: RungReport) -> None:
         """Report what a trial reached at a rung."""
-        if math.isfinite(reading.value):
-            report(self.study, self.open[number], reading)
+        if math.isfinite(rung_report.value):
+            report(self.study, self.open[number], rung_report)
 
     def prune(self, rungs: Sequence[Rung], live: Collection[int]) -> list[Stop]:
-        """Return commands that stop trials: those that have just reported, and earlier ones that they have beaten.
+        """Return commands that stop trials: those that have just reports_of, and earlier ones that they have beaten.
 
         A trial that reaches a rung early has few peers to be compared with, so the pruner of this package judges it
         again when later trials report at that rung.
@@ -157,10 +157,10 @@ class Study:
         self._latest = {n: event for n, event in self._latest.items() if n in live} | now
         levels = {event.rung for event in rungs} if self.settings.pruner == "rules" else set()
         judged = now | {n: event for n, event in self._latest.items() if event.rung in levels}
-        found = verdicts(self.study, {n: event.rung for n, event in judged.items()}) if judged else {}
+        found = prune_decisions(self.study, {n: event.rung for n, event in judged.items()}) if judged else {}
         for number in found:
             self._latest.pop(number)
-        return [self._stop(judged[number], verdict.rule, verdict.reason) for number, verdict in found.items()]
+        return [self._stop(judged[number], decision.rule, decision.reason) for number, decision in found.items()]
 
     def _stop(self, event: Rung, rule: str, reason: str) -> Stop:
         where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"
@@ -185,7 +185,7 @@ class Study:
             # Whoever told this before may have died here.
             warnings.filterwarnings("ignore", "The constraint value is ignored", UserWarning)
             trial.set_constraint(*_constraint(result))
-        value, state = _told(result)
+        value, state = _value_and_state(result)
         self.study.tell(trial, value, state=state, skip_if_finished=True)
         self.open.pop(number, None)
         self._closed.add(number)
@@ -217,7 +217,7 @@ def _draw(trial: optuna.Trial, name: str, distribution: optuna.distributions.Bas
     suggest(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
-def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
+def _value_and_state(result: TrialResult) -> tuple[float | None, OptunaState]:
     if result.state is TrialState.COMPLETE and result.objective is not None and math.isfinite(result.objective):
         return result.objective, OptunaState.COMPLETE
     # Samplers learn from a pruned trial and from its constraint, but not from a failed one.

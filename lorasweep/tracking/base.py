@@ -8,7 +8,7 @@ from lorasweep.core.messages import SweepEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class SweepInfo:
     """What is known of a sweep when it begins.
 
     `data` maps a split to its `source@digest`, `swept` a setting to its values as text.
@@ -30,6 +30,6 @@ class Tracker(Protocol):
     page: str  # address of the sweep's view inside the tracker's web page
     destination: str  # identifies the server and experiment
 
-    def begin(self, opening: Opening) -> None: ...
+    def begin(self, info: SweepInfo) -> None: ...
 
     def handle(self, event: SweepEvent) -> None: ...

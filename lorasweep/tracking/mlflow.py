@@ -24,7 +24,7 @@ from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, TrialSt
 from lorasweep.core.result import Point, TrialResult
 from lorasweep.core.spec import digest
 from lorasweep.core.trial import Trial
-from lorasweep.tracking.base import Opening
+from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
 from lorasweep.tracking.naming import trial_name
 from lorasweep.tracking.view import saved_view, view_key
@@ -70,7 +70,7 @@ class MlflowTracker:
             self.experiment = self._experiment(settings.experiment)
         except Exception as error:  # every kind of store has its own errors
             reason, where = shorten(redact(str(error)), 200), redact(settings.uri or "mlflow.db")
-            if not _is_away(error):
+            if not _is_unreachable(error):
                 text = f"tracking.uri: {where} cannot be used: {reason}; or set tracking=none"
                 raise ConfigError([text]) from error
             self.experiment = ""
@@ -82,22 +82,22 @@ class MlflowTracker:
         self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
         self.children: dict[int, Child] = {}
         self.names: dict[int, str] = {}  # of trials: their numbers and values
-        self._doubtful: set[int] = set()  # trials whose run may be there although nobody said so
+        self._maybe_created: set[int] = set()  # trials whose run may be there although nobody said so
 
-    def begin(self, opening: Opening) -> None:
+    def begin(self, info: SweepInfo) -> None:
         """Open the sweep's parent run, or find it again with all its children, and save a view of its trials."""
         self.experiment = self.experiment or self._experiment(self.settings.experiment)
         run = self._find(self.key)
-        self.tags, self.data = {**opening.tags, "lorasweep.folder": self.folder}, dict(opening.data)
+        self.tags, self.data = {**info.tags, "lorasweep.folder": self.folder}, dict(info.data)
         self.parent = run.run_id if run else self._create(self.key, self.name, {"lorasweep.kind": "sweep"})
         if run:
             self.children = self._known_children()
             self.client.set_tag(self.parent, "lorasweep.folder", self.folder)  # it may have moved
         self.client.update_run(self.parent, status="RUNNING")
-        self.client.log_text(self.parent, opening.config, "config.yaml")
+        self.client.log_text(self.parent, info.config, "config.yaml")
         self._log_inputs(self.parent)
-        self._log(run or Child(run_id=self.parent), params=space_params(opening.swept))
-        self._save_view(opening)
+        self._log(run or Child(run_id=self.parent), params=space_params(info.swept))
+        self._save_view(info)
 
     def handle(self, event: SweepEvent) -> None:
         """Log an event; repeating it changes nothing."""
@@ -136,12 +136,12 @@ class MlflowTracker:
         self._log(Child(run_id=self.parent), points=[final])
         self.client.set_terminated(self.parent, "FINISHED" if event.is_finished else "KILLED")
 
-    def _save_view(self, opening: Opening) -> None:
+    def _save_view(self, info: SweepInfo) -> None:
         name = Path(self.folder).name
-        params = [short_name(k) for k in opening.swept]
+        params = [short_name(k) for k in info.swept]
         now_ms = int(time.time() * 1000)
-        maximize = METRICS[opening.objective].is_maximized
-        tag = saved_view(name, self.parent, opening.objective, maximize=maximize, params=params, created_ms=now_ms)
+        maximize = METRICS[info.objective].is_maximized
+        tag = saved_view(name, self.parent, info.objective, maximize=maximize, params=params, created_ms=now_ms)
         self.client.set_experiment_tag(self.experiment, *tag)
         self.page = f"#/experiments/{self.experiment}/runs?{TRAINING}&viewStateShareKey={view_key(name)}"
 
@@ -156,8 +156,8 @@ class MlflowTracker:
         """Return a trial's run. It is looked for only where an answer was lost, for that takes a call."""
         if number not in self.children:
             key = f"{self.key}/{number}"
-            found = self._find(key) if number in self._doubtful else None
-            self._doubtful.add(number)
+            found = self._find(key) if number in self._maybe_created else None
+            self._maybe_created.add(number)
             if found is None:
                 tags = {"mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
                 found = Child(run_id=self._create(key, self.names.get(number, trial_name(number, {})), tags))
@@ -247,7 +247,7 @@ def _create_database(path: Path) -> None:
     store.engine.dispose()
 
 
-def _is_away(error: Exception) -> bool:
+def _is_unreachable(error: Exception) -> bool:
     """Tell whether a tracking server does not answer, or not now; what it answers otherwise will not change."""
     from mlflow.exceptions import MlflowException, RestException
 

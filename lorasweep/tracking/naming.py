@@ -10,7 +10,7 @@ from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.spec import DEMO_FILES
 from lorasweep.tracking.fields import short_name
 
-MOST_CHARS = 60  # of a run's name, which also names its folder
+MAX_CHARS = 60  # of a run's name, which also names its folder
 UNINFORMATIVE = ("train", "data", "dataset", "default")  # file names that say nothing; their folder's name may
 
 
@@ -21,7 +21,7 @@ def run_name(config: SweepConfig, domains: Mapping[str, Domain]) -> str:
     parts = [_data_name(config.data.train)]
     parts += [_swept(key, domain) for key, domain in domains.items()] or [PurePath(config.model.id).name]
     name = "-".join(filter(None, map(_plain, parts)))
-    return name if len(name) <= MOST_CHARS else name[:MOST_CHARS].rstrip("._-")
+    return name if len(name) <= MAX_CHARS else name[:MAX_CHARS].rstrip("._-")
 
 
 def trial_name(number: int, params: Mapping[str, Any]) -> str:

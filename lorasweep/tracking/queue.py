@@ -10,12 +10,12 @@ from textwrap import shorten
 from lorasweep.core.files import redact
 from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, SweepStarted, TrialStarted
 from lorasweep.core.result import TrialResult
-from lorasweep.tracking.base import Opening, Tracker
+from lorasweep.tracking.base import SweepInfo, Tracker
 
 log = logging.getLogger(__name__)
 
-AWAY_S = 30.0  # at most, before a tracker that failed is tried again; a second at first
-MOST_FAILURES = 3  # in a row, after which closing gives up
+MAX_WAIT_S = 30.0  # at most, before a tracker that failed is tried again; a second at first
+MAX_FAILURES = 3  # in a row, after which closing gives up
 LAST_WAIT_S = 1.0  # between the last tries
 
 Tracked = Finished | Summary | TrialStarted | Rung
@@ -30,18 +30,18 @@ class TrackingQueue:
     def __init__(
         self,
         tracker: Tracker,
-        opening: Opening,
+        info: SweepInfo,
         *,
         is_exported: Callable[[int], bool],
         mark_exported: Callable[[int], None],
     ) -> None:
-        self.tracker, self.opening = tracker, opening
+        self.tracker, self.info = tracker, info
         self.is_exported, self.mark_exported = is_exported, mark_exported
         self._events: deque[Tracked] = deque()
         self._changed = threading.Condition()
         self._has_begun = self._is_closing = False
         self._num_failures = 0  # in a row
-        self._away_until_s = 0.0
+        self._retry_at_s = 0.0
         self._thread = threading.Thread(target=self._deliver_all, name="tracking", daemon=True)
         self._thread.start()
 
@@ -53,7 +53,7 @@ class TrackingQueue:
                     self._put_result(result)
         elif isinstance(event, Finished):
             self._put_result(event.result)
-        elif isinstance(event, Summary) or (isinstance(event, TrialStarted | Rung) and not self._is_away):
+        elif isinstance(event, Summary) or (isinstance(event, TrialStarted | Rung) and not self._is_waiting):
             self._put(event)
 
     def close(self) -> int:
@@ -83,8 +83,8 @@ class TrackingQueue:
             self._changed.notify()
 
     @property
-    def _is_away(self) -> bool:
-        return time.monotonic() < self._away_until_s
+    def _is_waiting(self) -> bool:
+        return time.monotonic() < self._retry_at_s
 
     def _deliver_all(self) -> None:
         while event := self._next():
@@ -99,7 +99,7 @@ class TrackingQueue:
 
     def _deliver(self, event: Tracked) -> None:
         if not self._has_begun:
-            self.tracker.begin(self.opening)
+            self.tracker.begin(self.info)
             self._has_begun = True
         self.tracker.handle(event)
         if isinstance(event, Finished):
@@ -108,11 +108,11 @@ class TrackingQueue:
     def _next(self) -> Tracked | None:
         """Wait for an event that can be delivered now; None where no more can."""
         with self._changed:
-            while not self._is_closing and (self._is_away or not self._events):
-                self._changed.wait(max(0.01, self._away_until_s - time.monotonic()) if self._is_away else None)
+            while not self._is_closing and (self._is_waiting or not self._events):
+                self._changed.wait(max(0.01, self._retry_at_s - time.monotonic()) if self._is_waiting else None)
             if self._is_closing and self._num_failures:
                 self._changed.wait(LAST_WAIT_S)
-            is_given_up = self._is_closing and self._num_failures >= MOST_FAILURES
+            is_given_up = self._is_closing and self._num_failures >= MAX_FAILURES
             return self._events.popleft() if self._events and not is_given_up else None
 
     def _failed(self, event: Tracked, error: Exception) -> None:
@@ -120,7 +120,7 @@ class TrackingQueue:
             if not self._num_failures:
                 why = shorten(redact(str(error)), 200)
                 log.warning("tracking failed (%s); training goes on, and it is tried again later", why)
-            self._away_until_s = time.monotonic() + min(AWAY_S, 2.0**self._num_failures)
+            self._retry_at_s = time.monotonic() + min(MAX_WAIT_S, 2.0**self._num_failures)
             self._num_failures += 1
             # To the end: one result that cannot be delivered must not keep the others back.
             self._events = deque(e for e in (*self._events, event) if isinstance(e, Finished | Summary))

@@ -86,7 +86,7 @@ def test_few_malformed_rows_are_left_out_and_told(tmp_path: Path) -> None:
     source = jsonl(tmp_path, 199, 2)
     rows = read_rows(source)
     assert len(rows.rows) == 199
-    assert [c.split(": ")[0] for c in rows.complaints] == [f"{source}:1", f"{source}:2"]
+    assert [c.split(": ")[0] for c in rows.skipped] == [f"{source}:1", f"{source}:2"]
 
 
 def test_many_malformed_rows_are_refused_and_the_first_five_named(tmp_path: Path) -> None:

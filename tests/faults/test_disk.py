@@ -123,6 +123,6 @@ def test_no_trial_starts_on_a_disk_that_is_nearly_full(tmp_path: Path, monkeypat
     monkeypatch.setattr("lorasweep.driver.disk_guard.RETRY_S", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
-        assert not guard.has_room() and not guard.has_room()
-    assert guard.has_room()
+        assert not guard.has_space() and not guard.has_space()
+    assert guard.has_space()
     assert len(said) == 2 and "1 MiB are free, 64 are needed" in said[0]

@@ -13,7 +13,7 @@ GENERATIONS: tuple[Generation, ...] = ("padded", "one_length", "no_cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
+class Shortcuts:
     """What gives the same numbers as rows one at a time."""
 
     own_attention: bool = False  # lorasweep's attention gives what the base's own gives
@@ -22,9 +22,9 @@ class Paths:
     can_pad: bool = True  # rows of different lengths can share a batch
     generation: Generation = "no_cache"  # how prompts are continued together
 
-    def both(self, other: "Paths") -> "Paths":
+    def both(self, other: "Shortcuts") -> "Shortcuts":
         """Return the shortcuts that both allow."""
-        return Paths(
+        return Shortcuts(
             own_attention=self.own_attention and other.own_attention,
             is_flat=self.is_flat and other.is_flat,
             option_form=self.option_form if self.option_form == other.option_form else "none",
@@ -32,24 +32,24 @@ class Paths:
             generation=max(self.generation, other.generation, key=GENERATIONS.index),
         )
 
-    def within(self, is_tested: bool) -> "Paths":
+    def within(self, is_tested: bool) -> "Shortcuts":
         """Return what is left where no row was longer than a window: masks that know nothing of it are not trusted."""
         if is_tested or self.option_form not in ("mask", "bias"):
             return self
         return replace(self, option_form="none")
 
     @property
-    def plain(self) -> tuple[str, ...]:
+    def slow_ways(self) -> tuple[str, ...]:
         """Say what is done the slow way; nothing where no shortcut is missing."""
-        said = []
+        found = []
         if not self.can_pad:
-            said.append("training and evaluation take one row at a time")
+            found.append("training and evaluation take one row at a time")
         elif not self.is_flat:
-            said.append("training rows are padded")
+            found.append("training rows are padded")
         if self.option_form == "none":
-            said.append("each option is scored in a row of its own")
+            found.append("each option is scored in a row of its own")
         if self.generation != "padded":
-            said.append("answers are written for prompts of one length at a time")
+            found.append("answers are written for prompts of one length at a time")
         if self.generation == "no_cache":
-            said.append("answers are written without a cache")
-        return tuple(said)
+            found.append("answers are written without a cache")
+        return tuple(found)

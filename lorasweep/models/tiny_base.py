@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 WINDOW = 8  # tokens; rows of a test are longer
-MOST_LAYERS = 6
-MOST_PARAMETERS = 20_000_000  # of a twin; a configuration with sizes under unknown names would stay large
+MAX_LAYERS = 6
+MAX_PARAMETERS = 20_000_000  # of a twin; a configuration with sizes under unknown names would stay large
 VOCABULARY = 96
 
 # What configurations call their sizes. Where a configuration lacks a name, the name is passed over.
@@ -64,7 +64,7 @@ NO_SIZES = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transform
 
 
 def tiny_model(config: Any) -> nn.Module | None:
-    """Return a small random model of this architecture in fp32 on the CPU, None where none can be made."""
+    """Return a small_settings random model of this architecture in fp32 on the CPU, None where none can be made."""
     for make in (_shrunk, _default):
         try:
             model = random_model(make(config))
@@ -81,18 +81,18 @@ def random_model(config: Any) -> nn.Module | None:
 
     with torch.device("meta"):
         sketch: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    if sum(p.numel() for p in sketch.parameters()) > MOST_PARAMETERS:
+    if sum(p.numel() for p in sketch.parameters()) > MAX_PARAMETERS:
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-        _spread(model)
+        _enlarge_weights(model)
     model.eval()
     return model  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
-def _spread(model: nn.Module) -> None:
+def _enlarge_weights(model: nn.Module) -> None:
     """Make weights so large that tokens matter to each other; as they are drawn they hardly do."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "norm" not in name:
@@ -107,15 +107,15 @@ def _default(config: Any) -> Any:
 
 
 def _shrunk(config: Any) -> Any:
-    return type(config)(**small(config.to_dict()))
+    return type(config)(**small_settings(config.to_dict()))
 
 
-def small(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with small sizes. Switches stay; of the layers, one of each kind stays."""
+def small_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with small_settings sizes. Switches stay; of the layers, one of each kind stays."""
     found = {k: v for k, v in settings.items() if k not in NO_SIZES}
     for name, value in found.items():
         if name.endswith("_config") and isinstance(value, Mapping):
-            found[name] = small(value)
+            found[name] = small_settings(value)
     return {**found, **_layers(found), **{k: v for k, v in _sizes(found).items() if k not in LAYER_COUNTS}}
 
 
@@ -131,7 +131,7 @@ def _layers(settings: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, int] = {}
     for place in range(settings[name] if lists else 0):
         kinds.setdefault(repr([values[place] for values in lists.values()]), place)
-    places = list(kinds.values())[:MOST_LAYERS] or [0, 0]
+    places = list(kinds.values())[:MAX_LAYERS] or [0, 0]
     places = places * 2 if len(places) == 1 else places
     return {name: len(places), **{k: [v[place] for place in places] for k, v in lists.items()}}
 
