@@ -168,7 +168,7 @@ def test_options_in_a_table_are_json() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"options": ["a", "b"], "answer": 2}, "neither one of its options .* nor a place from 0 to 1"),
+        ({"options": ["a", "b"], "answer": 2}, "neither one of its options .* nor an index from 0 to 1"),
         ({"options": ["a", "a"], "answer": 0}, "at least two 'options', all different"),
         ({"options": ["a"], "answer": 0}, "at least two 'options'"),
         ({"options": "a,b", "answer": 0}, "must be a list"),
