@@ -233,7 +233,7 @@ def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain
     )
     assert "target modules: k_proj, o_proj, q_proj, shared_expert_gate, v_proj" in experts
     assert "experts in fused weights stay frozen: model.layers.*.mlp.experts.gate_up_proj" in experts
-    assert "model.layers.*.mlp.shared_expert.down_proj; stock PEFT reads this name as the fused experts" in experts
+    assert "model.layers.*.mlp.shared_expert.down_proj; stock PEFT treats this name as the base's fused experts" in experts
     assert "packed passes give the numbers of rows alone" in experts
     hybrid = plan_text(plan(f"model.id={save_architecture('qwen3_5_text', tmp_path / 'hybrid')}"))
     assert "training rows are padded: a faster way is not exact on this architecture" in hybrid
@@ -241,6 +241,6 @@ def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain
 
 def test_a_preset_whose_modules_carry_no_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"no module for up.*up_proj: stock PEFT reads this name as the fused experts"
+        ConfigError, match=r"no module for up.*up_proj: stock PEFT treats this name as the base's fused experts"
     ):
         plan(f"model.id={save_architecture('qwen2_moe', tmp_path)}", "lora.target_modules=mlp")

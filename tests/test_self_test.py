@@ -112,7 +112,7 @@ def _refuse(*_: object) -> Shortcuts:
     [
         ("mamba", "dt_proj", "without calling it"),
         ("mamba", "out_proj", "stock PEFT cannot load"),
-        ("phimoe", "router", "what a linear returns"),
+        ("phimoe", "router", "the shape of a linear's output"),
         ("qwen2_moe", "up_proj", "fused experts"),
     ],
 )

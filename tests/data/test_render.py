@@ -190,7 +190,7 @@ def test_a_template_that_begins_answers_otherwise_than_it_asks_for_them_is_refus
 
 def test_a_template_that_refuses_a_chat_is_quoted() -> None:
     chat = Example(messages=(("tool", "x"), ("assistant", "y")), completion="y", where="a.jsonl:3")
-    with pytest.raises(DataError, match=r"a\.jsonl:3: the base's chat template refuses this chat: no tools"):
+    with pytest.raises(DataError, match=r"a\.jsonl:3: the base's chat template rejects this chat: no tools"):
         one(chat, base=chatty())
 
 
