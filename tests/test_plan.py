@@ -233,7 +233,9 @@ def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain
     )
     assert "target modules: k_proj, o_proj, q_proj, shared_expert_gate, v_proj" in experts
     assert "experts in fused weights stay frozen: model.layers.*.mlp.experts.gate_up_proj" in experts
-    assert "model.layers.*.mlp.shared_expert.down_proj; stock PEFT treats this name as the base's fused experts" in experts
+    assert (
+        "model.layers.*.mlp.shared_expert.down_proj; stock PEFT treats this name as the base's fused experts" in experts
+    )
     assert "packed passes give the numbers of rows alone" in experts
     hybrid = plan_text(plan(f"model.id={save_architecture('qwen3_5_text', tmp_path / 'hybrid')}"))
     assert "training rows are padded: a faster way is not exact on this architecture" in hybrid
