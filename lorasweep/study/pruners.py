@@ -1,7 +1,7 @@
-"""Pruners of our own: trials are judged by what their peers reports_of at the same rung.
+"""Pruners that compare a trial with the reports of all trials at the same rung.
 
-Optuna's median and percentile pruners look at complete trials only. Trials that share a bank reach a rung together,
-when none is complete, so those pruners would never stop one.
+Optuna's median and percentile pruners compare with complete trials only. Trials that share a bank reach a rung
+together, before any is complete, so those pruners would never stop one.
 """
 
 import math
@@ -22,20 +22,20 @@ from lorasweep.study.rules import MIN_PEERS, RULES, RungComparison, RungReport, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneDecision:
-    """A trial is given up: by which rule, and why."""
+    """The decision to prune a trial."""
 
-    rule: str  # empty for a pruner that has but one
+    rule: str  # empty if the pruner has no rules
     reason: str
 
 
 class PeerPruner(optuna.pruners.BasePruner):
-    """Give a trial up that is among the worst `share` of all that reports_of at its latest rung, itself included."""
+    """Prune a trial among the worst `share` of all trials, including itself, that reported at its latest rung."""
 
     def __init__(self, share: float) -> None:
         self.share = share
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether the trial's latest value is worse than its peers' quantile."""
+        """Return whether the trial's latest value is worse than the quantile of all values at its rung."""
         rung = trial.last_step
         if rung is None:
             return False
@@ -48,22 +48,22 @@ class PeerPruner(optuna.pruners.BasePruner):
 
 
 class RulePruner(optuna.pruners.BasePruner):
-    """Give a trial up for which one of `RULES` has a reason; one in `reduction_factor` may go on after a rung."""
+    """Prune a trial if one of `RULES` gives a reason; one in `reduction_factor` trials may continue after a rung."""
 
     def __init__(self, reduction_factor: int) -> None:
         self.reduction_factor = reduction_factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether any rule has a reason."""
+        """Return whether a rule gives a reason."""
         rung = trial.last_step
         return rung is not None and self.decision(study, trial, rung, study.get_trials(deepcopy=False)) is not None
 
     def decision(
         self, study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]
     ) -> PruneDecision | None:
-        """Return the first rule that has a reason at the rung."""
-        # A trial that begins again after an interruption has rung_reports ahead of it.
-        own = tuple(rung_report for rung_report in rung_reports(trial) if rung_report.rung <= rung)
+        """Return the decision of the first rule that gives a reason at the rung, None if none does."""
+        # A trial that restarts after an interruption has stored reports of later rungs.
+        own = tuple(earlier for earlier in rung_reports(trial) if earlier.rung <= rung)
         if not own:
             return None
         peers = tuple(r for t in trials for r in rung_reports(t) if r.rung == own[-1].rung)
@@ -75,7 +75,7 @@ class RulePruner(optuna.pruners.BasePruner):
 
 
 def prune_decisions(study: optuna.Study, rungs: Mapping[int, int]) -> dict[int, PruneDecision]:
-    """Judge the trials that are at these rungs, by number, against the same peers; leave out those that may go on."""
+    """Return the decision for each pruned trial at these rungs, by number; trials that may continue are left out."""
     trials = study.get_trials(deepcopy=False)
     found = {t.number: _decision(study, t, rungs[t.number], trials) for t in trials if t.number in rungs}
     return {number: decision for number, decision in found.items() if decision is not None}
@@ -91,9 +91,9 @@ def _decision(
 
 
 def report(study: optuna.Study, trial: optuna.Trial, rung_report: RungReport) -> None:
-    """Report a trial's objective at a rung, and what a pruner of ours needs beside it."""
+    """Report a trial's objective at a rung; store the whole report if the pruner needs it."""
     with warnings.catch_warnings():
-        # A trial that begins again after an interruption reports the same once more.
+        # A trial that restarts after an interruption repeats its reports.
         warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
         trial.report(rung_report.value, step=rung_report.rung)
     if isinstance(study.pruner, RulePruner):
@@ -101,28 +101,28 @@ def report(study: optuna.Study, trial: optuna.Trial, rung_report: RungReport) ->
 
 
 def attribute(rung_report: RungReport) -> tuple[str, dict[str, float]]:
-    """Return a rung_report as the attribute of a stored trial, which outlives the process."""
+    """Return a report as name and value of a user attribute of the stored trial."""
     return f"{RUNG}{rung_report.rung}", asdict(rung_report)
 
 
 def rung_reports(trial: FrozenTrial) -> tuple[RungReport, ...]:
-    """Return what a trial reports_of, in order."""
+    """Return a trial's stored reports, ordered by rung."""
     found = [RungReport(**value) for key, value in trial.user_attrs.items() if key.startswith(RUNG)]
-    return tuple(sorted(found, key=lambda rung_report: rung_report.rung))
+    return tuple(sorted(found, key=lambda one: one.rung))
 
 
 def reports_of(result: TrialResult) -> tuple[RungReport, ...]:
-    """Return what a trial reports_of on its way, from its history; the end of a complete one is no report."""
+    """Return the reports of a trial from its result's history, without the final evaluation of a complete trial."""
     name = f"eval/{result.spec.eval.objective}"
     points = [point for point in result.history if name in point.metrics]
     if result.state is TrialState.COMPLETE:
         points = points[:-1]
     steps = rungs_of(result.spec.eval, result.cost.num_planned_steps)
     numbers = [rung_at(steps, point.step) for point in points]
-    if not all(numbers):  # rungs lay elsewhere when it was trained
+    if not all(numbers):  # the study had other rungs when the trial ran
         numbers = list(range(1, len(points) + 1))
     found = (make_report(n, point.metrics[name], point.metrics) for n, point in zip(numbers, points, strict=True))
-    return tuple(rung_report for rung_report in found if math.isfinite(rung_report.value))
+    return tuple(one for one in found if math.isfinite(one.value))
 
 
 RUNG = "rung "
@@ -133,7 +133,7 @@ def _is_maximized(study: optuna.Study) -> bool:
 
 
 def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BasePruner:
-    """Return the pruner that the settings name; its resource is the rung, 1 to `num_rungs`."""
+    """Return the pruner of the settings; its resource is the rung, 1 to `num_rungs`."""
     pruners, factor = optuna.pruners, settings.reduction_factor
     table: dict[str, Any] = {
         "none": pruners.NopPruner,

@@ -1,4 +1,4 @@
-"""Rules that stop a trial early. Each returns its reason, or an empty text where the trial goes on."""
+"""Rules that stop a trial early. Each returns its reason, or an empty string if the trial may continue."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 from evaluation.metrics import LOSS, LOSS_PER_BYTE
 
-MIN_PEERS = 4  # a place among fewer says little
-MAX_LOST_GAIN = 0.5  # of what training had gained: the curve of a sound trial is not that rough
-MIN_RISE = 0.1  # of the first loss: a smaller rise is noise
-MIN_EVAL_RISE = 0.05  # of the lowest validation loss: less is noise on a few dozen examples
+MIN_PEERS = 4  # with fewer, a rank is not informative
+MAX_LOST_GAIN = 0.5  # share of the improvement in training loss: normal curves lose less
+MIN_RISE = 0.1  # share of the first loss: a smaller rise is noise
+MIN_EVAL_RISE = 0.05  # share of the lowest validation loss: a smaller rise is noise on a few dozen examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungReport:
-    """What a trial reports_of at a rung; losses in nats per label token, `train_loss` the mean of the last steps."""
+    """A trial's report at a rung. Losses in nats per label token; `train_loss` is the mean of the last steps."""
 
     rung: int
     value: float  # the objective
     eval_loss: float
     train_loss: float
     first_loss: float  # of the first step, before any update
-    eval_bits: float | None = None  # validation loss in bits per byte, which compares bases of different tokenizers
+    eval_bits: float | None = None  # validation loss in bits per byte, comparable between tokenizers
 
 
 def make_report(rung: int, value: float, metrics: Mapping[str, float]) -> RungReport:
-    """Return the rung_report of a rung's metrics."""
+    """Return the report of a trial with these metrics at a rung."""
     loss, bits = metrics[f"eval/{LOSS}"], metrics.get(f"eval/{LOSS_PER_BYTE}")
     return RungReport(
         rung=rung,
@@ -39,12 +39,12 @@ def make_report(rung: int, value: float, metrics: Mapping[str, float]) -> RungRe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungComparison:
-    """A trial's rung_reports so far, and what every trial reports_of at its latest rung, itself included."""
+    """A trial's reports so far, and the reports of all trials at its latest rung, including its own."""
 
     own: tuple[RungReport, ...]
     peers: tuple[RungReport, ...]
     maximize: bool
-    reduction_factor: int  # one in so many may go on
+    reduction_factor: int  # one in so many trials may continue
 
     @property
     def latest(self) -> RungReport:
@@ -55,43 +55,41 @@ class RungComparison:
         return math.ceil(len(self.peers) / self.reduction_factor)
 
     def by_objective(self, rung_report: RungReport) -> tuple[float, ...]:
-        """Order rung_reports, the best first; equal objectives by validation loss."""
+        """Return a sort key, best first: the objective, then the validation loss."""
         return -rung_report.value if self.maximize else rung_report.value, *self.by_loss(rung_report)
 
     def by_loss(self, rung_report: RungReport) -> tuple[float, ...]:
-        """Order rung_reports by validation loss, in bits per byte where every peer reports_of them."""
+        """Return a sort key: the validation loss, in bits per byte if every peer reported them."""
         has_bits = all(peer.eval_bits is not None for peer in self.peers)
         return (rung_report.eval_bits if has_bits and rung_report.eval_bits is not None else rung_report.eval_loss,)
 
     def place(self, order: Callable[[RungReport], tuple[float, ...]]) -> int:
-        """Return the trial's place among its peers, from 1; equal ones share the better place."""
+        """Return the trial's rank among its peers, from 1; equal trials share the better rank."""
         return 1 + sum(order(peer) < order(self.latest) for peer in self.peers)
 
 
 def divergence(comparison: RungComparison) -> str:
-    """Training lost what it had gained."""
+    """Stop a trial whose training loss rose again by more than noise."""
     now, began = comparison.latest, comparison.latest.first_loss
-    best = min([began, *(rung_report.train_loss for rung_report in comparison.own)])
+    best = min([began, *(earlier.train_loss for earlier in comparison.own)])
     has_risen = now.train_loss - best > max(MAX_LOST_GAIN * (began - best), MIN_RISE * began)
-    # Where all diverge, one still has to win. An objective such as accuracy may lead by luck, a loss hardly.
+    # If all trials diverge, one must still win. The loss decides: an objective such as accuracy may be best by chance.
     is_best_of_many = len(comparison.peers) > 1 and comparison.place(comparison.by_loss) == 1
     if not has_risen or is_best_of_many:
         return ""
-    return f"training loss {now.train_loss:.3g}, after {best:.3g} at its best; it began at {began:.3g}"
+    return f"training loss rose to {now.train_loss:.3g} after a minimum of {best:.3g}; it started at {began:.3g}"
 
 
 def overfitting(comparison: RungComparison) -> str:
-    """Validation loss rises while training loss falls, and the objective does not improve."""
-    now, lowest = comparison.latest, min(comparison.own, key=lambda rung_report: rung_report.eval_loss)
-    later = [rung_report for rung_report in comparison.own if rung_report.rung > lowest.rung]
+    """Stop a trial if validation loss rises while training loss falls, and the objective does not improve."""
+    now, lowest = comparison.latest, min(comparison.own, key=lambda earlier: earlier.eval_loss)
+    later = [one for one in comparison.own if one.rung > lowest.rung]
     if len(later) < 2 or comparison.place(comparison.by_objective) == 1:
         return ""
-    has_risen = now.eval_loss == max(r.eval_loss for r in later) and now.eval_loss > lowest.eval_loss * (
-        1 + MIN_EVAL_RISE
-    )
-    improves = comparison.by_objective(now)[0] < min(
-        comparison.by_objective(rung_report)[0] for rung_report in comparison.own[:-1]
-    )
+    is_above = now.eval_loss > lowest.eval_loss * (1 + MIN_EVAL_RISE)
+    has_risen = is_above and now.eval_loss == max(one.eval_loss for one in later)
+    best_before = min(comparison.by_objective(earlier)[0] for earlier in comparison.own[:-1])
+    improves = comparison.by_objective(now)[0] < best_before
     if not has_risen or improves or now.train_loss >= lowest.train_loss:
         return ""
     return (
@@ -101,7 +99,7 @@ def overfitting(comparison: RungComparison) -> str:
 
 
 def rank(comparison: RungComparison) -> str:
-    """Too many peers were better at the same rung, by the objective and by validation loss."""
+    """Stop a trial if too many peers were better at the same rung, by the objective and by validation loss."""
     if len(comparison.peers) <= MIN_PEERS:
         return ""
     place, by_loss = comparison.place(comparison.by_objective), comparison.place(comparison.by_loss)
