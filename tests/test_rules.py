@@ -30,7 +30,9 @@ SOUND = curve([0.2, 0.4, 0.5], [2.0, 1.5, 1.2], [2.5, 1.8, 1.0])
 
 
 def test_a_training_loss_above_where_it_began_is_divergence() -> None:
-    assert divergence(race(curve([0.1], [6.0], [6.0]))) == "training loss rose to 6 after a minimum of 4; it started at 4"
+    assert (
+        divergence(race(curve([0.1], [6.0], [6.0]))) == "training loss rose to 6 after a minimum of 4; it started at 4"
+    )
 
 
 def test_a_training_loss_that_gave_its_gains_back_is_divergence() -> None:

@@ -98,7 +98,7 @@ def test_a_server_that_is_away_at_launch_is_told_by_the_next_launch(
     first = sweep(plan, tmp_path, server.uri)
     assert first.run() == TRIALS + 1
     assert len(first.driver.ledger.results) == TRIALS
-    assert "does not answer; results wait for it" in caplog.text
+    assert "does not answer; results are kept in the run folder" in caplog.text
     server.start()
     second = sweep(plan, tmp_path, server.uri)
     assert second.run() == 0
