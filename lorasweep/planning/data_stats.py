@@ -1,4 +1,4 @@
-"""What is in the data of a sweep: every file read before anything is trained, its flaws counted."""
+"""Read and check all data of a sweep before training."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from lorasweep.planning.comparable import TokenizedData, incomparable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What is in the data: tokens, cuts, and rows that spoil a measurement."""
+    """Sizes of the data, and counts of rows that distort a measurement."""
 
     num_train: int
     num_validation: int
@@ -31,22 +31,22 @@ class DataFacts:
     num_leaked_validation: int
     num_leaked_test: int
     notes: tuple[str, ...]
-    content: str  # names the rows themselves, probes included
-    num_scored: int  # validation rows that trials are scored on
+    content: str  # digest of the rows, including those of probes
+    num_scored: int  # validation rows on which trials are scored
 
     @property
     def num_leaked(self) -> int:
-        """Return how many validation and test prompts stand in the training data."""
+        """Return the number of validation and test prompts that also occur in the training data."""
         return self.num_leaked_validation + self.num_leaked_test
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say what makes the scores of these rows unreliable."""
+        """Return a message for each reason why scores on these rows are unreliable."""
         found = []
         if self.num_scored < MIN_VALIDATION:
             found.append(
                 f"trials are scored on {self.num_scored} validation rows; below {MIN_VALIDATION}, intervals are so "
-                "wide that few trials can be told apart: name more rows as data.validation, or raise eval.limit"
+                "wide that few trials can be distinguished: add rows to data.validation, or raise eval.limit"
             )
         splits = (
             ("validation", self.num_leaked_validation, self.num_validation),
@@ -55,14 +55,14 @@ class DataFacts:
         for name, leaked, count in splits:
             if leaked:
                 found.append(
-                    f"{leaked} of {count} {name} prompts stand in the training data, so {name} scores say less about "
-                    f"new prompts: remove them from data.train or from data.{name}"
+                    f"{leaked} of {count} {name} prompts also occur in the training data, so {name} scores say less "
+                    f"about new prompts: remove them from data.train or from data.{name}"
                 )
         return tuple(found)
 
 
 def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
-    """Return the facts of each trial's data, or raise `ConfigError` with all that is wrong with any of it."""
+    """Return the facts of each trial's data, or raise `ConfigError` with all problems of all data."""
     facts: dict[str, DataFacts] = {}
     problems: list[str] = []
     versions: list[TokenizedData] = []
@@ -70,7 +70,7 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
         try:
             tokenizer = load_tokenizer(spec.model)
             key = tokenizer_key(tokenizer)
-        except LoraSweepError as error:  # its files may be wrong too
+        except LoraSweepError as error:  # check the data files too
             problems += [str(error).splitlines()[0], *_unreadable(spec)]
             continue
         try:
@@ -102,12 +102,12 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
 
 
 def problems_of(error: LoraSweepError) -> Sequence[str]:
-    """Return every mistake of an error that may hold several."""
+    """Return all messages of an error."""
     return error.problems if isinstance(error, ConfigError) else (str(error),)
 
 
 def _unreadable(spec: TrialSpec) -> list[str]:
-    """Return what is wrong with the files of a trial whose base cannot be read."""
+    """Return the problems of a trial's data files if its tokenizer cannot be loaded."""
     found: list[str] = []
     try:
         read_splits(spec.data)
@@ -125,7 +125,7 @@ def _unreadable(spec: TrialSpec) -> list[str]:
 
 
 def _hub_problems(probes: Sequence[str]) -> list[str]:
-    """Say once which probes the hub would have to be asked for."""
+    """Return one message for all probes that could not be read because the hub does not answer."""
     names = ", ".join(probes)
     text = f"eval.probes: {names} cannot be read{unreachable_note()}; or leave probes out with probes=none"
     return [text] if names else []
@@ -136,28 +136,28 @@ def _probe_problem(probe: ProbeSpec, error: LoraSweepError) -> str:
 
 
 def _unusable(spec: TrialSpec, task: Task) -> list[str]:
-    """Name metrics that these rows cannot be scored by."""
-    judged = (*task.validation, *task.test)
+    """Return the metrics that these rows cannot be scored by."""
+    scored = (*task.validation, *task.test)
     problems = []
     by_options = [name for name in spec.eval.all_metrics if METRICS[name].needs_options]
-    if by_options and not all(row.options for row in judged):
+    if by_options and not all(row.options for row in scored):
         problems.append(
             f"eval.objective: {by_options[0]} needs 'options' in every validation and test row; add them, or use "
             "exact_match, rougeL or loss"
         )
     is_written = any(METRICS[name].from_texts for name in spec.eval.all_metrics)
-    if is_written and any(row.prompt_length == 0 for row in judged):
-        problems.append("eval: a text can only be written after a prompt, and some rows have none; use loss")
+    if is_written and any(row.prompt_length == 0 for row in scored):
+        problems.append("eval: an answer can only be generated after a prompt, and some rows have none; use loss")
     return problems
 
 
 def content_of(rows: Sequence[TokenRow]) -> str:
-    """Name rows by what is in them."""
+    """Return a digest of the rows' content."""
     return digest([(row.ids, row.is_label, row.options, row.target) for row in rows])
 
 
 def data_facts(task: Task, limit: int | None = None) -> DataFacts:
-    """Count what a reader of a result should know about its data; trials are scored on `limit` rows at most."""
+    """Return the facts of a task's data; trials are scored on at most `limit` rows."""
     everything = (*task.train, *task.validation, *task.test)
     train_prompts = Counter(_identity(row) for row in task.train)
     return DataFacts(
@@ -178,6 +178,6 @@ def data_facts(task: Task, limit: int | None = None) -> DataFacts:
 
 
 def _identity(row: TokenRow) -> tuple[int, ...]:
-    """Two rows are the same question when their prompts are; a text without prompt is known by itself."""
+    """Return the tokens of a row's prompt, or of the row if it has none: equal tokens mean equal questions."""
     start = row.ids[: row.prompt_length]
     return start if len(start) > 1 else row.ids
