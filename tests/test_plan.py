@@ -107,7 +107,7 @@ def test_workers_share_the_memory_and_the_slots_that_were_asked_for() -> None:
 def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorasweep.planning.make.num_cores", lambda: 4)
     assert plan("threads=4", "probes=none").config.threads == 4
-    with pytest.raises(ConfigError, match=r"threads: 5 are more than the 4 cores.*set threads=4"):
+    with pytest.raises(ConfigError, match=r"threads: 5 exceed the 4 available cores.*set threads=4"):
         plan("threads=5", "probes=none")
 
 

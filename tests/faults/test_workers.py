@@ -48,7 +48,7 @@ def test_a_silent_worker_is_ended_and_its_trials_are_done_by_another(plan: Plan,
     driver = driver_of(plan, tmp_path, notes, hang_min=0.001)
     driver.handles = [WorkerHandle(executor=silent, num_slots=2, device="fake", restart=FakeExecutor)]
     driver.run()
-    assert silent.is_closed and any("was silent for" in text for text in notes.texts)
+    assert silent.is_closed and any("did not respond for" in text for text in notes.texts)
     assert [r.state for r in driver.ledger.results.values()] == [TrialState.COMPLETE] * 6
     assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
     assert driver.study.states() == {"COMPLETE": 6}
