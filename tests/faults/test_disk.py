@@ -71,7 +71,8 @@ def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
     filler.unlink()
     assert play.code() == 0, play.text
     assert (
-        play.text.count("paused until there is space") == 1 and play.text.count("there is free space on the disk again") == 1
+        play.text.count("paused until there is space") == 1
+        and play.text.count("there is free space on the disk again") == 1
     )
     audit(small_disk, 10)
     assert results(small_disk).items() >= done.items()
