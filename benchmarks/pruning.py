@@ -30,8 +30,8 @@ from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_steps
 from lorasweep.driver.ledger import Ledger
-from lorasweep.study.pruners import make_pruner, report, reported, verdicts
-from lorasweep.study.rules import Reading
+from lorasweep.study.pruners import make_pruner, prune_decisions, report, reports_of
+from lorasweep.study.rules import RungReport
 
 DENSE = 16  # rungs per trial: every spacing that is tried takes some of them
 CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
@@ -135,7 +135,7 @@ def _run(study: optuna.Study, wave: Sequence[TrialResult], policy: Policy) -> It
     for rung, place in enumerate(policy.places, 1):
         for trial, result in live.items():
             report(study, trial, _at(result, place, rung))
-        found = verdicts(study, {trial.number: rung for trial in live})
+        found = prune_decisions(study, {trial.number: rung for trial in live})
         for trial in [trial for trial in live if trial.number in found]:
             yield live.pop(trial).number, place
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -144,10 +144,10 @@ def _run(study: optuna.Study, wave: Sequence[TrialResult], policy: Policy) -> It
         study.tell(trial, result.objective)
 
 
-def _at(result: TrialResult, place: int, rung: int) -> Reading:
-    """Return what a trial reported at a dense rung, under the number that it has in this policy."""
-    # Dense rungs of a short trial share a step, and are then reported as the last of them.
-    return replace(next(reading for reading in reported(result) if reading.rung >= place), rung=rung)
+def _at(result: TrialResult, place: int, rung: int) -> RungReport:
+    """Return what a trial reports_of at a dense rung, under the number that it has in this policy."""
+    # Dense rungs of a short trial share a step, and are then reports_of as the last of them.
+    return replace(next(reading for reading in reports_of(result) if reading.rung >= place), rung=rung)
 
 
 def check(folder: Path) -> None:

@@ -1,5 +1,5 @@
-"""Score language models: metrics, likelihoods, greedy answers, forgetting, and how sure each number is.
+"""Score language models: metrics, likelihoods, greedy answers, forgetting, and confidence intervals.
 
-Stands alone: nothing here imports `lorasweep`. `metrics`, `text_scores`, `statistics` and `forgetting` are cheap to
-import; `scoring`, `choices` and `generate` need torch; `modules` needs evaluate and datasets (about 5 s).
+Independent of `lorasweep`, which nothing here imports. `metrics`, `text_scores`, `statistics` and `forgetting` import
+quickly; `scoring`, `choices` and `generate` need torch; `modules` needs evaluate and datasets (about 5 s).
 """

@@ -1,4 +1,4 @@
-"""What a model answers on a set of examples, as one pass measures it, and what a metric makes of that.
+"""The answers of a model on a set of examples, as metrics need them, and a metric's scores.
 
 Legend: N examples.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A metric's value on all examples, and its score on each of them."""
+    """A metric's value on all examples, and its score on each example."""
 
     value: float
     scores: tuple[float, ...]
@@ -24,16 +24,16 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLosses:
-    """How unlikely a model finds the right answers; tensors (N,) on the CPU."""
+    """The negative log-likelihood of the right answers; tensors (N,) on the CPU."""
 
     nats_N: Tensor  # float64, summed over an answer's tokens
     num_tokens_N: Tensor
-    num_bytes_N: Tensor  # of an answer in UTF-8
+    num_bytes_N: Tensor  # of the answers in UTF-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """How likely a model finds the answer options of each question; `targets` are the indices of the right ones."""
+    """The log-probabilities of each question's answer options; `targets` are the indices of the right ones."""
 
     logprobs: Sequence[Sequence[float]]  # nats, summed over an option's tokens
     num_tokens: Sequence[Sequence[int]]
@@ -41,7 +41,7 @@ class Choices:
     targets: Sequence[int]
 
     def picks(self, lengths: Sequence[Sequence[int]] | None = None) -> list[int]:
-        """Return the most likely option of each question, or the one of the highest log-probability per length."""
+        """Return the most likely option of each question; with `lengths`, by log-probability per unit of length."""
         if lengths is None:
             return [most_likely(logprobs) for logprobs in self.logprobs]
         pairs = zip(self.logprobs, lengths, strict=True)
@@ -50,12 +50,12 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """What a model wrote, and what it should have written."""
+    """The texts that a model wrote, and the reference texts."""
 
     predictions: Sequence[str]
     references: Sequence[str]
 
 
 def most_likely(logprobs: Sequence[float]) -> int:
-    """The first index of the largest number; -1 where one is NaN, so that a broken model scores 0."""
+    """Return the first index of the largest number; -1 if one is NaN, so that a broken model scores 0."""
     return -1 if any(map(math.isnan, logprobs)) else max(range(len(logprobs)), key=logprobs.__getitem__)

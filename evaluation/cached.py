@@ -1,8 +1,7 @@
-"""Score all options of a question from one reading of its prompt, for models that carry a state from token to token.
+"""Score all options of a question with one pass over its prompt, for models that carry a state from token to token.
 
-The prompt's cache is copied to each option, and the options are fed token by token as in generation. A mask cannot hide
-options from each other in a recurrent or convolutional layer; separate copies of its state can.
-
+The prompt's cache is copied for each option, and the options are fed token by token as in generation. A mask cannot
+hide options from each other in a recurrent or convolutional layer; separate copies of its state can.
 Legend: L copies (one per slot), n questions per copy, B = L * n prompts, O options of a batch, V vocabulary.
 """
 
@@ -21,7 +20,7 @@ from evaluation.scoring import Likelihoods, RowsHook, TokenSequence
 from evaluation.sizes import rows_per_copy
 
 CachedLogits = Callable[[Tensor, Any], tuple[Tensor, Any]]
-"""input_ids (B, S), cache or None -> logits (B, V) after the last token, and the cache that holds these tokens too."""
+"""input_ids (B, S), cache or None -> logits (B, V) after the last token, and the cache including these tokens."""
 
 
 @torch.no_grad()
@@ -35,9 +34,9 @@ def cached_logprobs(
     rows: RowsHook = nullcontext,
     device: torch.device | str = "cpu",
 ) -> Likelihoods:
-    """Log-probability of every option of every question, end to end, as `completion_logprobs` returns them.
+    """Return the log-probabilities of all options of all questions, end to end, like `completion_logprobs`.
 
-    Prompts of one length are read together, so that none is padded. `batch_rows` bounds the rows of a pass.
+    Prompts of equal length are read together, so that none is padded. `batch_rows` limits the rows of a pass.
     """
     found: dict[int, Tensor] = {}
     for batch in _batches(questions, rows_per_copy(batch_rows, copies)):
@@ -59,7 +58,7 @@ def cached_logprobs(
 
 
 def _batches(questions: Sequence[Sequence[TokenSequence]], size: int) -> Iterator[list[int]]:
-    """Yield questions whose prompts have one length, the longest first."""
+    """Yield batches of questions with prompts of equal length, the longest first."""
 
     def length(i: int) -> int:
         return questions[i][0].prompt_length
@@ -81,7 +80,7 @@ def _continued(
     pad_id: int,
     copies: int,
 ) -> Tensor:
-    """(L, options) summed log-probabilities, float64 on the CPU; `row_O` names each option's prompt, slot by slot."""
+    """Return summed log-probabilities (L, options), float64 on the CPU; `row_O` is each option's prompt."""
     longest = max(map(len, options))
     padded = [[*option, *[pad_id] * (longest - len(option))] for option in options]
     token_OS = torch.tensor(padded, device=row_O.device).repeat(copies, 1)

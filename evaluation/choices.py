@@ -1,4 +1,4 @@
-"""Answer multiple choice by likelihood: the option the model finds most likely is its answer.
+"""Answer multiple-choice questions by likelihood: the most likely option is the answer.
 
 Legend: L copies (one per slot), N options of all questions, end to end.
 """
@@ -24,25 +24,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionChoices:
-    """The likelihood of every option of every question, per copy."""
+    """The likelihoods of all options of all questions, per copy."""
 
     likelihoods: Likelihoods  # of all options, end to end
     num_options: tuple[int, ...]
 
     @property
     def picks(self) -> list[list[int]]:
-        """The most likely option per copy and question; lm-evaluation-harness calls its accuracy `acc`."""
+        """The most likely option per copy and question; lm-evaluation-harness calls the accuracy of these `acc`."""
         every = self.likelihoods.logprobs.tolist()
         return [[most_likely(logprobs) for logprobs in self.by_question(copy)] for copy in every]
 
     def choices(self, num_bytes: Sequence[Sequence[int]], targets: Sequence[int]) -> list[Choices]:
-        """Return what metrics are computed from, for each copy: `num_bytes` of each question's options in UTF-8."""
+        """Return the input of metrics for each copy; `num_bytes` are the UTF-8 bytes of each question's options."""
         num_tokens = self.by_question(self.likelihoods.num_tokens.tolist())
         every = [self.by_question(logprobs) for logprobs in self.likelihoods.logprobs.tolist()]
         return [Choices(logprobs=x, num_tokens=num_tokens, num_bytes=num_bytes, targets=targets) for x in every]
 
     def by_question(self, values: Sequence[T]) -> list[Sequence[T]]:
-        """Cut one value per option into one list per question."""
+        """Split one value per option into one list per question."""
         ends = list(accumulate(self.num_options))
         return [values[end - size : end] for end, size in zip(ends, self.num_options, strict=True)]
 
@@ -59,16 +59,15 @@ def option_choices(
     rows: RowsHook = nullcontext,
     device: torch.device | str = "cpu",
 ) -> OptionChoices:
-    """Answer multiple choice: each question is its options, every one the same prompt with another completion.
+    """Answer multiple-choice questions. A question is its options: the same prompt with different completions.
 
-    The first of equally likely options wins. With `tree_logits`, or `cached_logits` where a tree
-    is not exact, every prompt is read once instead of once per option.
-    Other arguments as for `completion_logprobs`.
+    The first of equally likely options wins. With `tree_logits`, or with `cached_logits` if trees are not exact, every
+    prompt is read once instead of once per option. Other arguments as for `completion_logprobs`.
     """
-    ask: Callable[..., Likelihoods] = partial(completion_logprobs, label_logits, [o for q in questions for o in q])
+    score: Callable[..., Likelihoods] = partial(completion_logprobs, label_logits, [o for q in questions for o in q])
     if tree_logits:
-        ask = partial(tree_logprobs, tree_logits, questions)
+        score = partial(tree_logprobs, tree_logits, questions)
     elif cached_logits:
-        ask = partial(cached_logprobs, cached_logits, questions)
-    scored = ask(batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device)
+        score = partial(cached_logprobs, cached_logits, questions)
+    scored = score(batch_rows=batch_rows, pad_id=pad_id, copies=copies, rows=rows, device=device)
     return OptionChoices(likelihoods=scored, num_options=tuple(len(question) for question in questions))

@@ -1,8 +1,8 @@
-"""Measure what fine-tuning made a model forget: probes answered before and after, compared example by example.
+"""Measure forgetting: probes answered before and after fine-tuning, compared example by example.
 
-A probe's value is the mean of its per-example scores, so that value and interval speak of the same number; a loss probe
-therefore counts every example the same, however long. As everywhere in `evaluation.statistics`, intervals cover
-the choice of examples and not the training seed.
+A probe's value is the mean of its per-example scores, so value and interval describe the same number; a loss probe
+therefore weights all examples equally, whatever their length. As in `evaluation.statistics`, intervals cover the choice
+of examples but not the training seed.
 
 Legend: B resamples.
 """
@@ -22,10 +22,10 @@ from evaluation.statistics import Floats, Interval, mean_interval, paired_differ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeScore:
-    """One probe's scores, one per example, in a fixed order.
+    """A probe's scores, one per example, in a fixed order.
 
-    `chance` is what guessing scores (1 / options for multiple choice). Errors: `metric` must stand in
-    `evaluation.metrics.METRICS`, which knows its direction.
+    `chance` is the expected score of guessing (1 / options for multiple choice). `metric` must be a key of
+    `evaluation.metrics.METRICS`, which defines its direction.
     """
 
     name: str
@@ -48,27 +48,27 @@ class ProbeScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeDrop:
-    """How far one probe fell. `drop` is in the metric's units and positive when worse, whatever its direction."""
+    """The change of one probe. `drop` is in the metric's units and positive if worse, for either direction."""
 
     name: str
     metric: str
     before: float
     after: float
     drop: Interval
-    relative_drop: float | None  # share of the ability or likelihood lost; None where there was none above chance
-    left_out: str | None  # why it does not count in the mean; None where it does
+    relative_drop: float | None  # share of the ability or likelihood lost; None if there was none above chance
+    left_out: str | None  # why it is not part of the mean; None if it is
 
 
-FORGETTING = ("forgetting", "forgetting_likelihood")  # the two means of `Forgetting`, which are metrics of a trial
+FORGETTING = ("forgetting", "forgetting_likelihood")  # the two means of `Forgetting`, also metrics of a trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgetting:
-    """All probes, and mean relative drops of those that count (None when none does).
+    """All probes, and the mean relative drops of those that are not left out (None if all are).
 
-    `forgetting` is the share of the ability above chance that was lost: 0 nothing, 1 all, so that guessing is left.
-    `forgetting_likelihood` is the share of a token's likelihood lost, of probes scored by loss or perplexity. These are
-    different quantities, so they are never averaged together.
+    `forgetting` is the lost share of the ability above chance: 0 for nothing, 1 if only guessing is left.
+    `forgetting_likelihood` is the lost share of a token's likelihood, for probes scored by loss or perplexity. These
+    are different quantities, so they are never averaged together.
     """
 
     probes: tuple[ProbeDrop, ...]
@@ -79,7 +79,7 @@ class Forgetting:
 def forgetting(
     before: Mapping[str, ProbeScore], after: Mapping[str, ProbeScore], *, resamples: int = 2000, seed: int = 0
 ) -> Forgetting:
-    """Compare probes joined by their key. Raises ValueError when the two sides hold other probes or other examples."""
+    """Compare probes by key. Raises ValueError if keys or examples differ before and after."""
     if before.keys() != after.keys():
         raise ValueError(f"probes on one side only: {sorted(before.keys() ^ after.keys())}")
     drops = {key: _probe_drop(before[key], after[key], resamples, seed) for key in before}
@@ -97,7 +97,7 @@ def forgetting(
 def _probe_drop(before: ProbeScore, after: ProbeScore, resamples: int, seed: int) -> ProbeDrop:
     if before.metric != after.metric:
         raise ValueError(f"probe {before.name}: scored by {before.metric} before and by {after.metric} after")
-    # Scores minus errors: either way the difference is what was lost.
+    # For errors the sign changes, so that a positive difference is a loss in both cases.
     first, second = (before, after) if before.is_maximized else (after, before)
     relative_drop = _value_drop(before, after)
     return ProbeDrop(
@@ -112,9 +112,9 @@ def _probe_drop(before: ProbeScore, after: ProbeScore, resamples: int, seed: int
 
 
 def _why_left_out(before: ProbeScore, resamples: int, seed: int) -> str | None:
-    """A model cannot forget what it did not know: the interval of the value before must clear chance."""
+    """Return why a probe is left out: a model cannot forget an ability unless its score was surely above chance."""
     if len(before.scores) < 2:
-        return "a single example says nothing of the spread"
+        return "a single example gives no interval"
     if not before.is_maximized:
         return None
     known = mean_interval(before.scores, resamples=resamples, seed=seed)
@@ -124,14 +124,14 @@ def _why_left_out(before: ProbeScore, resamples: int, seed: int) -> str | None:
 
 
 def _mean_relative_drop(pairs: Sequence[tuple[ProbeScore, ProbeScore]], resamples: int, seed: int) -> Interval | None:
-    """Percentile bootstrap within probes: examples are redrawn, before and after together; the probes are given."""
+    """Bootstrap percentiles: examples are resampled within each probe, before and after together; probes are fixed."""
     if not pairs:
         return None
     drops_B = np.zeros(resamples)
     for offset, (before, after) in enumerate(pairs):
         means_B2 = resampled_means(np.array([before.scores, after.scores]).T, resamples=resamples, seed=seed + offset)
         drops_B += _relative_drops(before, means_B2[:, 0], means_B2[:, 1]) / len(pairs)
-    # A resample whose value before is at chance has no relative drop (NaN); a probe that counts has next to none.
+    # A resample at chance before training has no relative drop (NaN); a probe that counts has almost none of these.
     low, high = np.nanquantile(drops_B, (0.025, 0.975))
     return Interval(value=fmean(_value_drop(*pair) for pair in pairs), low=float(low), high=float(high))
 
@@ -141,7 +141,7 @@ def _value_drop(before: ProbeScore, after: ProbeScore) -> float:
 
 
 def _relative_drops(probe: ProbeScore, before: Floats, after: Floats) -> Floats:
-    """Elementwise; of scores (before - after) / (before - chance), NaN where the value before is not above chance."""
+    """Elementwise (before - after) / (before - chance) for scores; NaN if `before` is not above chance."""
     if probe.token_mean:
         return probe.token_mean.likelihood_lost(before, after)
     known = before - probe.chance

@@ -1,4 +1,4 @@
-"""Let a model answer prompts, many at once, always taking the likeliest token.
+"""Generate greedy answers to many prompts at once.
 
 Legend: L copies (one per slot), n prompts per copy in a batch, B = L * n rows, S padded length.
 """
@@ -30,13 +30,13 @@ def greedy(
     one_length: bool = False,
     use_cache: bool = True,
 ) -> list[list[list[int]]]:
-    """New tokens by copy and prompt, without the end token that stopped them; at most `max_new_tokens` each.
+    """Return new tokens by copy and prompt, without the end token; at most `max_new_tokens` each.
 
-    `batch_rows` bounds the rows of one forward pass over all slots (each slot gets at least one); rows lie slot after
-    slot, in equal blocks, longest prompts first. With no `eos_ids` every answer has full length. With `one_length` no
-    prompt is padded, and without `use_cache` each token reads the whole row again: for models whose answers would
-    otherwise change.
-    Raises ValueError on an empty prompt: a causal model needs a token to start from.
+    `batch_rows` limits the rows of a forward pass over all slots (at least one row per slot); rows are ordered slot
+    after slot, in equal blocks, longest prompts first. Without `eos_ids` every answer has full length. With
+    `one_length` no prompt is padded, and without `use_cache` each token is computed from the whole row: for models
+    whose answers would otherwise differ.
+    Raises ValueError on an empty prompt: a causal model needs a first token.
     """
     if empty := [index for index, prompt in enumerate(prompts) if not prompt]:
         raise ValueError(f"prompts {empty} hold no tokens; start them with the tokenizer's bos token")
@@ -59,7 +59,7 @@ def greedy(
 
 
 def _batches(order: Sequence[int], size: int, lengths: Sequence[int] | None) -> Iterator[Sequence[int]]:
-    """Cut an order into batches; with lengths, none holds two different ones."""
+    """Yield batches in this order; with `lengths`, all rows of a batch have equal length."""
     groups = [list(group) for _, group in groupby(order, lengths.__getitem__)] if lengths else [order]
     for group in groups:
         yield from (group[start : start + size] for start in range(0, len(group), size))
@@ -68,9 +68,9 @@ def _batches(order: Sequence[int], size: int, lengths: Sequence[int] | None) -> 
 def first_logits(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, token: int, pad_id: int, copies: int = 1
 ) -> Tensor:
-    """(B, 2, V) logits of the first two new tokens, by slot and prompt; those of the second come from the cache.
+    """Return logits (B, 2, V) of the first two new tokens, by slot and prompt; the second step uses the cache.
 
-    The first new token is always `token`, so that the second's logits can be compared between batches.
+    The first new token is always `token`, so that the second token's logits are comparable between batches.
     """
     ids_nS, mask_nS = pad_left(prompts, pad_id)
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -93,10 +93,10 @@ def first_logits(
 
 @contextmanager
 def without_generation_defaults(model: PreTrainedModel) -> Iterator[None]:
-    """Lay aside the model's generation_config, wherever a wrapper such as PEFT keeps another one.
+    """Replace the model's generation_config by the default, also in wrappers such as PEFT's.
 
-    `generate` merges it into whatever it is given: sampling flags and lengths then warn on every call, and the
-    repetition penalty or the beams that chat models ship silently change which token is likeliest.
+    `generate` merges it with its argument: sampling flags and lengths would then warn on every call, and a repetition
+    penalty or beams would silently change the most likely token.
     """
     saved = {module: module.generation_config for module in model.modules() if "generation_config" in vars(module)}
     for module in saved:
@@ -109,7 +109,7 @@ def without_generation_defaults(model: PreTrainedModel) -> Iterator[None]:
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """(n, S) token ids and attention mask; padding stands before the prompt, so that answers start in one column."""
+    """Return token ids and attention mask (n, S), padded before the prompt, so that all answers start in one column."""
     width = max(map(len, prompts))
     ids = torch.tensor([[*[pad_id] * (width - len(prompt)), *prompt] for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -117,7 +117,7 @@ def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Ten
 
 
 def until_any(tokens: Sequence[int], stops: Sequence[int]) -> list[int]:
-    """The tokens before the first stop token; all of them when none occurs."""
+    """Return the tokens before the first stop token; all of them if there is none."""
     end = next((place for place, token in enumerate(tokens) if token in stops), len(tokens))
     return list(tokens[:end])
 

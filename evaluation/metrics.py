@@ -1,6 +1,6 @@
-"""The table of metrics: all that the configuration, the worker, the study and the reports know of a metric.
+"""The table of metrics, used by the configuration, the worker, the study and the reports.
 
-To add a metric, write one function from what a model answered to a score per example, and one line in `METRICS`.
+To add a metric, write one function from a model's answers to a score per example, and one line in `METRICS`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOSS = "loss"  # always measured: between equal objectives it decides
-LOSS_PER_BYTE = "bits_per_byte"  # decides instead of it between bases, which may count other tokens
+LOSS = "loss"  # always measured: it orders equal objectives
+LOSS_PER_BYTE = "bits_per_byte"  # replaces it if bases differ, because their tokens may differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenMean:
-    """How a value depends on the mean nats per token over all tokens, in which long examples count for more."""
+    """How a value depends on the mean nats per token over all tokens; long examples have more weight in this mean."""
 
     to_nats: Callable[[float], float]
     from_nats: Callable[[float], float]
-    linear: Callable[[float, float], float]  # mean nats, deviation of them -> value to first order in the deviation
-    likelihood_lost: Callable[[Floats, Floats], Floats]  # values before and after -> share of a token's likelihood
+    linear: Callable[[float, float], float]  # mean nats, their deviation -> value, to first order in the deviation
+    likelihood_lost: Callable[[Floats, Floats], Floats]  # values before and after -> lost share of a token's likelihood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric. Of `from_choices` and `from_texts` the first counts where all examples have answer options."""
+    """One metric. If it has both, `from_choices` is used if all examples have options, else `from_texts`."""
 
     direction: Literal["maximize", "minimize"]
     description: str
@@ -47,9 +47,9 @@ class Metric:
     from_choices: Callable[[Choices], Scored] | None = None
     from_texts: Callable[[Texts], Scored] | None = None
     token_mean: TokenMean | None = None
-    is_mean: bool = True  # of its scores, or a `token_mean` of them: else it has no interval and measures no forgetting
+    is_mean: bool = True  # value is the mean, or the `token_mean`, of scores; else no interval and no forgetting
     chance: Callable[[Sequence[int]], float] | None = None  # numbers of options -> expected value of guessing
-    of_labels: Callable[[Sequence[str], Sequence[str]], float] | None = None  # value where every answer is a label
+    of_labels: Callable[[Sequence[str], Sequence[str]], float] | None = None  # value if every answer is a label
 
     @property
     def is_maximized(self) -> bool:
@@ -57,39 +57,39 @@ class Metric:
 
     @property
     def needs_options(self) -> bool:
-        """Whether it cannot be measured without answer options."""
+        """Whether it can be measured only with answer options."""
         return self.from_choices is not None and self.from_texts is None
 
     @property
     def can_measure_forgetting(self) -> bool:
-        """Whether a drop of it is the share of an ability, or of a token's likelihood."""
+        """Whether a drop of this metric is a share of an ability, or of a token's likelihood."""
         return self.is_mean and (self.is_maximized or self.token_mean is not None)
 
 
 def mean(scores: Sequence[float]) -> float:
-    """The aggregate of per-example scores. Raises statistics.StatisticsError, a ValueError, when there are none."""
+    """Return the mean of per-example scores. Raises statistics.StatisticsError, a ValueError, if there are none."""
     return fmean(scores)
 
 
 def accuracy(predicted: Sequence[int], targets: Sequence[int]) -> list[float]:
-    """1 where the chosen index is the target's, else 0. Raises ValueError on unequal lengths."""
+    """Return 1 for each chosen index that is the target, else 0. Raises ValueError on unequal lengths."""
     return [float(p == t) for p, t in zip(predicted, targets, strict=True)]
 
 
 def loss(found: TokenLosses) -> Scored:
-    """Nats per token: of each example, and total over total."""
+    """Return nats per token, per example and over all tokens."""
     value = found.nats_N.sum() / found.num_tokens_N.sum()
     return Scored(value=float(value), scores=tuple((found.nats_N / found.num_tokens_N).tolist()))
 
 
 def perplexity(found: TokenLosses) -> Scored:
-    """exp of the loss: of each example, and of all tokens together."""
+    """Return exp(loss), per example and over all tokens."""
     value = (found.nats_N.sum() / found.num_tokens_N.sum()).exp()
     return Scored(value=float(value), scores=tuple((found.nats_N / found.num_tokens_N).exp().tolist()))
 
 
 def bits_per_byte(found: TokenLosses) -> Scored:
-    """Bits per byte: of each example, and total over total. An empty answer counts as one byte."""
+    """Return bits per byte, per example and over all bytes. An empty answer counts as one byte."""
     bits_N, bytes_N = found.nats_N / math.log(2), found.num_bytes_N.clamp(min=1)
     return Scored(value=float(bits_N.sum() / bytes_N.sum()), scores=tuple((bits_N / bytes_N).tolist()))
 
@@ -107,7 +107,7 @@ def choice_accuracy_per_token(found: Choices) -> list[float]:
 
 
 def choice_macro_f1(found: Choices) -> Scored:
-    """Macro F1 over the places of the options: the labels of a classification stand in one order everywhere."""
+    """Return macro F1 over option indices: the labels of a classification task have the same order in every row."""
     value = macro_f1(list(map(str, found.picks())), list(map(str, found.targets)))
     return Scored(value=value, scores=tuple(choice_accuracy(found)))
 
@@ -118,7 +118,7 @@ def text_macro_f1(found: Texts) -> Scored:
 
 
 def guessing(num_options: Sequence[int]) -> float:
-    """Expected accuracy of guessing among each question's options."""
+    """Return the expected accuracy of guessing among each question's options."""
     return fmean(1 / number for number in num_options)
 
 
@@ -127,7 +127,7 @@ def share_equal(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def mean_of(score: Callable[[T], Sequence[float]]) -> Callable[[T], Scored]:
-    """Return the metric whose value is the mean of these scores."""
+    """Return a metric whose value is the mean of these scores."""
 
     def scored(found: T) -> Scored:
         scores = tuple(score(found))
@@ -137,12 +137,12 @@ def mean_of(score: Callable[[T], Sequence[float]]) -> Callable[[T], Scored]:
 
 
 def compared(score: Callable[[Sequence[str], Sequence[str]], list[float]]) -> Callable[[Texts], Scored]:
-    """Return the metric whose value is the mean of these scores of predictions against references."""
+    """Return a metric whose value is the mean score of predictions against references."""
     return mean_of(lambda found: score(found.predictions, found.references))
 
 
 def _share_of_likelihood(before: Floats, after: Floats) -> Floats:
-    import numpy as np  # only probes need it, not those who read the table
+    import numpy as np  # only probes need it
 
     return 1 - np.exp(before - after)
 
@@ -153,7 +153,7 @@ OF_LOSS = TokenMean(
     linear=lambda nats, deviation: nats + deviation,
     likelihood_lost=_share_of_likelihood,
 )
-# Perplexity counts equally likely tokens, so its inverse is the likelihood of a token.
+# Perplexity is a number of equally likely tokens, so its inverse is the likelihood of a token.
 OF_PERPLEXITY = TokenMean(
     to_nats=math.log,
     from_nats=math.exp,
@@ -204,9 +204,9 @@ METRICS: dict[str, Metric] = {
     "perplexity": minimize(
         description="exp(loss): how many tokens seem equally likely", from_losses=perplexity, token_mean=OF_PERPLEXITY,
     ),
-    # Its value is total over total too, but a result does not keep the bytes of its examples.
+    # Its value is a ratio of sums too, but a result does not store the bytes of its examples.
     LOSS_PER_BYTE: minimize(
-        description="bits per UTF-8 byte of the completion, whatever the tokenizer",
+        description="bits per UTF-8 byte of the completion, comparable between tokenizers",
         from_losses=bits_per_byte, is_mean=False,
     ),
 }  # fmt: skip

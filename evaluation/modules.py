@@ -1,7 +1,7 @@
-"""The plain metrics as `evaluate` modules, for those who combine them with `evaluate.combine` or an `Evaluator`.
+"""The plain metrics as `evaluate` modules, for use with `evaluate.combine` or an `Evaluator`.
 
-`evaluate.load("rouge")` fetches a script from the hub and fails offline; `load` here needs no network. Importing this
-module costs about 5 s, so nothing else in the package does.
+`evaluate.load("rouge")` downloads a script from the hub and fails offline; `load` here needs no network. Importing this
+module takes about 5 s, so no other module imports it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-# One import per line: the parser of evaluate.load("path.py") chokes on `import datasets, evaluate`.
+# One import per line: evaluate.load("path.py") cannot parse `import datasets, evaluate`.
 import datasets  # type: ignore[import-untyped,unused-ignore]
 import evaluate  # type: ignore[import-untyped,unused-ignore]
 
@@ -38,7 +38,7 @@ class F1(evaluate.Metric):  # type: ignore[misc,unused-ignore]
 
 
 class ExactMatch(evaluate.Metric):  # type: ignore[misc,unused-ignore]
-    """Share of predictions equal to their reference, white space aside."""
+    """Share of predictions equal to their reference, ignoring white space."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info("exact_match", datasets.Value("string"))
@@ -74,13 +74,13 @@ MODULES: dict[str, type[evaluate.Metric]] = {
 
 
 def load(name: str, *, keep_in_memory: bool = True, cache_dir: Path | None = None) -> evaluate.Metric:
-    """The module of that name, without network. Raises ValueError on an unknown name.
+    """Return the module of this name, without network. Raises ValueError on an unknown name.
 
-    In memory by default: on disk, `evaluate` takes a file lock per module, and parallel trials wait for one another. It
-    makes its folder either way, under `cache_dir` or Hugging Face's cache.
+    In memory by default: on disk, `evaluate` takes a file lock per module, and parallel trials wait for each other. It
+    creates its folder either way, under `cache_dir` or Hugging Face's cache.
     """
     if name not in MODULES:
-        raise ValueError(f"no evaluate module named {name!r}; there are {', '.join(MODULES)}")
+        raise ValueError(f"no evaluate module named {name!r}; known: {', '.join(MODULES)}")
     return MODULES[name](keep_in_memory=keep_in_memory, cache_dir=cache_dir and str(cache_dir))
 
 

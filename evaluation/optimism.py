@@ -1,4 +1,4 @@
-"""Estimate by how much picking the best of several trials flatters its score.
+"""Estimate how much the score of the best of several trials overstates its true performance.
 
 Legend: N examples, K trials, B resamples.
 """
@@ -14,14 +14,14 @@ from evaluation.statistics import Floats, resampled_means
 
 
 def expected_optimism(scores: Sequence[Scores], *, maximize: bool, resamples: int = 2000, seed: int = 0) -> float:
-    """Return the expected gap, at least 0, between the winner's score and what it is worth on fresh examples.
+    """Return the expected difference, at least 0, between the winner's score and its score on new examples.
 
-    Each resample of the examples (and of the seeds, where trials have two or more) picks its own winner; the gap is how
-    much better the resample scores it than it deserves. A resample picks among the trials' means, drawn towards their
-    common mean by the share of their spread that noise explains: they differ more than what they estimate does, and a
-    plain bootstrap finds only two thirds of the gap where all trials are equal.
+    Each resample of the examples (and of the seeds, if trials have two or more) has its own winner; the difference is
+    how much the resample overrates it. Resamples use the trials' means, shrunk towards their common mean by the share
+    of their variance that noise explains: observed means vary more than true means do, and a plain bootstrap finds only
+    two thirds of the difference if all trials are equal.
 
-    With one seed per trial this is the examples' part; the seed's part is unknown and comes on top. Raises ValueError
+    With one seed per trial this covers the examples only; the seed's part is unknown and adds to it. Raises ValueError
     on unequal numbers of examples and on non-finite scores.
     """
     tables = [table_of(values) for values in scores]
@@ -38,7 +38,7 @@ def expected_optimism(scores: Sequence[Scores], *, maximize: bool, resamples: in
 
 
 def _shrunk(means_NK: Floats, noise: SeedNoise | None) -> Floats:
-    """(K,) the trials' means, their spread reduced by what paired examples and seeds explain of it."""
+    """Return the trials' means (K,), with the variance removed that examples and seeds explain."""
     mean_K = means_NK.mean(axis=0)
     num, num_trials = means_NK.shape
     spread = float(mean_K.var(ddof=1))

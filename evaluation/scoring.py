@@ -1,7 +1,7 @@
-"""Score texts by how likely a causal language model finds them.
+"""Score texts by their likelihood under a causal language model.
 
-The model is a function from right-padded token ids to logits at chosen positions. That is all the scores need, it lets
-an engine skip the logits of prompts, and it hides whether one model or a bank of adapters answers.
+The model is a function from right-padded token ids to logits at selected positions. Scores need nothing else; the
+caller can skip the logits of prompts, and can answer with one model or with a bank of adapters.
 
 Legend: L copies (one per slot), n inputs per copy in a batch, B = L * n rows, S padded length, T label positions,
 V vocabulary, N sequences.
@@ -23,12 +23,12 @@ LabelLogits = Callable[[Tensor, Tensor, Tensor], Tensor]
 """input_ids (B, S), rows (T,), cols (T,) -> logits (T, V), each predicting the token after position `cols`."""
 
 RowsHook = Callable[[int], AbstractContextManager[object]]
-"""Told, around each forward pass, how many rows each slot is about to get. `nullcontext` where there are no slots."""
+"""A context around each forward pass, called with its number of rows per slot. `nullcontext` without slots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSequence:
-    """A prompt and its completion; the first `prompt_length` ids are given, the rest are scored."""
+    """A prompt and its completion; the first `prompt_length` ids are the prompt, the rest are scored."""
 
     ids: tuple[int, ...]
     prompt_length: int
@@ -53,14 +53,14 @@ class Likelihoods:
     num_tokens: Tensor  # (N,)
 
     def losses(self, num_bytes_N: Tensor) -> list[TokenLosses]:
-        """Return what metrics are computed from, for each copy; `num_bytes_N` are the completions' sizes in UTF-8."""
+        """Return the input of metrics for each copy; `num_bytes_N` are the completions' sizes in UTF-8."""
         return [
             TokenLosses(nats_N=-logprobs_N, num_tokens_N=self.num_tokens, num_bytes_N=num_bytes_N)
             for logprobs_N in self.logprobs
         ]
 
 
-@torch.no_grad()  # not inference_mode: tensors a model caches here must stay usable in training
+@torch.no_grad()  # not inference_mode: tensors that a model caches here must remain usable in training
 def completion_logprobs(
     label_logits: LabelLogits,
     sequences: Sequence[TokenSequence],
@@ -71,11 +71,11 @@ def completion_logprobs(
     rows: RowsHook = nullcontext,
     device: torch.device | str = "cpu",
 ) -> Likelihoods:
-    """Log-probability of every completion under each of `copies` slots, which all score the same sequences.
+    """Return the log-probability of every completion for each of `copies` slots, which score the same sequences.
 
-    `batch_rows` bounds the rows of one forward pass over all slots (each slot gets at least one); rows lie slot after
-    slot, in equal blocks. Longest first, so that padding is little and running out of memory happens at once. The last
-    token is never fed, it predicts nothing; sequences that then look the same (one-token options) share one row.
+    `batch_rows` limits the rows of a forward pass over all slots (at least one row per slot); rows are ordered slot
+    after slot, in equal blocks. Longest first, so that there is little padding and out-of-memory errors occur at once.
+    The last token is not an input; sequences with equal inputs (one-token options) share one row.
     """
     members: dict[tuple[int, ...], list[int]] = {}
     for index, sequence in enumerate(sequences):
@@ -97,7 +97,7 @@ def completion_logprobs(
 
 
 def pad_right(inputs: Sequence[Sequence[int]], pad_id: int) -> Tensor:
-    """(n, S) token ids, short rows filled with `pad_id` at the end."""
+    """Return token ids (n, S); short rows are filled with `pad_id` at the end."""
     width = max(map(len, inputs))
     return torch.tensor([[*ids, *[pad_id] * (width - len(ids))] for ids in inputs])
 
@@ -105,7 +105,7 @@ def pad_right(inputs: Sequence[Sequence[int]], pad_id: int) -> Tensor:
 def _label_logprobs(
     label_logits: LabelLogits, input_ids_BS: Tensor, wanted: Sequence[tuple[int, TokenSequence]], copies: int
 ) -> Tensor:
-    """(L, T) log-probabilities of the completion tokens of `wanted`, end to end, float64 on the CPU."""
+    """Return log-probabilities (L, T) of the completion tokens of `wanted`, end to end, float64 on the CPU."""
     num_inputs, device = len(input_ids_BS) // copies, input_ids_BS.device
     places = [(row, col) for row, s in wanted for col in range(s.prompt_length - 1, len(s.ids) - 1)]
     rows_t, cols_t = torch.tensor(places, device=device).T

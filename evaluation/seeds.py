@@ -1,4 +1,4 @@
-"""Say how sure a mean over examples and training seeds is.
+"""Confidence intervals of a mean over examples and training seeds.
 
 Legend: M seeds, N examples, K trials (settings, each trained with one or more seeds).
 """
@@ -16,16 +16,16 @@ from evaluation.statistics import Floats, Interval, finite_scores
 Scores = Sequence[float] | Sequence[Sequence[float]]
 """One score per example, or one such list per seed."""
 
-STEPS = 20_001  # of the integral in `t_quantile`: six digits from 1 degree of freedom on
+STEPS = 20_001  # of the integral in `t_quantile`: six correct digits for 1 or more degrees of freedom
 
 
 def crossed_interval(scores: Sequence[Sequence[float]], *, level: float = 0.95) -> Interval:
-    """Mean of a configuration's scores, one list per seed over the same examples, with an interval that covers both.
+    """Return the mean of a configuration's scores, one list per seed over the same examples, with its interval.
 
-    Had we drawn other examples *and* other seeds, how different could this number be? Variances of a crossed design
-    (examples, seeds, and their interaction, which both contain, once), with Student's t at Satterthwaite's (1946)
-    degrees of freedom. Where all scores are 0 or 1 the interval is Wilson's (1927), with the number of examples that
-    would give this variance, so that it has width at 0 and 1. Raises ValueError on fewer than two seeds or examples.
+    The interval covers other examples *and* other seeds. Variances of a crossed design (examples, seeds, and their
+    interaction, which is counted once), with Student's t at Satterthwaite's (1946) degrees of freedom. If all scores
+    are 0 or 1 the interval is Wilson's (1927), with the number of examples that would give this variance, so that it
+    has width at 0 and 1. Raises ValueError on fewer than two seeds or examples.
     """
     table_MN = table_of(scores)
     if min(table_MN.shape) < 2:
@@ -41,16 +41,16 @@ def crossed_interval(scores: Sequence[Sequence[float]], *, level: float = 0.95) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedNoise:
-    """The variance that seeds give each trial's mean over examples and seeds, and its degrees of freedom."""
+    """The variance due to seeds of each trial's mean over examples and seeds, and its degrees of freedom."""
 
     variance_K: Floats
     degrees: int
 
 
 def seed_noise(tables: Sequence[Floats], *, keeps_larger: bool = True) -> SeedNoise | None:
-    """Pool the variance between seeds over all trials; with `keeps_larger` a trial whose own is larger keeps its own.
+    """Pool the variance between seeds over all trials; with `keeps_larger` a trial keeps its own variance if larger.
 
-    Trials with one seed get the pooled variance too. None where no trial has two seeds, and nothing can be known.
+    Trials with one seed get the pooled variance too. None if no trial has two seeds.
     """
     repeated = [table.mean(axis=1) for table in tables if len(table) > 1]
     if not repeated:
@@ -64,19 +64,19 @@ def seed_noise(tables: Sequence[Floats], *, keeps_larger: bool = True) -> SeedNo
 
 
 def table_of(scores: Scores) -> Floats:
-    """(M, N) the scores as a table. Raises ValueError on missing or non-finite scores."""
+    """Return the scores as a table (M, N). Raises ValueError on missing or non-finite scores."""
     return np.stack([finite_scores(row) for row in np.atleast_2d(np.asarray(scores, dtype=np.float64))])
 
 
 def example_means(tables: Sequence[Floats]) -> Floats:
-    """(N, K) each trial's mean over its seeds, example by example. Raises ValueError on unequal numbers of examples."""
+    """Return each trial's mean over seeds (N, K), example by example. Raises ValueError on unequal example counts."""
     if len(lengths := {table.shape[1] for table in tables}) > 1:
         raise ValueError(f"trials must be scored on the same examples: got {sorted(lengths)} of them")
     return np.stack([table.mean(axis=0) for table in tables], axis=1)
 
 
 def t_quantile(level: float, degrees: float) -> float:
-    """Return t with P(-t < T < t) = level, for any number of degrees of freedom from 1 on."""
+    """Return t with P(-t < T < t) = level, for 1 or more degrees of freedom."""
     # With T = sqrt(degrees) * tan(angle) the density is cos(angle) ** (degrees - 1).
     angles = np.linspace(0, math.pi / 2, STEPS)
     density = np.cos(angles) ** (degrees - 1)

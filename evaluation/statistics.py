@@ -1,7 +1,7 @@
-"""Say how sure a score is.
+"""Confidence intervals of scores.
 
-Every interval here answers one question: *had we drawn other evaluation examples, how different could this number be?*
-It does not cover training: another seed may move a score by more. `evaluation.seeds` covers both.
+Every interval here answers one question: *with other evaluation examples, how different could this number be?* It does
+not cover training: another seed may change a score by more. `evaluation.seeds` covers both.
 
 Legend: N examples, C columns resampled together, B resamples.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-BLOCK_ELEMENTS = 2**22  # 32 MB of float64 at a time, whatever the size of the evaluation set
+BLOCK_ELEMENTS = 2**22  # 32 MB of float64 at a time, for any size of evaluation set
 NORMAL = NormalDist()
 
 
@@ -32,10 +32,10 @@ class Interval:
 
 
 def mean_interval(scores: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Mean with its bias-corrected and accelerated bootstrap interval (BCa; Efron, 1987).
+    """Return the mean with its bias-corrected and accelerated bootstrap interval (BCa; Efron, 1987).
 
-    One example says nothing of the spread: its interval is (-inf, inf). When all scores are equal the interval has no
-    width, which for 0/1 scores is too sure: use `wilson_interval` there. Raises ValueError on no or non-finite scores.
+    The interval of a single example is (-inf, inf). If all scores are equal it has no width, which is too narrow for
+    0/1 scores: use `wilson_interval` for these. Raises ValueError on no or non-finite scores.
     """
     scores_N = finite_scores(scores)
     mean = float(scores_N.mean())
@@ -43,14 +43,14 @@ def mean_interval(scores: Sequence[float], *, level: float = 0.95, resamples: in
         return Interval(value=mean, low=-math.inf, high=math.inf)
     means_B = resampled_means(scores_N[:, None], resamples=resamples, seed=seed)[:, 0]
     low, high = np.quantile(means_B, _bca_levels(scores_N, means_B, level))
-    # Rounding may leave equal scores a hair off their own mean; error bars must not be negative.
+    # By rounding, equal scores may differ slightly from their mean; error bars must not be negative.
     return Interval(value=mean, low=min(float(low), mean), high=max(float(high), mean))
 
 
 def paired_difference(
     first: Sequence[float], second: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean of first - second over the same examples, by paired bootstrap: hard examples are hard for both."""
+    """Return the mean of first - second over the same examples, by paired bootstrap: hard examples are so for both."""
     if len(first) != len(second):
         raise ValueError(f"paired scores need the same examples: got {len(first)} and {len(second)}")
     return mean_interval(
@@ -61,10 +61,10 @@ def paired_difference(
 def ratio_interval(
     scores: Sequence[float], weights: Sequence[float], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Weighted mean, such as nats per token over all tokens, with its percentile bootstrap interval.
+    """Return a weighted mean, such as nats per token over all tokens, with its percentile bootstrap interval.
 
-    Examples are resampled with their weights, and the ratio of sums is taken anew. Raises ValueError on non-finite
-    scores, on weights that are not positive, and where their numbers differ.
+    Examples are resampled with their weights. Raises ValueError on non-finite scores, on weights that are not positive,
+    and if their numbers differ.
     """
     scores_N, weights_N = finite_scores(scores), finite_scores(weights)
     if len(scores_N) != len(weights_N) or not (weights_N > 0).all():
@@ -78,7 +78,7 @@ def ratio_interval(
 
 
 def wilson_interval(successes: int, total: int, *, level: float = 0.95) -> Interval:
-    """A proportion with its score interval (Wilson, 1927): honest at 0/N and N/N, where a bootstrap has no width."""
+    """Return a proportion with Wilson's (1927) score interval, which has width at 0/N and N/N, unlike a bootstrap's."""
     if not 0 <= successes <= total or total == 0:
         raise ValueError(f"{successes} successes of {total}: need 0 <= successes <= total and total > 0")
     z, rate = NORMAL.inv_cdf((1 + level) / 2), successes / total
@@ -88,18 +88,18 @@ def wilson_interval(successes: int, total: int, *, level: float = 0.95) -> Inter
 
 
 def resampled_means(scores_NC: Floats, *, resamples: int, seed: int) -> Floats:
-    """(B, C) means of N rows drawn with replacement; a row's columns stay together, so that pairs stay pairs."""
+    """Return means (B, C) of N rows drawn with replacement; a row's columns stay together, so that pairs stay pairs."""
     rng, num = np.random.default_rng(seed), len(scores_NC)
     sums = []
     for size in block_sizes(resamples, num):
-        # Counting how often each row was drawn turns the means into one matrix product.
+        # With counts of how often each row was drawn, the means are one matrix product.
         drawn = rng.integers(num, size=(size, num), dtype=np.int32) + num * np.arange(size, dtype=np.int32)[:, None]
         sums.append(np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num) @ scores_NC)
     return np.concatenate(sums) / num
 
 
 def _bca_levels(scores_N: Floats, means_B: Floats, level: float) -> tuple[float, float]:
-    """The two quantiles of the bootstrap means to read off; the acceleration of a mean needs no jackknife."""
+    """Return the two quantile levels of the bootstrap means; the acceleration of a mean needs no jackknife."""
     centred_N = scores_N - scores_N.mean()
     spread = float((centred_N**2).sum())
     acceleration = float((centred_N**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
@@ -112,13 +112,13 @@ def _bca_levels(scores_N: Floats, means_B: Floats, level: float) -> tuple[float,
 
 
 def block_sizes(resamples: int, num: int) -> Iterator[int]:
-    """Yield how many of the resamples of `num` examples to draw at a time, so that memory is bounded."""
+    """Yield numbers of resamples to draw at a time, so that memory is bounded."""
     block = max(1, BLOCK_ELEMENTS // num)
     yield from (min(block, resamples - start) for start in range(0, resamples, block))
 
 
 def finite_scores(scores: Sequence[float] | Floats) -> Floats:
-    """(N,) the scores. Raises ValueError where there is none or one is not finite."""
+    """Return the scores as an array (N,). Raises ValueError if there are none or one is not finite."""
     array = np.asarray(scores, dtype=np.float64)
     if array.size == 0 or not np.isfinite(array).all():
         raise ValueError(

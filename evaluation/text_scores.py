@@ -1,7 +1,6 @@
-"""Compare predicted texts with reference texts, one number per example, in [0, 1], more is better.
+"""Compare predicted texts with reference texts: one score per example, in [0, 1], higher is better.
 
-Per-example scores rather than one mean, because a comparison of two trials is only honest when it is paired
-(`evaluation.statistics`).
+Scores per example rather than one mean, because trials are compared example by example (`evaluation.statistics`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Literal
 
 RougeName = Literal["rouge1", "rouge2", "rougeL"]
 
-# Scripts whose words are not set apart by spaces; in Hangul they are, but particles cling to them.
+# Scripts that do not separate words by spaces; Hangul does, but attaches particles to words.
 SPACELESS = (
     r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
     r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han and its extensions
@@ -30,13 +29,13 @@ ARTICLE = re.compile(r"\b(a|an|the)\b")
 
 
 def normalise(text: str, *, casefold: bool = False) -> str:
-    """Strip, and collapse every run of white space (the ideographic space too) into one blank."""
+    """Strip the text and replace every run of white space (including the ideographic space) by one blank."""
     collapsed = " ".join(text.split())
     return collapsed.casefold() if casefold else collapsed
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str], *, casefold: bool = False) -> list[float]:
-    """1 where both texts are equal after `normalise`, else 0. Raises ValueError on unequal lengths."""
+    """Return 1 for each pair that is equal after `normalise`, else 0. Raises ValueError on unequal lengths."""
     same = partial(normalise, casefold=casefold)
     return [float(same(p) == same(r)) for p, r in zip(predictions, references, strict=True)]
 
@@ -44,29 +43,29 @@ def exact_match(predictions: Sequence[str], references: Sequence[str], *, casefo
 def rouge(
     predictions: Sequence[str], references: Sequence[str], *, name: RougeName, use_stemmer: bool = False
 ) -> list[float]:
-    """ROUGE F-measure per example (Lin, 2004), computed by `rouge_score`. Raises ValueError on unequal lengths.
+    """Return the ROUGE F-measure per example (Lin, 2004), by `rouge_score`. Raises ValueError on unequal lengths.
 
-    On ASCII text the same number as `rouge_score`. Its tokenizer keeps only [a-z0-9], so Japanese or Russian scores 0
-    even against itself; ours keeps the words of every script, and single characters where words have no spaces.
+    On ASCII text it equals `rouge_score`, whose tokenizer keeps only [a-z0-9], so that equal Japanese or Russian texts
+    score 0; the tokenizer here keeps words of every script, and single characters if words have no spaces.
     """
     f_measure = _rouge_f_measure(name, use_stemmer)
     return [f_measure(r, p) for p, r in zip(predictions, references, strict=True)]
 
 
 def token_f1(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Harmonic mean of token precision and recall, as SQuAD's script scores it; two empty answers score 1.
+    """Return the harmonic mean of token precision and recall, like SQuAD's script; two empty answers score 1.
 
-    Lower-cased, without punctuation and English articles (Rajpurkar et al., 2016); characters are the tokens of scripts
-    without spaces, as in MLQA (Lewis et al., 2020). Raises ValueError on unequal lengths.
+    Lower-cased, without punctuation and English articles (Rajpurkar et al., 2016); in scripts without spaces each
+    character is a token, as in MLQA (Lewis et al., 2020). Raises ValueError on unequal lengths.
     """
     return [_overlap_f1(_answer_tokens(p), _answer_tokens(r)) for p, r in zip(predictions, references, strict=True)]
 
 
 def label_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """F1 = 2 TP / (2 TP + FP + FN) of each label that occurs in the references, after `normalise`.
+    """Return F1 = 2 TP / (2 TP + FP + FN) of each label that occurs in the references, after `normalise`.
 
-    A generated answer that is no label at all costs the true label its recall, and adds no label of its own: averaging
-    over predicted labels too, as scikit-learn does by default, would let one garbled word halve a binary score.
+    A generated answer that is not a label lowers the recall of the true label and adds no label: averaging over
+    predicted labels too, as scikit-learn does by default, would let one wrong word halve a binary score.
     """
     pairs = [(normalise(p), normalise(r)) for p, r in zip(predictions, references, strict=True)]
     hits = Counter(r for p, r in pairs if p == r)
@@ -75,13 +74,13 @@ def label_f1(predictions: Sequence[str], references: Sequence[str]) -> dict[str,
 
 
 def macro_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Unweighted mean of `label_f1`. One number for the whole set: it has no per-example form."""
+    """Return the unweighted mean of `label_f1`. It has no per-example scores."""
     return fmean(label_f1(predictions, references).values())
 
 
 @cache
 def _rouge_f_measure(name: RougeName, use_stemmer: bool) -> Callable[[str, str], float]:
-    # rouge_score drags in nltk, 2 s: only for those who ask for ROUGE.
+    # rouge_score imports nltk, which takes 2 s.
     from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped,unused-ignore]
     from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped,unused-ignore]
 

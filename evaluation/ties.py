@@ -1,4 +1,4 @@
-"""Say which trials are not significantly worse than the best one.
+"""Find the trials that are not significantly worse than the best one.
 
 Legend: N examples, K trials, M seeds of a trial, F sign flips.
 """
@@ -18,8 +18,8 @@ from evaluation.statistics import Floats, block_sizes
 Key = TypeVar("Key", bound=Hashable)
 Booleans = NDArray[np.bool_]
 
-ROUNDING = 1e-9  # of a statistic: the observed signs are a tie with themselves
-RESOLUTION = 1e-12  # of a sum of squares: below it a difference is a rounding error
+ROUNDING = 1e-9  # of a statistic, so that the observed signs count as equal to themselves
+RESOLUTION = 1e-12  # relative; smaller sums of squares are rounding errors
 
 
 def tied_with_best(
@@ -31,22 +31,22 @@ def tied_with_best(
     flips: int = 2000,
     seed: int = 0,
 ) -> set[Key]:
-    """Return the trials that do not differ significantly from the one with the best mean, or from `best`; itself too.
+    """Return the trials that do not differ significantly from the one with the best mean, or from `best`, including it.
 
     A trial has one list of scores, one score per example, or one such list per training seed.
 
-    The statement is about all pairs: with probability `level`, no two trials of equal expectation are called different,
-    whichever of them turns out best. Each pair's difference is divided by its standard error and compared with the
-    largest of all pairs under the same random sign flips of examples (max-T); pairs that are significant then leave the
-    comparison and the others are tested again (step-down; Westfall & Young, 1993; Romano & Wolf, 2005), so that a
-    hopeless trial hides no difference between good ones.
+    The test covers all pairs: with probability `level`, no two trials of equal expectation are called different,
+    whichever is best. Each pair's difference is divided by its standard error and compared with the largest of all
+    pairs under the same random sign flips of examples (max-T); significant pairs are then removed and the others tested
+    again (step-down; Westfall & Young, 1993; Romano & Wolf, 2005), so that a very bad trial does not hide differences
+    between good ones.
 
-    What varies: with one seed each, the examples alone. Then trained adapters are compared, not their settings: another
-    seed may order them otherwise. Where a trial has two or more seeds, `seed_noise` counts for all trials, in the
-    differences as in their null distribution (normal, with a chi-square variance): simulated sweeps of equal settings
-    called some two different in 0 to 3 % of the cases.
+    With one seed per trial only examples vary. Then adapters are compared, not their settings: another seed may change
+    their order. If a trial has two or more seeds, `seed_noise` is added for all trials, to the differences and to their
+    null distribution (normal, with a chi-square variance): in simulated sweeps of equal settings, 0 to 3 % called any
+    two settings different.
 
-    Below six examples nothing is significant at 0.95. Raises ValueError on unequal numbers of examples and on
+    With fewer than six examples nothing is significant at 0.95. Raises ValueError on unequal numbers of examples and on
     non-finite scores: leave diverged trials out.
     """
     if not scores:
@@ -60,8 +60,8 @@ def tied_with_best(
 
 
 def _different(means_NK: Floats, noise: SeedNoise | None, *, alpha: float, flips: int, seed: int) -> Booleans:
-    """(K, K) which pairs differ significantly, all pairs together."""
-    centred_NK = means_NK - means_NK.mean(axis=1, keepdims=True)  # differences stay as they are, rounding shrinks
+    """Return which pairs differ significantly (K, K), tested all together."""
+    centred_NK = means_NK - means_NK.mean(axis=1, keepdims=True)  # the same differences with smaller rounding errors
     null = _draw(centred_NK, noise, flips=flips, seed=seed)
     total_K = centred_NK.sum(axis=0)
     observed_KK = np.abs(total_K[:, None] - total_K) / _errors(null.squares_KK, null.noise_K[:, None] + null.noise_K)
@@ -70,7 +70,7 @@ def _different(means_NK: Floats, noise: SeedNoise | None, *, alpha: float, flips
     while left_KK.any():
         largest_F = np.sort(null.largest(left_KK))
         reached_KK = flips - np.searchsorted(largest_F, observed_KK - ROUNDING)
-        found_KK = left_KK & ((1 + reached_KK) / (1 + flips) <= alpha)  # 1 + counts the observed signs as a flip
+        found_KK = left_KK & ((1 + reached_KK) / (1 + flips) <= alpha)  # 1 + includes the observed signs
         if not found_KK.any():
             break
         different_KK |= found_KK
@@ -80,15 +80,15 @@ def _different(means_NK: Floats, noise: SeedNoise | None, *, alpha: float, flips
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Null:
-    """Draws of the trials' sums over examples, if all trials had one expectation."""
+    """Draws of the trials' sums over examples, under the hypothesis that all trials have equal expectation."""
 
     sums_FK: Floats
     squares_KK: Floats  # of the differences, summed over examples: their variance under sign flips
-    noise_K: Floats  # variance of the sums by seeds
+    noise_K: Floats  # variance of the sums due to seeds
     spread_F: Floats  # of the estimate of that variance, around 1
 
     def largest(self, pairs_KK: Booleans) -> Floats:
-        """(F,) the largest statistic of these pairs; trial by trial, so that memory grows with K, not with K * K."""
+        """Return the largest statistic of these pairs (F,); trial by trial, so that memory is O(K), not O(K * K)."""
         largest_F = np.zeros(len(self.sums_FK))
         for row in np.flatnonzero(pairs_KK.any(axis=1)):
             others = pairs_KK[row]
@@ -115,6 +115,6 @@ def _draw(centred_NK: Floats, noise: SeedNoise | None, *, flips: int, seed: int)
 
 
 def _errors(squares: Floats, noise: Floats) -> Floats:
-    """Return standard errors of differences; infinite where two trials never differ."""
+    """Return standard errors of differences; infinite if two trials never differ."""
     variance = squares + noise
     return np.sqrt(np.where(variance > 0, variance, np.inf))

@@ -1,8 +1,8 @@
-"""Score all options of a question in one row: the prompt is read once, and each option sees only it and itself.
+"""Score all options of a question in one row: the prompt is read once, and options are hidden from each other.
 
-A row is `prompt, option 1, option 2, ...`; every option continues the prompt's positions, and a mask hides the
-options from each other. The scores are those of separate rows, at a fraction of the tokens: a question of 20 tokens
-with 10 options of 2 is a row of 30 instead of 10 rows of 21.
+A row is `prompt, option 1, option 2, ...`; every option continues the prompt's positions, and a mask hides the other
+options. Scores are the same as those of separate rows, with far fewer tokens: a question of 20 tokens with 10 options
+of 2 is a row of 30 instead of 10 rows of 21.
 
 Legend: L copies (one per slot), n questions per copy in a batch, B = L * n rows, S padded length, T label positions.
 """
@@ -20,12 +20,12 @@ from evaluation.scoring import Likelihoods, RowsHook, TokenSequence
 from evaluation.sizes import trees_per_copy
 
 TreeLogits = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""input_ids (B, S), position_ids (B, S), mask (B, 1, S, S) of what a token may see, rows (T,), cols (T,) -> (T, V)."""
+"""input_ids (B, S), position_ids (B, S), mask (B, 1, S, S) of visible tokens, rows (T,), cols (T,) -> logits (T, V)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A question laid out in one row; `column` says, for every option token in order, where it is predicted."""
+    """A question in one row; `column` is, for every option token in order, the position that predicts it."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
@@ -35,8 +35,8 @@ class Tree:
     lengths: tuple[int, ...]  # tokens of each option
 
 
-def plant(options: Sequence[TokenSequence]) -> Tree:
-    """Lay out a question's options, which share their prompt. Raises ValueError where they do not."""
+def lay_out(options: Sequence[TokenSequence]) -> Tree:
+    """Lay out a question's options in one row. Raises ValueError if they do not share a prompt."""
     size = options[0].prompt_length
     prompt = options[0].ids[:size]
     if any(o.ids[: o.prompt_length] != prompt for o in options):
@@ -44,7 +44,7 @@ def plant(options: Sequence[TokenSequence]) -> Tree:
     ids, positions, branch = [*prompt], [*range(size)], [0] * size
     column: list[int] = []
     for number, option in enumerate(options, start=1):
-        fed = option.completion[:-1]  # the last token is predicted, never fed
+        fed = option.completion[:-1]  # the last token is predicted but not an input
         column += [size - 1, *range(len(ids), len(ids) + len(fed))]
         ids += fed
         positions += range(size, size + len(fed))
@@ -65,8 +65,8 @@ def tree_logprobs(
     rows: RowsHook = nullcontext,
     device: torch.device | str = "cpu",
 ) -> Likelihoods:
-    """Log-probability of every option of every question, end to end, as `completion_logprobs` returns them."""
-    trees = [plant(options) for options in questions]
+    """Return the log-probabilities of all options of all questions, end to end, like `completion_logprobs`."""
+    trees = [lay_out(options) for options in questions]
     order = sorted(range(len(trees)), key=lambda i: len(trees[i].ids), reverse=True)
     found: list[Tensor] = [torch.empty(0)] * len(trees)
     while order:
@@ -84,7 +84,7 @@ def tree_logprobs(
 def _batch_logprobs(
     tree_logits: TreeLogits, trees: Sequence[Tree], pad_id: int, copies: int, device: torch.device | str
 ) -> list[Tensor]:
-    """Return, for each tree, (L, options) summed log-probabilities, float64 on the CPU."""
+    """Return summed log-probabilities (L, options) of each tree, float64 on the CPU."""
     ids_nS, positions_nS, mask_nSS = _layout(trees, pad_id)
     row_t = torch.tensor([r for r, tree in enumerate(trees) for _ in tree.column])
     column_t = torch.tensor([c for tree in trees for c in tree.column])

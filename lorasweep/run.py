@@ -23,14 +23,14 @@ from lorasweep.driver.recorder import Recorder
 from lorasweep.driver.run_folder import check_inputs, run_folder
 from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.executors.table import make_executor
-from lorasweep.planning.describe import domain_words
+from lorasweep.planning.describe import domain_text
 from lorasweep.planning.plan import Plan
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.settings import SEED
 from lorasweep.study.selection import Configuration
 from lorasweep.study.study import Study
-from lorasweep.tracking.base import Opening
+from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.mlflow import make_tracker
 from lorasweep.tracking.queue import TrackingQueue
 
@@ -135,11 +135,11 @@ def _open_tracking(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, st
         return None
     device = ", ".join(dict.fromkeys(d.description for d in plan.devices))
     objective, destination = config.eval.objective, tracker.destination
-    opening = Opening(
+    opening = SweepInfo(
         config=text,
         tags={"sweep": config.sweep.name, "device": device, "commit": facts["commit"], "objective": objective},
         data=_data(plan),
-        swept={key: domain_words(domain) for key, domain in plan.domains.items()},
+        swept={key: domain_text(domain) for key, domain in plan.domains.items()},
         objective=objective,
     )
     return TrackingQueue(
@@ -152,7 +152,7 @@ def _open_tracking(plan: Plan, text: str, ledger: Ledger, facts: Mapping[str, st
 
 def _report(driver: Driver) -> Leaderboard:
     """Write the leaderboard, keep the best adapters, and send the summary to the tracker."""
-    driver.recorder.say("writing the leaderboard, and the last results to the tracker")
+    driver.recorder.show("writing the leaderboard, and the last results to the tracker")
     ledger, config = driver.ledger, driver.plan.config
     board = build_leaderboard(
         [r for r in ledger.results.values() if r.same_as is None],
@@ -229,7 +229,7 @@ def _interruptible(driver: Driver, signals: list[int]) -> Iterator[None]:
         if driver.is_stopping:
             raise KeyboardInterrupt
         driver.stop()
-        driver.recorder.say("stopping at the end of this time slice; all trials are kept (Ctrl-C again: at once)")
+        driver.recorder.show("stopping at the end of this time slice; all trials are kept (Ctrl-C again: at once)")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

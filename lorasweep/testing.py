@@ -33,7 +33,7 @@ from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.executors.base import Executor
 from lorasweep.planning.plan import Plan
 from lorasweep.study.study import Study
-from lorasweep.tracking.base import Opening, Tracker
+from lorasweep.tracking.base import SweepInfo, Tracker
 from lorasweep.tracking.queue import TrackingQueue
 
 SLOTS = 16
@@ -116,7 +116,7 @@ def tracking_queue(tracker: Tracker, ledger: Ledger, objective: str = "accuracy"
     """Return a queue that exports a ledger's results to a tracker."""
     return TrackingQueue(
         tracker,
-        Opening(config="", tags={}, data={}, swept={}, objective=objective),
+        SweepInfo(config="", tags={}, data={}, swept={}, objective=objective),
         is_exported=lambda number: ledger.is_exported(number, tracker.destination),
         mark_exported=lambda number: ledger.mark_exported(number, tracker.destination),
     )

@@ -9,13 +9,13 @@ import torch
 
 from lorasweep.adapters.load import load_base
 from lorasweep.core.spec import ModelSpec
-from lorasweep.models import twin
+from lorasweep.models import tiny_base
 from lorasweep.models.base import Base
 from tests.tiny import tokenizer
 
 MIXED = ["linear_attention", "full_attention"]
 
-# What a tiny base needs besides the sizes that `twin.SIZES` names.
+# What a tiny base needs besides the sizes that `tiny_base.SIZES` names.
 SETTINGS: dict[str, dict[str, Any]] = {
     "afmoe": {},
     "apertus": {},
@@ -132,8 +132,8 @@ def model_of(kind: str, **settings: Any) -> Any:
 
     own = {**SETTINGS[kind], **settings}
     configuration = CONFIG_MAPPING[kind.split()[0]]  # what follows tells variants of an architecture apart
-    small = {**twin.small(configuration().to_dict()), **own}
-    model = twin.random_model(configuration(**small)) if own else twin.tiny_model(configuration())
+    small = {**tiny_base.small_settings(configuration().to_dict()), **own}
+    model = tiny_base.random_model(configuration(**small)) if own else tiny_base.tiny_model(configuration())
     assert model is not None, kind
     return model
 
@@ -148,7 +148,7 @@ def save_architecture(kind: str, folder: Path, **settings: Any) -> Path:
 
 def table_row(kind: str, base: Base) -> str:
     """Return an architecture's row in the documentation: how its batches run, and which modules carry no adapter."""
-    paths = base.paths
+    paths = base.shortcuts
     training = "end to end" if paths.is_flat else "padded" if paths.can_pad else "one row at a time"
     options = {"cache": "prompt's cache copied", "none": "a row each"}.get(paths.option_form, "one row")
     answers = {"padded": "padded", "one_length": "one length at a time"}.get(paths.generation, "without a cache")

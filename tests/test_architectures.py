@@ -21,7 +21,7 @@ from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
-from lorasweep.models.twin import VOCABULARY, WINDOW
+from lorasweep.models.tiny_base import VOCABULARY, WINDOW
 from tests.architectures import SETTINGS, save_architecture, table_row
 
 STEPS = 3
@@ -184,14 +184,14 @@ def test_it_trains_and_answers_and_writes_as_in_stock_peft(packed: Packed, tmp_p
     engine: Any = base.model
     slots = [learner.slot for learner in packed.learners]  # that of the diverged trial too
     ask: dict[str, Any] = {"pad_id": 0, "copies": 3, "rows": lambda count: bank.rows([(slot, count) for slot in slots])}
-    size = 64 if base.paths.can_pad else 3
+    size = 64 if base.shortcuts.can_pad else 3
     scored = option_choices(base.label_logits, questions(), **base.option_logits, batch_rows=size, **ask)
     expected = [[option_nats(model, option) for question in questions() for option in question] for model in models]
     assert scored.likelihoods.logprobs[:2].tolist() == [pytest.approx(x, abs=1e-3, rel=1e-5) for x in expected]
     prompts = [row.ids for row in rows()]
     texts = greedy(engine, prompts, eos_ids=(), max_new_tokens=NEW_TOKENS, batch_rows=size,
-                   one_length=base.paths.generation != "padded",
-                   use_cache=base.paths.generation != "no_cache", **ask)  # fmt: skip
+                   one_length=base.shortcuts.generation != "padded",
+                   use_cache=base.shortcuts.generation != "no_cache", **ask)  # fmt: skip
     assert texts[:2] == [[written(model, prompt) for prompt in prompts] for model in models]
 
 

@@ -171,7 +171,7 @@ def test_a_users_own_group_option_is_found(own: str) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:
-    assert problems("--config-dir", "/no/such")[0] == "--config-dir: /no/such is no folder"
+    assert problems("--config-dir", "/no/such")[0] == "--config-dir: /no/such is not a folder"
 
 
 def test_flags_are_parted_from_overrides() -> None:

@@ -9,7 +9,7 @@ import pytest
 from lorasweep.cli import main
 from lorasweep.core.errors import is_device_error
 from lorasweep.driver import worker_handle
-from lorasweep.driver.scheduler import MOST_ATTEMPTS
+from lorasweep.driver.scheduler import MAX_ATTEMPTS
 from lorasweep.executors.base import WorkerDied
 from tests.simulated import Death
 from tests.test_placement import SIXTEEN, SWEEP, Machine, gpu, swept
@@ -23,7 +23,7 @@ DEATHS = {"its process dies": Death(), "every CUDA call raises": Death(error=ILL
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no pause last longer than a moment."""
-    monkeypatch.setattr(worker_handle, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(worker_handle, "MAX_PAUSE_S", 0.01)
 
 
 def dead(way: str) -> Death:
@@ -42,7 +42,7 @@ def test_a_dead_gpu_costs_no_trial(
     way: str, sizes: tuple[int, ...], pause_s: float, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(monkeypatch, *(gpu(i, gib) for i, gib in enumerate(sizes)))
-    monkeypatch.setattr(worker_handle, "LONGEST_PAUSE_S", pause_s)
+    monkeypatch.setattr(worker_handle, "MAX_PAUSE_S", pause_s)
     machine.deaths["GPU-1"] = dead(way)
     trials = swept(*SIXTEEN, "train.learning_rate=1e-3,2e-3,3e-3,4e-3,5e-3,6e-3,7e-3,8e-3,9e-3,1e-2", "study.slots=3")
     assert [t["state"] for t in trials] == ["complete"] * 40
@@ -120,7 +120,7 @@ def test_a_kill_from_outside_uses_up_no_try_but_a_trial_is_not_started_for_ever(
     machine = Machine(monkeypatch, gpu(0, 24))
     machine.deaths["GPU-0"] = death = Death(exit_code=-9, numbers=(5,))
     swept(*SIXTEEN, "study.slots=2")
-    assert death.num_failures == MOST_ATTEMPTS
+    assert death.num_failures == MAX_ATTEMPTS
     assert [n for n, r in found(in_tmp).items() if r["state"] != "complete"] == [5]
     assert "was killed from outside (signal 9" in found(in_tmp)[5]["reason"]
 

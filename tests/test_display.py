@@ -50,9 +50,9 @@ def test_the_best_so_far_may_still_train() -> None:
     progress.handle(SweepStarted(num_trials=2, results=[result(0, 0.3)]))
     progress.handle(started(1, {"lora.target_modules": "[q_proj,o_proj]"}))
     progress.handle(rung(1, 1, 0.5, step=10))
-    assert progress.best_words() == "accuracy 0.5 at step 10 by trial 1 (target_modules=[q_proj,o_proj])"
+    assert progress.best_text() == "accuracy 0.5 at step 10 by trial 1 (target_modules=[q_proj,o_proj])"
     progress.handle(finished(result(1, None, TrialState.PRUNED)))
-    assert progress.best_words().startswith("accuracy 0.3 by trial 0")
+    assert progress.best_text().startswith("accuracy 0.3 by trial 0")
 
 
 def pace(number: int, step: int, num_steps: int = 100, its_per_s: float = 10.0) -> Progress:

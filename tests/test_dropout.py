@@ -168,7 +168,7 @@ def test_a_neighbour_without_dropout_keeps_all_its_inputs(base: Base) -> None:
 @pytest.mark.parametrize("most_tokens", [1, 20, 40], ids=["a row", "a row or two", "some rows"])
 @pytest.mark.parametrize("is_flat", [True, False])
 def test_a_micro_batch_in_parts_has_the_masks_of_the_whole(base: Base, is_flat: bool, most_tokens: int) -> None:
-    base.paths = replace(base.paths, is_flat=is_flat)
+    base.shortcuts = replace(base.shortcuts, is_flat=is_flat)
 
     def losses(tokens: int) -> list[float]:
         bank = Bank(base, 1)

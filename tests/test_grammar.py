@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lorasweep.config.grammar import Choice, Domain, Interval, is_pin, parse, sweeps
+from lorasweep.config.grammar import Choice, Domain, Interval, parse, pinned_key, swept_expression
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_true_and_one_are_two_choices() -> None:
         ("range(1,1)", "is empty"),
         ("interval(64,1)", "is empty"),
         ("tag(log,interval(0,1))", "must start above 0"),
-        ("tag(lgo,interval(1,2))", "the tag 'lgo' means nothing"),
-        ("tag(log,choice(1,2))", "the tag 'log' means nothing"),
-        ("glob(*)", "chooses among files"),
-        ("choice({a:1},{a:2})", "no value that a setting can take"),
+        ("tag(lgo,interval(1,2))", "unknown tag 'lgo'"),
+        ("tag(log,choice(1,2))", "unknown tag 'log'"),
+        ("glob(*)", "matches files"),
+        ("choice({a:1},{a:2})", "not a valid value for a setting"),
         ([4, 8], "is a list, not a search"),
     ],
 )
@@ -103,8 +103,8 @@ def test_a_range_leaves_no_value_out() -> None:
     ],
 )
 def test_an_override_is_a_sweep_or_it_is_not(override: str, swept: tuple[str, str] | None) -> None:
-    assert sweeps(override) == swept
+    assert swept_expression(override) == swept
 
 
 def test_a_plain_override_pins_its_key() -> None:
-    assert [is_pin(o) for o in ("+lora.r=8", "lora.r=4,8", "~lora.r", "lora.r")] == ["lora.r", None, None, None]
+    assert [pinned_key(o) for o in ("+lora.r=8", "lora.r=4,8", "~lora.r", "lora.r")] == ["lora.r", None, None, None]

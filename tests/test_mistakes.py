@@ -79,7 +79,7 @@ def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    hub.is_away.cache_clear()
+    hub.is_unreachable.cache_clear()
 
 
 @pytest.mark.usefixtures("closed_port")
@@ -90,7 +90,7 @@ def test_a_hub_that_does_not_answer_is_said_within_seconds(in_tmp: Path) -> None
     assert len(text.splitlines()) == 3
     assert text.count("does not answer, so only what was downloaded before can be read") == 3
     assert time.perf_counter() - start < 20
-    hub.is_away.cache_clear()
+    hub.is_unreachable.cache_clear()
 
 
 @pytest.mark.parametrize(

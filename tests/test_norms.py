@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.mark.parametrize(("kind", "num"), [("llama", 5), ("qwen2", 5), ("gpt2", 0), ("gemma2", 0)])
 def test_only_norms_with_the_same_result_are_exchanged(kind: str, num: int) -> None:
-    assert rms_norm.exchange(model_of(kind)) == num
+    assert rms_norm.replace_norms(model_of(kind)) == num
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -43,7 +43,7 @@ def test_values_and_gradients_are_those_of_the_layer(dtype: torch.dtype) -> None
     x = torch.randn(3, 7, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
     weight = torch.randn(3, 7, 64, generator=torch.Generator().manual_seed(2)).to(dtype)
     expected = run(norm, x, weight)
-    assert rms_norm.exchange(norm) == 1
+    assert rms_norm.replace_norms(norm) == 1
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
     for found, wanted in zip(run(norm, x, weight), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
@@ -68,4 +68,4 @@ def test_a_norm_that_does_not_multiply_with_its_weight_is_left_alone() -> None:
             return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
 
     norm = UnweightedRMSNorm()
-    assert rms_norm.exchange(norm) == 0 and torch.equal(norm.weight, torch.ones(8))
+    assert rms_norm.replace_norms(norm) == 0 and torch.equal(norm.weight, torch.ones(8))

@@ -47,7 +47,7 @@ def test_a_part_of_the_demos_rows_is_still_the_demo() -> None:
 
 def test_the_demos_rows_are_refused_beside_own_ones_even_where_the_group_is_named() -> None:
     text = problems("data=demo_intents", OWN)
-    assert "data.validation and data.test: the demo's rows cannot stand beside data.train=mine.csv" in text
+    assert "data.validation and data.test: the demo's rows cannot be combined with data.train=mine.csv" in text
     assert "set data.validation=null data.test=null" in text
 
 

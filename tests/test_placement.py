@@ -159,7 +159,7 @@ def test_a_gpu_that_stays_full_is_left_to_others(
 ) -> None:
     machine = Machine(monkeypatch, FakeGpu("GPU-0", 24, {7: 23.9}), gpu(1, 24))
     assert len(swept(*SIXTEEN, "study.device_wait_min=0")) == 16
-    assert "GPU 0 is still full; going on without it" in capsys.readouterr().out
+    assert "GPU 0 is still full; continuing without it" in capsys.readouterr().out
     assert machine.executors["GPU-0"].bases == []
 
 

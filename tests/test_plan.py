@@ -107,7 +107,7 @@ def test_workers_share_the_memory_and_the_slots_that_were_asked_for() -> None:
 def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorasweep.planning.make.num_cores", lambda: 4)
     assert plan("threads=4", "probes=none").config.threads == 4
-    with pytest.raises(ConfigError, match=r"threads: 5 are more than the 4 cores.*set threads=4"):
+    with pytest.raises(ConfigError, match=r"threads: 5 exceed the 4 available cores.*set threads=4"):
         plan("threads=5", "probes=none")
 
 
@@ -197,7 +197,7 @@ def test_the_outline_says_when_trials_are_judged() -> None:
 def test_the_outline_names_the_probes_or_says_that_there_are_none() -> None:
     assert "probe facts: accuracy on demo:probes/facts.jsonl" in plan_text(plan())
     text = plan_text(plan("probes=none"))
-    assert "probes: none are set, so forgetting is not measured; set probes=general" in text
+    assert "probes: none, so forgetting is not measured; set probes=general" in text
 
 
 def test_a_probe_that_cannot_be_reached_is_named_with_the_way_out() -> None:
@@ -206,7 +206,9 @@ def test_a_probe_that_cannot_be_reached_is_named_with_the_way_out() -> None:
 
 
 def test_the_outline_says_whether_the_end_token_is_scored() -> None:
-    assert "options are scored with the end token behind them; eval.end_token=false" in plan_text(plan("probes=none"))
+    assert "options are scored with the end token that follows them; eval.end_token=false" in plan_text(
+        plan("probes=none")
+    )
     assert "without the end token" in plan_text(plan("probes=none", "eval.end_token=false"))
     loss = plan("probes=none", "eval.objective=loss", "eval.metrics=[]")
     assert "end token" not in plan_text(loss)
@@ -219,7 +221,7 @@ def test_a_plan_warns_of_few_validation_rows_and_of_test_prompts_that_are_traine
     found = plan("data=alpaca", "data.train=train.jsonl", "data.test=test.jsonl", "probes=none")
     few, leaked = found.warnings
     assert few.startswith("trials are scored on 40 validation rows; below 50")
-    assert re.match(r"\d+ of 20 test prompts stand in the training data", leaked)
+    assert re.match(r"\d+ of 20 test prompts also occur in the training data", leaked)
     assert headline(found).count("WARNING: ") == 2
 
 
@@ -233,14 +235,16 @@ def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain
     )
     assert "target modules: k_proj, o_proj, q_proj, shared_expert_gate, v_proj" in experts
     assert "experts in fused weights stay frozen: model.layers.*.mlp.experts.gate_up_proj" in experts
-    assert "model.layers.*.mlp.shared_expert.down_proj; stock PEFT reads this name as the fused experts" in experts
-    assert "packed passes give the numbers of rows alone" in experts
+    assert (
+        "model.layers.*.mlp.shared_expert.down_proj; stock PEFT treats this name as the base's fused experts" in experts
+    )
+    assert "packed passes give the same numbers as single rows" in experts
     hybrid = plan_text(plan(f"model.id={save_architecture('qwen3_5_text', tmp_path / 'hybrid')}"))
-    assert "training rows are padded: a faster way is not exact on this architecture" in hybrid
+    assert "training rows are padded: faster passes are not exact on this architecture" in hybrid
 
 
 def test_a_preset_whose_modules_carry_no_adapter_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"no module for up.*up_proj: stock PEFT reads this name as the fused experts"
+        ConfigError, match=r"no module for up.*up_proj: stock PEFT treats this name as the base's fused experts"
     ):
         plan(f"model.id={save_architecture('qwen2_moe', tmp_path)}", "lora.target_modules=mlp")

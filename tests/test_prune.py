@@ -9,7 +9,7 @@ from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.config.grammar import parse
 from lorasweep.core.messages import Rung
 from lorasweep.core.result import Point
-from lorasweep.study.rules import Reading
+from lorasweep.study.rules import RungReport
 from lorasweep.study.study import Study
 
 
@@ -26,7 +26,7 @@ def study_of(folder: Path, pruner: Pruner, num_trials: int) -> Study:
 def reported(study: Study, values: dict[int, float], rung: int = 1) -> list[Rung]:
     """Report objectives and return the events."""
     for number, value in values.items():
-        study.report(number, Reading(rung=rung, value=value, eval_loss=2 - value, train_loss=1, first_loss=4))
+        study.report(number, RungReport(rung=rung, value=value, eval_loss=2 - value, train_loss=1, first_loss=4))
     return [Rung(number=n, rung=rung, value=v, point=Point(step=2 * rung, metrics={})) for n, v in values.items()]
 
 

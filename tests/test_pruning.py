@@ -7,8 +7,8 @@ import optuna
 import pytest
 
 from lorasweep.core.result import Cost, Point, TrialState
-from lorasweep.study.pruners import PeerPruner, RulePruner, readings, report, reported, verdicts
-from lorasweep.study.rules import Reading
+from lorasweep.study.pruners import PeerPruner, RulePruner, prune_decisions, report, reports_of, rung_reports
+from lorasweep.study.rules import RungReport
 from tests.settings import SPEC, result
 
 
@@ -18,15 +18,15 @@ def study() -> optuna.Study:
     return optuna.create_study(direction="maximize", pruner=RulePruner(2))
 
 
-def reading(value: float, rung: int = 1, train_loss: float = 1.0) -> Reading:
-    return Reading(rung=rung, value=value, eval_loss=1 - value, train_loss=train_loss, first_loss=4.0)
+def reading(value: float, rung: int = 1, train_loss: float = 1.0) -> RungReport:
+    return RungReport(rung=rung, value=value, eval_loss=1 - value, train_loss=train_loss, first_loss=4.0)
 
 
 def test_trials_that_reach_a_rung_together_are_judged_alike(study: optuna.Study) -> None:
     trials = [study.ask() for _ in range(8)]
     for trial in trials:
         report(study, trial, reading(trial.number / 10))
-    assert {n: v.rule for n, v in verdicts(study, dict.fromkeys(range(8), 1)).items()} == dict.fromkeys(
+    assert {n: v.rule for n, v in prune_decisions(study, dict.fromkeys(range(8), 1)).items()} == dict.fromkeys(
         range(4), "rank"
     )
     assert [t.should_prune() for t in trials] == [True] * 4 + [False] * 4
@@ -37,7 +37,7 @@ def test_trials_that_come_one_after_another_are_judged_by_those_before(study: op
     for value in (0.1, 0.5, 0.6, 0.7, 0.2, 0.8, 0.3):
         trial = study.ask()
         report(study, trial, reading(value))
-        is_gone = trial.number in verdicts(study, {trial.number: 1})
+        is_gone = trial.number in prune_decisions(study, {trial.number: 1})
         gone.append(is_gone)
         study.tell(trial, None if is_gone else value, state=optuna.trial.TrialState.PRUNED if is_gone else None)
     # The first four had too few peers.
@@ -48,7 +48,7 @@ def test_the_first_rule_that_has_a_reason_speaks(study: optuna.Study) -> None:
     trials = [study.ask() for _ in range(5)]
     for trial in trials:
         report(study, trial, reading(trial.number / 10, train_loss=9.0 if trial.number == 0 else 1.0))
-    found = verdicts(study, dict.fromkeys(range(5), 1))
+    found = prune_decisions(study, dict.fromkeys(range(5), 1))
     assert (found[0].rule, found[1].rule) == ("divergence", "rank")
 
 
@@ -57,13 +57,13 @@ def test_readings_ahead_of_a_trial_that_began_again_do_not_count(study: optuna.S
     report(study, other, reading(0.9))
     report(study, trial, reading(0.5))
     report(study, trial, reading(0.1, rung=2, train_loss=9.0))
-    assert verdicts(study, {trial.number: 1}) == {}
-    assert [r.rung for r in readings(study.trials[0])] == [1, 2]
+    assert prune_decisions(study, {trial.number: 1}) == {}
+    assert [r.rung for r in rung_reports(study.trials[0])] == [1, 2]
 
 
 def test_a_trial_without_reading_is_not_judged(study: optuna.Study) -> None:
     trial = study.ask()
-    assert verdicts(study, {trial.number: 1}) == {} and not trial.should_prune()
+    assert prune_decisions(study, {trial.number: 1}) == {} and not trial.should_prune()
 
 
 def test_rungs_that_share_a_step_are_read_back_under_the_number_that_they_were_reported_by() -> None:
@@ -71,7 +71,7 @@ def test_rungs_that_share_a_step_are_read_back_under_the_number_that_they_were_r
     metrics = {"eval/accuracy": 0.5, "eval/loss": 1.0, "train/loss": 1.0, "train/first_loss": 4.0}
     history = tuple(Point(step=step, metrics=metrics) for step in (1, 2, 3))
     trial = replace(result(history=history, cost=Cost(num_planned_steps=3)), spec=spec)
-    assert [reading.rung for reading in reported(trial)] == [3, 4]
+    assert [reading.rung for reading in reports_of(trial)] == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -103,5 +103,5 @@ def test_what_a_complete_trial_reported_does_not_hold_its_end_nor_what_is_no_num
     whole = replace(
         result(history=history, cost=Cost(num_planned_steps=30)), spec=replace(SPEC, eval=replace(SPEC.eval, rungs=3))
     )
-    assert [(r.rung, r.value) for r in reported(whole)] == [(1, 0.5)]
-    assert [(r.rung, r.value) for r in reported(replace(whole, state=TrialState.PRUNED))] == [(1, 0.5), (3, 0.7)]
+    assert [(r.rung, r.value) for r in reports_of(whole)] == [(1, 0.5)]
+    assert [(r.rung, r.value) for r in reports_of(replace(whole, state=TrialState.PRUNED))] == [(1, 0.5), (3, 0.7)]

@@ -1,24 +1,28 @@
-"""Each rule tells a loser by its readings, says why in words, and leaves the others alone."""
+"""Each rule tells a loser by its rung_reports, says why in words, and leaves the others alone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from lorasweep.study.rules import RULES, Race, Reading, divergence, overfitting, rank, read
+from lorasweep.study.rules import RULES, RungComparison, RungReport, divergence, make_report, overfitting, rank
 
 
-def curve(values: Sequence[float], eval_losses: Sequence[float], train_losses: Sequence[float]) -> tuple[Reading, ...]:
-    """Return readings that began at a loss of 4."""
+def curve(
+    values: Sequence[float], eval_losses: Sequence[float], train_losses: Sequence[float]
+) -> tuple[RungReport, ...]:
+    """Return rung_reports that began at a loss of 4."""
     rows = zip(values, eval_losses, train_losses, strict=True)
     return tuple(
-        Reading(rung=rung, value=value, eval_loss=eval_loss, train_loss=train_loss, first_loss=4.0)
+        RungReport(rung=rung, value=value, eval_loss=eval_loss, train_loss=train_loss, first_loss=4.0)
         for rung, (value, eval_loss, train_loss) in enumerate(rows, 1)
     )
 
 
-def race(mine: Sequence[Reading], others: Sequence[Reading] = (), *, factor: int = 2, maximize: bool = True) -> Race:
-    return Race(mine=tuple(mine), peers=(mine[-1], *others), maximize=maximize, reduction_factor=factor)
+def race(
+    mine: Sequence[RungReport], others: Sequence[RungReport] = (), *, factor: int = 2, maximize: bool = True
+) -> RungComparison:
+    return RungComparison(own=tuple(mine), peers=(mine[-1], *others), maximize=maximize, reduction_factor=factor)
 
 
 BETTER = curve([0.9], [0.5], [0.5])
@@ -26,11 +30,13 @@ SOUND = curve([0.2, 0.4, 0.5], [2.0, 1.5, 1.2], [2.5, 1.8, 1.0])
 
 
 def test_a_training_loss_above_where_it_began_is_divergence() -> None:
-    assert divergence(race(curve([0.1], [6.0], [6.0]))) == "training loss 6, after 4 at its best; it began at 4"
+    assert (
+        divergence(race(curve([0.1], [6.0], [6.0]))) == "training loss rose to 6 after a minimum of 4; it started at 4"
+    )
 
 
 def test_a_training_loss_that_gave_its_gains_back_is_divergence() -> None:
-    assert "after 1 at its best" in divergence(race(curve([0.3, 0.1], [1.2, 3.0], [1.0, 3.1])))
+    assert "after a minimum of 1" in divergence(race(curve([0.3, 0.1], [1.2, 3.0], [1.0, 3.1])))
 
 
 @pytest.mark.parametrize("train_losses", [(4.2,), (3.9, 4.0), (0.02, 0.05), (1.0, 2.3), (2.0, 1.5)])
@@ -67,7 +73,7 @@ def test_a_validation_loss_that_rises_as_training_loss_falls_is_overfitting() ->
         curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 1.1, 1.2]),  # training suffers as well
     ],
 )
-def test_other_curves_are_no_overfitting(mine: tuple[Reading, ...]) -> None:
+def test_other_curves_are_no_overfitting(mine: tuple[RungReport, ...]) -> None:
     assert overfitting(race(mine, BETTER)) == ""
 
 
@@ -124,14 +130,14 @@ def test_no_rule_minds_a_sound_trial_that_is_alone() -> None:
 
 def test_a_validation_loss_that_is_no_number_counts_as_the_worst() -> None:
     metrics = {"eval/loss": float("nan"), "train/loss": 1.0, "train/first_loss": 4.0}
-    assert read(2, 0.5, metrics).eval_loss == float("inf")
-    assert read(2, 0.5, metrics | {"eval/bits_per_byte": float("nan")}).eval_bits == float("inf")
-    assert read(2, 0.5, metrics | {"eval/bits_per_byte": 1.5}).eval_bits == 1.5
+    assert make_report(2, 0.5, metrics).eval_loss == float("inf")
+    assert make_report(2, 0.5, metrics | {"eval/bits_per_byte": float("nan")}).eval_bits == float("inf")
+    assert make_report(2, 0.5, metrics | {"eval/bits_per_byte": 1.5}).eval_bits == 1.5
 
 
 def test_losses_of_different_tokenizers_are_compared_per_byte() -> None:
     """Long tokens make a high loss per token; the objective alone would give the trial up."""
-    long = Reading(rung=1, value=0.1, eval_loss=3.0, train_loss=1.0, first_loss=4.0, eval_bits=1.0)
+    long = RungReport(rung=1, value=0.1, eval_loss=3.0, train_loss=1.0, first_loss=4.0, eval_bits=1.0)
     short = [replace(long, value=0.2 + n / 100, eval_loss=2.0, eval_bits=1.5) for n in range(5)]
     assert rank(race([long], short)) == ""
     assert rank(race([replace(long, eval_bits=None)], short)) != ""

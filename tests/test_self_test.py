@@ -15,7 +15,7 @@ from lorasweep.core.spec import ModelSpec
 from lorasweep.data.cache import cache_dir
 from lorasweep.models import varlen_attention
 from lorasweep.models.info import resolve_targets
-from lorasweep.models.paths import Paths
+from lorasweep.models.shortcuts import Shortcuts
 from tests.architectures import save_architecture
 from tests.tiny import save_base
 
@@ -27,14 +27,14 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def paths_of(folder: Path) -> Paths:
-    return load_base(ModelSpec(id=str(folder)), "cpu").paths
+def paths_of(folder: Path) -> Shortcuts:
+    return load_base(ModelSpec(id=str(folder)), "cpu").shortcuts
 
 
 def test_a_plain_base_may_take_every_shortcut(fresh: Path) -> None:
     found = paths_of(save_base(fresh / "base", "llama"))
-    assert found == Paths(own_attention=True, is_flat=True, option_form="layout", can_pad=True, generation="padded")
-    assert found.plain == ()
+    assert found == Shortcuts(own_attention=True, is_flat=True, option_form="layout", can_pad=True, generation="padded")
+    assert found.slow_ways == ()
 
 
 def test_attention_that_lets_rows_see_each_other_is_found_out(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_attention_that_is_not_the_base_s_own_is_taken_off(fresh: Path, monkeypa
 
     monkeypatch.setattr(varlen_attention, "attention", doubled)
     base = load_base(ModelSpec(id=str(save_base(fresh / "base", "llama"))), "cpu")
-    assert not base.paths.own_attention and not base.paths.is_flat
+    assert not base.shortcuts.own_attention and not base.shortcuts.is_flat
     config: Any = base.model.config
     assert config._attn_implementation == "sdpa"
 
@@ -89,21 +89,21 @@ def test_training_is_not_disturbed_by_the_test(fresh: Path) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    load.twin_paths(base.model.config)
+    load.tiny_base_shortcuts(base.model.config)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_mask_without_a_window_is_not_trusted_where_no_row_was_longer(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "twin_paths", lambda _: None)
+    monkeypatch.setattr(load, "tiny_base_shortcuts", lambda _: None)
     monkeypatch.setattr(varlen_attention, "install", lambda _: False)
     folder = save_architecture("mistral", fresh / "base", sliding_window=4096)
     assert paths_of(folder).option_form == "none"
     assert paths_of(save_base(fresh / "plain", "llama")).option_form == "mask"
 
 
-def _refuse(*_: object) -> Paths:
+def _refuse(*_: object) -> Shortcuts:
     raise AssertionError("tested again")
 
 
@@ -112,7 +112,7 @@ def _refuse(*_: object) -> Paths:
     [
         ("mamba", "dt_proj", "without calling it"),
         ("mamba", "out_proj", "stock PEFT cannot load"),
-        ("phimoe", "router", "what a linear returns"),
+        ("phimoe", "router", "the shape of a linear's output"),
         ("qwen2_moe", "up_proj", "fused experts"),
     ],
 )

@@ -13,8 +13,8 @@ from lorasweep.config.build import Pruner, Sampler, StudySettings
 from lorasweep.config.grammar import parse
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Point, TrialState
-from lorasweep.study.pruners import Verdict, make_pruner, readings, verdicts
-from lorasweep.study.rules import Reading
+from lorasweep.study.pruners import PruneDecision, make_pruner, prune_decisions, rung_reports
+from lorasweep.study.rules import RungReport
 from lorasweep.study.samplers import make_sampler
 from lorasweep.study.study import Study
 from tests.settings import result
@@ -62,8 +62,8 @@ def told(study: Study, value: float) -> int:
     return number
 
 
-def reading(value: float, rung: int = 1, eval_loss: float = 1.0) -> Reading:
-    return Reading(rung=rung, value=value, eval_loss=eval_loss, train_loss=1.0, first_loss=4.0)
+def reading(value: float, rung: int = 1, eval_loss: float = 1.0) -> RungReport:
+    return RungReport(rung=rung, value=value, eval_loss=eval_loss, train_loss=1.0, first_loss=4.0)
 
 
 def test_a_store_is_made_where_there_is_none(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_worse_trial_is_given_up_at_its_rung_though_none_is_complete(study: Op
     numbers = [opened.ask()[0] for _ in range(6)]
     for number, value in zip(numbers, (0.8, 0.7, 0.9, 0.85, 0.95, 0.1), strict=True):
         opened.report(number, reading(value))
-    assert list(verdicts(opened.study, dict.fromkeys(numbers, 1))) == [0, 1, 5]
+    assert list(prune_decisions(opened.study, dict.fromkeys(numbers, 1))) == [0, 1, 5]
 
 
 def test_the_best_is_not_given_up_where_less_is_better(study: Open) -> None:
@@ -202,7 +202,7 @@ def test_the_best_is_not_given_up_where_less_is_better(study: Open) -> None:
     numbers = [opened.ask()[0] for _ in range(6)]
     for number, value in zip(numbers, (0.8, 0.8, 0.9, 0.9, 0.9, 0.1), strict=True):
         opened.report(number, reading(value))
-    assert list(verdicts(opened.study, dict.fromkeys(numbers, 1))) == [2, 3, 4]
+    assert list(prune_decisions(opened.study, dict.fromkeys(numbers, 1))) == [2, 3, 4]
 
 
 def test_few_peers_are_no_reason_to_stop(study: Open) -> None:
@@ -210,7 +210,7 @@ def test_few_peers_are_no_reason_to_stop(study: Open) -> None:
     numbers = [opened.ask()[0] for _ in range(3)]
     for number, value in zip(numbers, (0.9, 0.9, 0.1), strict=True):
         opened.report(number, reading(value))
-    assert verdicts(opened.study, dict.fromkeys(numbers, 1)) == {}
+    assert prune_decisions(opened.study, dict.fromkeys(numbers, 1)) == {}
 
 
 def test_a_study_that_was_lost_is_filled_from_the_results(study: Open) -> None:
@@ -275,9 +275,9 @@ def test_what_losers_are_judged_by_survives_the_process(study: Open) -> None:
     raced(study(StudySettings(pruner="rules")))
     again = study(StudySettings(pruner="rules"))
     again.resume()
-    found = verdicts(again.study, dict.fromkeys(range(6), 1))
+    found = prune_decisions(again.study, dict.fromkeys(range(6), 1))
     assert list(found) == [0, 1, 2]
-    assert found[0] == Verdict(
+    assert found[0] == PruneDecision(
         rule="rank", reason="number 6 of 6 by the objective and 6 by validation loss, and the best 3 go on"
     )
 
@@ -286,7 +286,7 @@ def test_a_trial_that_begins_again_may_report_the_same_once_more(study: Open) ->
     opened = study(StudySettings(pruner="rules"))
     raced(opened)
     opened.report(3, reading(0.3, eval_loss=1.7))
-    assert list(verdicts(opened.study, {3: 1, 0: 1})) == [0]
+    assert list(prune_decisions(opened.study, {3: 1, 0: 1})) == [0]
 
 
 def test_a_study_that_was_lost_knows_again_what_trials_reported(study: Open) -> None:
@@ -301,7 +301,7 @@ def test_a_study_that_was_lost_knows_again_what_trials_reported(study: Open) -> 
         1: result(1, TrialState.PRUNED, history=history[:1], stopped_by="rank"),
     })  # fmt: skip
     assert [t.intermediate_values for t in opened.study.trials] == [{1: 0.3}, {1: 0.3}]
-    assert [readings(t) for t in opened.study.trials] == [(reading(0.3),), (reading(0.3),)]
+    assert [rung_reports(t) for t in opened.study.trials] == [(reading(0.3),), (reading(0.3),)]
 
 
 def test_the_rule_that_stopped_a_trial_is_kept(study: Open) -> None:

@@ -12,12 +12,12 @@ from lorasweep.core.messages import Finished, Rung, TrialStarted
 from lorasweep.core.result import Cost, Point, Sample, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Params, Trial
-from lorasweep.tracking.base import Opening
+from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.mlflow import MlflowTracker
 from lorasweep.tracking.view import saved_view, view_key
 from tests.specs import trial
 
-OPENING = Opening(
+OPENING = SweepInfo(
     config="a: 1",
     tags={"objective": "accuracy"},
     data={"train": "a.csv@123", "probe/facts": "facts.jsonl@456"},

@@ -98,7 +98,7 @@ def test_a_server_that_is_away_at_launch_is_told_by_the_next_launch(
     first = sweep(plan, tmp_path, server.uri)
     assert first.run() == TRIALS + 1
     assert len(first.driver.ledger.results) == TRIALS
-    assert "does not answer; results wait for it" in caplog.text
+    assert "does not answer; results are kept in the run folder" in caplog.text
     server.start()
     second = sweep(plan, tmp_path, server.uri)
     assert second.run() == 0
@@ -145,7 +145,7 @@ def test_a_server_that_dies_or_hangs_delays_no_trial_and_is_told_when_it_is_back
 def test_answers_that_are_lost_make_nothing_twice(
     plan: Plan, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorasweep.tracking.queue.MOST_FAILURES", 9)
+    monkeypatch.setattr("lorasweep.tracking.queue.MAX_FAILURES", 9)
     server.start()
     proxy = LossyProxy(server)
     try:

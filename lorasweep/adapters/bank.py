@@ -33,7 +33,9 @@ class Bank:
         self.base = base
         self.num_slots = num_slots
         self.pace = Pace(is_learning=base.device.type == "cpu")
-        self.most_tokens = WHOLE if base.paths.can_pad else 1  # of a pass; less once the device was too small for one
+        self.most_tokens = (
+            WHOLE if base.shortcuts.can_pad else 1
+        )  # of a pass; less once one was too large for the device
         self.is_frugal = False  # keeps activations of one layer only, because nothing else fits
         self.layout = Layout()
         self.live: list[Slot] = []
@@ -134,7 +136,7 @@ class Bank:
         """
         sizes = [batch.num_tokens if packed.is_flat else len(batch.rows) for batch in batches]
         blocks = list(zip(slots, sizes, strict=True))
-        noise = noise_of(blocks, batches, steps, is_flat=self.base.paths.is_flat)
+        noise = noise_of(blocks, batches, steps, is_flat=self.base.shortcuts.is_flat)
         with self.base.flat(packed), self.rows(blocks, noise, is_flat=packed.is_flat):
             nats_T = label_nats(self.base, packed)
             weighted_T = nats_T * packed.weight_T.to(nats_T.device)

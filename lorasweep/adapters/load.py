@@ -12,11 +12,11 @@ from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_json
 from lorasweep.core.spec import ModelSpec, covered, digest
 from lorasweep.data.cache import cache_dir
-from lorasweep.models import twin, varlen_attention
+from lorasweep.models import tiny_base, varlen_attention
 from lorasweep.models.base import Base
 from lorasweep.models.info import config_key, info_of
 from lorasweep.models.load import load_untested, make_base
-from lorasweep.models.paths import Paths
+from lorasweep.models.shortcuts import Shortcuts
 
 
 def load_base(spec: ModelSpec, device: str) -> Base:
@@ -26,11 +26,11 @@ def load_base(spec: ModelSpec, device: str) -> Base:
         ModelError: it cannot be found, has no safetensors weights, or the precision does not work here.
     """
     base = load_untested(spec, device)
-    base.paths = tested_paths(base)
+    base.shortcuts = tested_shortcuts(base)
     return base
 
 
-def tested_paths(base: Base) -> Paths:
+def tested_shortcuts(base: Base) -> Shortcuts:
     """Return the shortcuts that both the base itself and a tiny base of its architecture allow, tested once each.
 
     The tiny one shows in fp32, beyond a short window, what 16 bits or a long window hide.
@@ -38,7 +38,7 @@ def tested_paths(base: Base) -> Paths:
     config: Any = base.model.config
     where = [base.device.type, *covered(base.spec, IN_CONFIG).values()]
     own = _remembered([config_key(config), where], lambda: examine(base))
-    expected = twin_paths(config)
+    expected = tiny_base_shortcuts(config)
     unwrap(base)
     base.empty_cache()  # what the tests took is no trial's need
     paths = own.within(max(windows(config), default=0) <= LONGEST) if expected is None else own.both(expected)
@@ -57,16 +57,16 @@ IN_CONFIG = {
 }
 
 
-def twin_paths(config: Any) -> Paths | None:
+def tiny_base_shortcuts(config: Any) -> Shortcuts | None:
     """Return the shortcuts that a tiny base of this architecture allows on the CPU; None where none can be made."""
     try:
-        return _remembered([config_key(config), "twin"], lambda: _examine_twin(config))
+        return _remembered([config_key(config), "twin"], lambda: _examine_tiny_base(config))
     except Exception:  # sizes that do not suit each other break a tiny base in any way; then the base itself decides
         return None
 
 
-def _examine_twin(config: Any) -> Paths:
-    model: Any = twin.tiny_model(config)
+def _examine_tiny_base(config: Any) -> Shortcuts:
+    model: Any = tiny_base.tiny_model(config)
     if model is None:
         raise ModelError("no tiny base of this architecture can be made")
     spec = ModelSpec(id="twin")
@@ -74,12 +74,12 @@ def _examine_twin(config: Any) -> Paths:
     return examine(make_base(model, SimpleNamespace(pad_token_id=0), info, spec, "cpu"))
 
 
-def _remembered(key: object, test: Callable[[], Paths]) -> Paths:
+def _remembered(key: object, test: Callable[[], Shortcuts]) -> Shortcuts:
     """Return what a test found before, or test. A damaged file is made anew."""
     path = cache_dir() / "paths" / f"{digest(key)}.json"
     try:
         kept = json.loads(path.read_text())
-        return Paths(**{field.name: kept[field.name] for field in fields(Paths)})
+        return Shortcuts(**{field.name: kept[field.name] for field in fields(Shortcuts)})
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         found = test()
     write_json(path, asdict(found))

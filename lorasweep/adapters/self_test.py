@@ -23,7 +23,7 @@ from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
 from lorasweep.models import varlen_attention
 from lorasweep.models.base import DTYPES, Base
-from lorasweep.models.paths import Generation, OptionForm, Paths
+from lorasweep.models.shortcuts import Generation, OptionForm, Shortcuts
 
 # Relative differences that rounding makes. In 16 bits only coarse mistakes show; a twin in fp32 shows the others.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -42,7 +42,7 @@ class Trained:
     gradients: tuple[Tensor, ...]
 
 
-def examine(base: Base) -> Paths:
+def examine(base: Base) -> Shortcuts:
     """Return the shortcuts that this base allows, which has its stock attention. Whatever bank it has is taken off."""
     bank = _bank(base)
     length = min(max(windows(base.model.config), default=SHORT_ROWS[1]) + 6, LONGEST)
@@ -56,9 +56,9 @@ def examine(base: Base) -> Paths:
     return _examine(bank, rows, alone, length, has_own=False)
 
 
-def _examine(bank: Bank, rows: Sequence[TokenRow], alone: Trained, length: int, *, has_own: bool) -> Paths:
+def _examine(bank: Bank, rows: Sequence[TokenRow], alone: Trained, length: int, *, has_own: bool) -> Shortcuts:
     base = bank.base
-    return Paths(
+    return Shortcuts(
         own_attention=has_own,
         can_pad=_is_same(base, lambda: _together(bank, rows, flat=False), alone),
         is_flat=has_own and carries_no_state(base) and _is_same(base, lambda: _together(bank, rows, flat=True), alone),
@@ -196,11 +196,11 @@ def _option_form(bank: Bank, length: int, *, has_own: bool) -> OptionForm:
     try:
         return next((form for form in forms if _gives(base, form, partial(ask, questions, 8), alone)), "none")
     finally:
-        base.paths = Paths()
+        base.shortcuts = Shortcuts()
 
 
 def _gives(base: Base, form: OptionForm, ask: Callable[[], Tensor], expected: Tensor) -> bool:
-    base.paths = Paths(option_form=form)
+    base.shortcuts = Shortcuts(option_form=form)
     try:
         return _agree(base, ask(), expected)
     except Exception:  # as above: then the next form is tried

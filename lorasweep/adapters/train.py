@@ -72,7 +72,7 @@ def _chosen(learners: Sequence[Learner], most_tokens: int) -> list[Learner]:
 
 
 def _train_pass(bank: Bank, learners: Sequence[Learner], batches: Sequence[MicroBatch]) -> None:
-    packed = pack(batches, bank.base.pad_id, flat=bank.base.paths.is_flat)
+    packed = pack(batches, bank.base.pad_id, flat=bank.base.shortcuts.is_flat)
     loss_K = bank.backward(
         [x.slot for x in learners],
         batches,
@@ -88,7 +88,7 @@ def warm_up(bank: Bank, learner: Learner, rows: Sequence[TokenRow]) -> None:
     """Pass a learner's longest micro-batch forward and backward to measure memory, and clear the gradient."""
     longest = sorted(rows, key=lambda row: len(row.ids))[-learner.spec.per_device_train_batch_size :]
     batch = MicroBatch(rows=tuple(longest), num_labels=sum(row.num_labels for row in longest), is_last=True)
-    packed = pack([batch], bank.base.pad_id, flat=bank.base.paths.is_flat)
+    packed = pack([batch], bank.base.pad_id, flat=bank.base.shortcuts.is_flat)
     bank.backward([learner.slot], [batch], packed, steps=[0], scale_K=torch.ones(1, device=bank.base.device))
     learner.slot.gradient.zero_()
 

@@ -1,7 +1,7 @@
-"""A composed mapping becomes frozen dataclasses; every mistake is collected and reported at once.
+"""Build frozen dataclasses from a composed mapping; all mistakes are collected and reported together.
 
-OmegaConf neither merges into nested frozen dataclasses nor knows `Literal`, and its messages name no remedy, hence this
-builder. Nothing is ever instantiated by name from a configuration.
+OmegaConf neither merges into nested frozen dataclasses nor supports `Literal`, and its messages name no remedy. Nothing
+is instantiated by name from a configuration.
 """
 
 import difflib
@@ -25,7 +25,7 @@ Tracker = Literal["mlflow", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSettings:
-    """As `LoraSpec`, before presets and expressions such as `2r` are resolved."""
+    """Like `LoraSpec`, before presets and expressions such as `2r` are resolved."""
 
     r: int = 8
     lora_alpha: float | str = 16
@@ -36,9 +36,9 @@ class LoraSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings:
-    """The question, and the space that answers it: a nested mapping of Hydra sweep expressions.
+    """The question of a sweep, and its search space: a nested mapping of Hydra sweep expressions.
 
-    Where `name` is empty, the run is named after its data and what it tries.
+    If `name` is empty, the run is named after its data and the settings that it varies.
     """
 
     name: str = ""
@@ -48,7 +48,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySettings:
-    """How Optuna drives the sweep. A grid runs whole, and so does a finite space of no more than `trials` points."""
+    """Settings of the Optuna study. A grid runs completely, and so does a space of at most `trials` points."""
 
     sampler: Sampler = "tpe"
     pruner: Pruner = "none"
@@ -62,12 +62,12 @@ class StudySettings:
     hang_min: float = 10.0
     halt_after: int = 5
     retry_failed: bool = False
-    device_wait_min: float = 30.0  # for other people's jobs to leave a GPU that is full
+    device_wait_min: float = 30.0  # how long to wait until other processes free a full GPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingSettings:
-    """Where runs are recorded; a null `uri` means `mlflow.db` in the working directory."""
+    """Settings of the tracker; a null `uri` means `mlflow.db` in the working directory."""
 
     backend: Tracker = "mlflow"
     uri: str | None = None
@@ -76,7 +76,7 @@ class TrackingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepConfig:
-    """Everything a command needs. Its sections are the groups of `conf/`."""
+    """The whole configuration. Its sections are the groups of `conf/`."""
 
     model: ModelSpec
     lora: LoraSettings
@@ -87,14 +87,14 @@ class SweepConfig:
     study: StudySettings = StudySettings()
     tracking: TrackingSettings = TrackingSettings()
     devices: str = "auto"
-    workers: int | None = None  # processes that share the CPU; null: as many as are faster
-    threads: int | None = None  # CPU threads of each worker; null: all allowed cores, shared out
+    workers: int | None = None  # processes on the CPU; null: chosen by the plan
+    threads: int | None = None  # CPU threads per worker; null: the available cores, divided among the workers
     executor: Executor = "auto"
     output_dir: str = "runs"
 
 
 def build_config(raw: Mapping[str, Any]) -> SweepConfig:
-    """Return the configuration or raise `ConfigError` with all of its mistakes."""
+    """Return the configuration, or raise `ConfigError` with all of its mistakes."""
     config, problems = check_config(raw)
     if problems or config is None:
         raise ConfigError(problems)
@@ -102,7 +102,7 @@ def build_config(raw: Mapping[str, Any]) -> SweepConfig:
 
 
 def check_config(raw: Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]:
-    """Return the configuration where it could be built, and every mistake found on the way."""
+    """Return the configuration, None if it cannot be built, and all of its mistakes."""
     problems: list[str] = []
     raw = dict(raw)
     if isinstance(raw.get("sweep"), str):
@@ -115,13 +115,15 @@ def check_config(raw: Mapping[str, Any]) -> tuple[SweepConfig | None, list[str]]
 
 
 def _exposed(raw: Any, hidden: Mapping[str, str], path: str = "") -> list[str]:
-    """Settings are written beside every result, so a secret must not be one; only the tracker's address may hold it."""
+    """Return settings that contain a secret: settings are stored with results. Only `tracking.uri` may contain one."""
     if isinstance(raw, Mapping):
         return [p for key, value in raw.items() for p in _exposed(value, hidden, f"{path}.{key}".lstrip("."))]
     if isinstance(raw, list | tuple):
         return [p for value in raw for p in _exposed(value, hidden, path)]
     names = [name for name, value in hidden.items() if value in str(raw)] if path != "tracking.uri" else []
-    return [f"{path}: holds the value of {name}; settings are kept with the results, secrets are not" for name in names]
+    return [
+        f"{path}: contains the value of {name}; settings are stored with the results, secrets are not" for name in names
+    ]
 
 
 def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:
@@ -131,8 +133,8 @@ def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     before = len(problems)
-    meant = _names(known) if path else {**_names(known), **_nested_names(hints)}
-    problems += [_unknown(f"{path}{key}", key, list(known), meant) for key in raw if key not in known]
+    known_names = _names(known) if path else {**_names(known), **_nested_names(hints)}
+    problems += [_unknown(f"{path}{key}", key, list(known), known_names) for key in raw if key not in known]
     values = {}
     for name, spec in known.items():
         if name in raw and raw[name] != "???":
@@ -148,15 +150,15 @@ def _checked(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     rule = re.sub(r"^eval\.probes\.[^.]+\.", "eval.probes.*.", path)
     if len(problems) == before and rule in RANGES:
         is_good, remedy = RANGES[rule]
-        problems += [] if is_good(result) else [f"{path}: {result!r} {remedy}{_meant(rule, result)}"]
+        problems += [] if is_good(result) else [f"{path}: {result!r} {remedy}{_suggestion(rule, result)}"]
     return result
 
 
-def _meant(rule: str, value: Any) -> str:
-    """Suggest the nearest of the names that a setting may hold, for each that it does not know."""
+def _suggestion(rule: str, value: Any) -> str:
+    """Suggest the nearest allowed name for each unknown name of a setting."""
     known = CLOSED.get(rule, ())
     unknown = [name for name in ([value] if isinstance(value, str) else value) if name not in known] if known else []
-    # In lower case, so that ROUGE-L finds rougeL.
+    # Compare in lower case, so that ROUGE-L suggests rougeL.
     names = {name.lower(): name for name in known}
     close = [names[match] for name in unknown for match in difflib.get_close_matches(name.lower(), names, n=1)]
     return f"; did you mean {' and '.join(map(repr, close))}?" if close else ""
@@ -169,7 +171,7 @@ def _is_required(spec: "Field[Any]") -> bool:
     return spec.default is MISSING and spec.default_factory is MISSING
 
 
-# What people call these settings elsewhere.
+# Names of these settings in other programs.
 ALIASES = {
     "lr": "learning_rate", "batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "rank": "r",
     "accumulation": "gradient_accumulation_steps", "alpha": "lora_alpha", "dropout": "lora_dropout",
@@ -180,14 +182,14 @@ ALIASES = {
 
 
 def _names(known: Iterable[str], prefix: str = "") -> dict[str, str]:
-    """Map what a setting may be called to its full name."""
+    """Map names and aliases of settings to their full names."""
     names = list(known)
     aliases = {alias: f"{prefix}{name}" for alias, name in ALIASES.items() if name in names}
     return {**aliases, **{name: f"{prefix}{name}" for name in names}}
 
 
 def _nested_names(hints: Mapping[str, Any]) -> dict[str, str]:
-    """Map the names of every section's settings: people write `lr=1e-3` for `train.learning_rate=1e-3`."""
+    """Map the names of every section's settings to full names, so that `lr=1e-3` suggests `train.learning_rate`."""
     sections = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
     found: dict[str, str] = {}
     for section, hint in sections.items():
@@ -196,9 +198,9 @@ def _nested_names(hints: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _unknown(path: str, key: str, known: list[str], meant: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(str(key), meant, n=1)
-    hint = f"did you mean {meant[close[0]]!r}?" if close else f"known here: {', '.join(known)}"
+def _unknown(path: str, key: str, known: list[str], names: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(str(key), names, n=1)
+    hint = f"did you mean {names[close[0]]!r}?" if close else f"known here: {', '.join(known)}"
     return f"{path}: no such setting; {hint}"
 
 
@@ -220,7 +222,7 @@ def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
 
 
 def _probes(value: Any, path: str, problems: list[str]) -> tuple[Any, ...]:
-    """Probes are written as a mapping from name to probe, so that one can be overridden or removed by name."""
+    """Build probes from a mapping of names to probes, which lets users override or remove one by name."""
     if not isinstance(value, Mapping):
         problems.append(f"{path}: must map probe names to probes, not {value!r}")
         return ()
@@ -236,7 +238,7 @@ def _words(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
 
 
 def _either(options: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
-    # A space cannot hold null, hence `none`.
+    # A search space cannot contain null, so `none` means null.
     if value in (None, "none") and type(None) in options:
         return None
     attempts = []
@@ -264,13 +266,13 @@ WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _scalar(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
-    # YAML reads 1e-4 as text and 3 as an int; both are numbers to whoever wrote them. True is not a number.
+    # YAML reads 1e-4 as text and 3 as an int; both are valid for a float setting. True is not a number.
     if hint is float and isinstance(value, str):
         value = _number(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is str and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # a device index, a column or a revision of digits alone
+        return str(value)  # a device index, a column or a revision of digits only
     if hint is float and isinstance(value, float) and not math.isfinite(value):
         problems.append(f"{path}: must be a finite number, not {value!r}")
         return None

@@ -1,4 +1,4 @@
-"""Find sweeps and configuration groups, and have Hydra compose them with the command line."""
+"""Find sweeps and configuration groups, and compose them with the command line, using Hydra."""
 
 import difflib
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def questions(folder: Path) -> dict[str, str]:
-    """Return each sweep's question: the comment that its file opens with."""
+    """Return each sweep's question: the first comment of its file."""
     found = {}
     for file in sorted(folder.glob("*.yaml")):
         first = file.read_text().lstrip().splitlines()[0]
@@ -33,13 +33,13 @@ def groups(folder: Path) -> dict[str, list[str]]:
 
 
 def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[str, Any] | None, str]:
-    """Return the composed configuration as plain values and as YAML; None where only the text was asked for.
+    """Return the composed configuration as plain values, None with `--cfg`, and as YAML.
 
-    A value in sweep grammar becomes part of the search space; a plain value takes its setting out of it.
+    A value in sweep grammar becomes part of the search space; a plain value removes its setting from the space.
 
     Raises:
-        HydraException: an override or a group option that does not exist.
-        ConfigError: sweeps and group options that do not exist, and expressions that cannot be read.
+        HydraException: an override or a group option does not exist.
+        ConfigError: a sweep or group option does not exist, or an expression is malformed.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -53,7 +53,7 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
         raise ConfigError(problems)
     overrides, pins = _to_space(overrides, set(known))
     name = options.get("--config-name", "config").removesuffix(".yaml")
-    # A configuration in one's own folder is asked for by its name; without a name ours is meant.
+    # A file in the user's folder is used only if `--config-name` names it.
     is_own = bool(folder) and "--config-name" in options and (Path(folder or "") / f"{name}.yaml").is_file()
     first, second = (Path(folder or ""), conf) if is_own else (conf, Path(folder or conf))
     if folder:
@@ -64,7 +64,7 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
         if (fitting := fitting_data(plain, group, overrides, conf)) != group:
             overrides = [f"data={fitting}", *overrides]
             plain = _plain(hydra_compose(config_name=name, overrides=overrides))
-        if is_automatic(plain):  # which probes fit is known only now that the base is
+        if is_automatic(plain):  # the fitting probes depend on the base, which is known only now
             chosen = "none" if sets_probes(overrides) else fitting_probes(plain)
             plain = _plain(hydra_compose(config_name=name, overrides=[*overrides, f"probes={chosen}"]))
     for key in pins:
@@ -75,7 +75,7 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
 
 
 def _rename_values(plain: dict[str, Any]) -> None:
-    """Replace former names of values, with a note."""
+    """Replace former names of values and log a note."""
     study = plain.get("study")
     for former, name in PRUNERS.items():
         if isinstance(study, dict) and study.get("pruner") == former:
@@ -87,10 +87,10 @@ PRUNERS = {"losers": "rules"}
 
 
 def shell_completion(arguments: Sequence[str], conf: Path, sweeps: Path) -> None:
-    """Print what a shell's completion asks for; sweeps complete like groups.
+    """Print the completions that a shell requests; sweeps complete like groups.
 
     Raises:
-        ValueError: no or an unknown subcommand or shell.
+        ValueError: the subcommand or the shell is missing or unknown.
     """
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
@@ -99,9 +99,9 @@ def shell_completion(arguments: Sequence[str], conf: Path, sweeps: Path) -> None
 
     for name in _register([sweeps]):
         ConfigStore.instance().store(group="sweep", name=name, node={})
-    # The command before the settings is no setting.
+    # The subcommand before the settings is not a setting.
     os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)(plan|run)\s+", r"\1", os.environ.get("COMP_LINE", ""))
-    sys.argv[0] = "lorasweep"  # what is completed, however this was started
+    sys.argv[0] = "lorasweep"  # the completed command, however this process was started
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("lorasweep", create_config_search_path(str(conf)))
     try:
@@ -129,10 +129,10 @@ FLAGS_WITH_VALUE = {"--config-dir": "--config-dir", "-cd": "--config-dir", "--co
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Part Hydra's own flags from overrides.
+    """Separate Hydra's own flags from overrides.
 
     Raises:
-        ConfigError: a flag that means nothing here.
+        ConfigError: an unknown flag.
     """
     options: dict[str, str] = {}
     overrides: list[str] = []
@@ -143,7 +143,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         if name in FLAGS_WITH_VALUE:
             options[FLAGS_WITH_VALUE[name]] = value if equals else (rest.pop(0) if rest else "")
         elif word in ("-m", "--multirun"):
-            continue  # a sweep is what this program does anyway
+            continue  # every run is a sweep
         elif word.startswith("-"):
             raise ConfigError([f"{word}: no such option; known: {', '.join(FLAGS_WITH_VALUE)}, --help, --version"])
         else:
@@ -152,9 +152,9 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _register(folders: Sequence[Path]) -> dict[str, Path]:
-    """Make sweeps known to Hydra, file by file, so that one malformed file does not break every launch.
+    """Register sweeps with Hydra one by one, so that a malformed file does not break every launch.
 
-    Hydra's group is not called `sweep`, or it would find a `DIR/sweep/NAME.yaml` a second time by itself.
+    Hydra's group is not called `sweep`: Hydra would then find `DIR/sweep/NAME.yaml` a second time.
     """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -162,12 +162,12 @@ def _register(folders: Sequence[Path]) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError([f"--config-dir: {folder} is no folder"])
+            raise ConfigError([f"--config-dir: {folder} is not a folder"])
         for file in sorted([*folder.glob("*.yaml"), *folder.glob("sweep/*.yaml")]):
             try:
                 node = OmegaConf.load(file)
             except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-                log.warning("%s cannot be read and is left out: %s", file, str(error).splitlines()[0])
+                log.warning("%s cannot be read and is ignored: %s", file, str(error).splitlines()[0])
                 continue
             if "sweep" in node:
                 names[file.stem] = file
@@ -179,7 +179,7 @@ SWEEPS = "named_sweep"
 
 
 def _options(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Return the options of every group in these folders; `sweep` is no group of Hydra's."""
+    """Return the options of every group in these folders, except `sweep`, which is not a Hydra group."""
     found: dict[str, list[str]] = {}
     for file in sorted(file for folder in folders for file in folder.glob("*/*.yaml")):
         found.setdefault(file.parent.name, []).append(file.stem)
@@ -197,7 +197,7 @@ def _bad_option(override: str, known: Mapping[str, Sequence[str]]) -> list[str]:
         return []
     close = difflib.get_close_matches(name, options, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return [f"{'+' if group == 'sweep' else ''}{group}={name}: no such {group}{hint}; there are: {', '.join(options)}"]
+    return [f"{'+' if group == 'sweep' else ''}{group}={name}: no such {group}{hint}; known: {', '.join(options)}"]
 
 
 def _bad_grammar(override: str) -> list[str]:
@@ -215,19 +215,19 @@ def _bad_grammar(override: str) -> list[str]:
 
 
 def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[str], list[str]]:
-    """Turn `lora.r=4,8` into a line of the space; return the other overrides' keys as pins."""
-    from lorasweep.config.grammar import is_pin, sweeps
+    """Turn overrides such as `lora.r=4,8` into lines of the space; return also the keys of plain overrides."""
+    from lorasweep.config.grammar import pinned_key, swept_expression
 
     result, pins = [], []
     for override in map(_readable, overrides):
         override = re.sub(r"^\+*sweep=", f"+{SWEEPS}=", override)
-        swept = sweeps(override)
+        swept = swept_expression(override)
         if swept is not None:
             key = swept[0].lstrip("+").removeprefix("sweep.space.")
-            target = key if key == "devices" else f"sweep.space.{key}"  # 0,1 are devices to use together
+            target = key if key == "devices" else f"sweep.space.{key}"  # devices=0,1 uses both devices
             result.append(f"++{target}={_quoted(swept[1])}")
             continue
-        key_of = is_pin(override)
+        key_of = pinned_key(override)
         if key_of is None or not _is_value(key_of, known_groups):
             result.append(override)
             continue
@@ -237,7 +237,7 @@ def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[st
 
 
 def _readable(override: str) -> str:
-    """Quote a plain value that Hydra's grammar cannot read, such as a path with a slice: `data.train=a.csv[:500]`."""
+    """Quote a value that Hydra's grammar cannot parse, such as a path with a slice: `data.train=a.csv[:500]`."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -251,19 +251,19 @@ def _readable(override: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return text as Hydra's grammar takes it whatever it holds."""
+    """Return the text quoted for Hydra's grammar."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return str(QuotedString(text=text, quote=Quote.double).with_quotes())
 
 
 def _is_value(key: str, known_groups: set[str]) -> bool:
-    """Tell settings from groups. Unknown settings are let through: our own check reports all of them together."""
+    """Return whether the key is a setting, not a group. Unknown keys count as settings and are reported later."""
     return key not in {*known_groups, SWEEPS} and not key.startswith("hydra") and not set(key) & set("@/")
 
 
 def _unsweep(raw: dict[str, Any], key: str) -> None:
-    """Take a setting that the command line fixes out of the sweep's space, and say so."""
+    """Remove a setting that the command line fixes from the search space, and print a note."""
     node: Any = (raw.get("sweep") or {}).get("space") or {}
     *sections, name = key.split(".")
     for section in sections:

@@ -1,6 +1,6 @@
-"""Which values make sense: ranges, and settings that contradict each other.
+"""Allowed ranges of settings, and settings that contradict each other.
 
-Each rule is a row, so that all of them are checked and reported together.
+Rules are rows of a table, so that all are checked and reported together.
 """
 
 import re
@@ -15,7 +15,7 @@ Rule = tuple[Callable[[Any], bool], str]
 WITH_OPTIONS = ("classification", "multiple_choice", "prompt_completion", "hellaswag", "arc", "winogrande")
 PROBE_METRICS = tuple(name for name, metric in METRICS.items() if metric.can_measure_forgetting)
 
-# Settings that hold names of a list, so that the nearest can be suggested.
+# Settings that hold names of a closed list, so that the nearest name can be suggested.
 CLOSED = {"eval.objective": tuple(METRICS), "eval.metrics": tuple(METRICS), "eval.probes.*.metric": PROBE_METRICS}
 
 RANGES: dict[str, Rule] = {
@@ -46,7 +46,7 @@ RANGES: dict[str, Rule] = {
     "eval.batch_rows": (lambda v: v >= 1, "must be at least 1"),
     "eval.max_new_tokens": (lambda v: v >= 1, "must be at least 1"),
     "eval.rungs": (lambda v: v >= 1, "must be at least 1"),
-    "eval.rung_factor": (lambda v: v >= 1, "must be at least 1, for evenly spaced rungs; 2 halves the way to each"),
+    "eval.rung_factor": (lambda v: v >= 1, "must be at least 1, for evenly spaced rungs; 2 doubles each distance"),
     "eval.rung_limit": (lambda v: v is None or v >= 1, "must be at least 1 example, or null for all of them"),
     "eval.rung_start": (lambda v: 0 <= v <= 1, "must be a share of a trial's steps, 0 to 1"),
     "eval.num_samples": (lambda v: v >= 0, "must not be negative"),
@@ -58,7 +58,7 @@ RANGES: dict[str, Rule] = {
     "study.memory_gib": (lambda v: v is None or v > 0, "must be above 0 GiB"),
     "study.hang_min": (lambda v: v > 0, "must be above 0 minutes"),
     "study.halt_after": (lambda v: v >= 1, "must be at least 1"),
-    "study.device_wait_min": (lambda v: v >= 0, "must not be negative; 0 gives a full GPU up at once"),
+    "study.device_wait_min": (lambda v: v >= 0, "must not be negative; 0 stops using a full GPU at once"),
     "workers": (lambda v: v is None or v >= 1, "must be at least 1"),
     "threads": (lambda v: v is None or v >= 1, "must be at least 1"),
     "sweep.name": (lambda v: re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", v) is not None and ".." not in v,
@@ -67,7 +67,7 @@ RANGES: dict[str, Rule] = {
 
 
 def is_alpha(value: float | str) -> bool:
-    """Tell whether the value is a positive number or a multiple of the rank: `r`, `2r`, `0.5r`."""
+    """Return whether the value is a positive number or a multiple of the rank: `r`, `2r`, `0.5r`."""
     if isinstance(value, str):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:\*?r)?|r", value.strip())
         return match is not None and float(match.group(1) or 1) > 0
@@ -75,25 +75,25 @@ def is_alpha(value: float | str) -> bool:
 
 
 def contradictions(config: Any) -> list[str]:
-    """Return one sentence per pair of settings of a built `SweepConfig` that cannot both hold."""
-    found = _demo_beside_own(config.data)
+    """Return one message per pair of settings of a built `SweepConfig` that exclude each other."""
+    found = _mixed_demo(config.data)
     has_options = config.data.format in WITH_OPTIONS
     if METRICS[config.eval.objective].needs_options and not has_options:
         found.append(f"eval.objective: {config.eval.objective} needs answer options, "
-                     f"which data.format={config.data.format} has not; "
+                     f"which data.format={config.data.format} does not have; "
                      "use rougeL, exact_match or loss")  # fmt: skip
     if config.data.format == "text" and any(METRICS[name].from_texts for name in config.eval.all_metrics):
-        found.append("eval: plain text has no reference answer to compare with; use loss or perplexity")
+        found.append("eval: plain text has no reference answer; use loss or perplexity")
     if config.train.optim == "paged_adamw_8bit" and config.model.dtype == "fp16":
         found.append("train.optim: paged_adamw_8bit cannot be loss-scaled; use model.dtype=bf16 or fp32")
     if config.study.pruner != "none" and config.eval.rungs == 1:
-        found.append(f"study.pruner: {config.study.pruner} judges trials before their end, where eval.rungs=1 has "
-                     "no rung; set eval.rungs=5 or study.pruner=none")  # fmt: skip
+        found.append(f"study.pruner: {config.study.pruner} stops trials at rungs before their end, and eval.rungs=1 "
+                     "has none; set eval.rungs=5 or study.pruner=none")  # fmt: skip
     return found
 
 
-def _demo_beside_own(data: Any) -> list[str]:
-    """Rows of the demo answer questions that only the demo's rows teach."""
+def _mixed_demo(data: Any) -> list[str]:
+    """Refuse demo rows together with the user's own: training on other rows cannot teach the demo's answers."""
     sources = {f"data.{name}": getattr(data, name) for name in ("train", "validation", "test")}
     demo = [key for key, source in sources.items() if source and source.startswith(DEMO_FILES)]
     own = {key: source for key, source in sources.items() if source and key not in demo}
@@ -102,5 +102,5 @@ def _demo_beside_own(data: Any) -> list[str]:
     named = " and ".join(f"{key}={source}" for key, source in own.items())
     unset = " ".join(f"{key}=null" for key in demo)
     return [
-        f"{' and '.join(demo)}: the demo's rows cannot stand beside {named}; set {unset}, or name files of your own"
+        f"{' and '.join(demo)}: the demo's rows cannot be combined with {named}; set {unset}, or name your own files"
     ]

@@ -1,7 +1,7 @@
-"""Search spaces in Hydra's own sweep grammar, read by Hydra's own parser.
+"""Search spaces in Hydra's sweep grammar, parsed by Hydra.
 
 `choice(4, 8)`, `4,8`, `range(1, 9)`, `int(interval(1, 64))`, `tag(log, interval(1e-5, 1e-2))` become domains. A plain
-value pins the setting.
+value fixes the setting.
 """
 
 import logging
@@ -39,7 +39,7 @@ def parse(key: str, text: Any) -> Domain:
     """Return the domain of an expression.
 
     Raises:
-        ValueError: the expression is malformed or means something that a study cannot sample; says what to write.
+        ValueError: the expression is malformed, or a study cannot sample it; the message says what to write.
     """
     if isinstance(text, list) and not all(isinstance(word, str) for word in text):
         raise ValueError(f"{text!r} is a list, not a search; {HINT}")
@@ -52,8 +52,8 @@ def parse(key: str, text: Any) -> Domain:
     return Choice(values=(_scalar(value),))
 
 
-def sweeps(override: str) -> tuple[str, str] | None:
-    """Return key and expression of a command-line override that is a sweep, None for any other."""
+def swept_expression(override: str) -> tuple[str, str] | None:
+    """Return key and expression of a command-line override if it is a sweep, else None."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -66,10 +66,10 @@ def sweeps(override: str) -> tuple[str, str] | None:
     return parsed.key_or_group, override.split("=", 1)[1]
 
 
-def is_pin(override: str) -> str | None:
+def pinned_key(override: str) -> str | None:
     """Return the key of a plain `key=value` override, None for any other."""
     key, equals, _ = override.partition("=")
-    return key.lstrip("+") if equals and not key.startswith("~") and sweeps(override) is None else None
+    return key.lstrip("+") if equals and not key.startswith("~") and swept_expression(override) is None else None
 
 
 def _hydra_value(key: str, text: str) -> Any:
@@ -91,7 +91,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _scalar(value: Any) -> Scalar:
-    """Return a value that storage can hold: quoted text stays text, a list becomes its override text."""
+    """Return a value that Optuna can store: quoted text stays text, a list becomes its override text."""
     if type(value).__name__ == "QuotedString":
         return str(value.text)
     if isinstance(value, str | int | float | bool):
@@ -100,7 +100,7 @@ def _scalar(value: Any) -> Scalar:
         return "[" + ",".join(str(_scalar(v)) for v in value) + "]"
     if value is None:
         return "none"
-    raise ValueError(f"{value!r} is no value that a setting can take; {HINT}")
+    raise ValueError(f"{value!r} is not a valid value for a setting; {HINT}")
 
 
 def _interval(value: Any) -> Interval:
@@ -128,7 +128,7 @@ def _range(value: Any) -> Choice | Interval:
 
 
 def _exact(value: Any) -> list[int | float]:
-    """Return a range's numbers as they are written: 0.1 + 0.2 is 0.3, which binary sums are not."""
+    """Return a range's numbers as decimals: 0.1 + 0.2 is 0.3, unlike in binary."""
     kind = int if all(isinstance(x, int) for x in (value.start, value.stop, value.step)) else float
     start, stop, step = (Decimal(str(x)) for x in (value.start, value.stop, value.step))
     count = max(0, math.ceil((stop - start) / step))
@@ -142,12 +142,12 @@ def _choice(value: Any) -> Choice:
     values: dict[tuple[type, Scalar], Scalar] = {}
     for item in value.list:
         scalar = _scalar(item)
-        values.setdefault((type(scalar), scalar), scalar)  # true and 1 are equal to Python, not to a reader
+        values.setdefault((type(scalar), scalar), scalar)  # in Python True equals 1
     return Choice(values=tuple(values.values()))
 
 
 def _glob(value: Any) -> Choice:
-    raise ValueError(f"glob() chooses among files, not values; {HINT}")
+    raise ValueError(f"glob() matches files, not values; {HINT}")
 
 
 NO_SHUFFLE = "shuffle() is not seeded, so a sweep could not be repeated; leave it out"
@@ -155,9 +155,7 @@ NO_SHUFFLE = "shuffle() is not seeded, so a sweep could not be repeated; leave i
 
 def _check_tags(value: Any, known: set[str]) -> None:
     if unknown := sorted(set(value.tags) - known):
-        raise ValueError(
-            f"the tag {unknown[0]!r} means nothing here; only an interval has one, tag(log, interval(...))"
-        )
+        raise ValueError(f"unknown tag {unknown[0]!r}; only an interval takes a tag: tag(log, interval(...))")
 
 
 READERS: dict[str, Callable[[Any], Domain]] = {

@@ -1,6 +1,6 @@
-"""What all trials of a sweep have in common, though a setting that is swept could make it differ.
+"""Data settings that are the same for all trials of a sweep, although swept settings could change them.
 
-Trials are compared example by example, so every trial is scored on the same rows, cut at the same length.
+Trials are compared example by example, so every trial is scored on the same rows, truncated to the same length.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from lorasweep.core.trial import Scalar
 
 
 def shared_data(data: DataSpec, raw: Mapping[str, Any]) -> DataSpec:
-    """Return the data of one point with what it shares with all points of the composed configuration's space."""
+    """Return the data settings of one point, completed by those that all points of the space share."""
     space = (raw.get("sweep") or {}).get("space") or {}
     swept = space.get("data") or {}
     lengths = [int(value) for value in _values("data.max_length", swept.get("max_length"))]
@@ -26,13 +26,13 @@ def shared_data(data: DataSpec, raw: Mapping[str, Any]) -> DataSpec:
 
 
 def _values(key: str, expression: Any) -> tuple[Scalar, ...]:
-    """Return the values of a swept setting, of an interval both ends; none where the setting is not swept."""
+    """Return the values of a swept setting, both ends of an interval; empty if the setting is not swept."""
     if expression is None:
         return ()
     return _parsed(key, expression) if isinstance(expression, str) else (expression,)
 
 
-@lru_cache(maxsize=64)  # asked for every point of a space
+@lru_cache(maxsize=64)  # called for every point of a space
 def _parsed(key: str, expression: str) -> tuple[Scalar, ...]:
     domain = parse(key, expression)
     return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)

@@ -1,7 +1,7 @@
-"""The search space of a sweep: which trials there are, and which of them are the same.
+"""The search space of a sweep: its points, and which of them are equal.
 
-A space is a nested mapping that mirrors the configuration, with a sweep expression at each leaf. Every value that a
-trial could take is checked before the first trial starts.
+A space is a nested mapping that mirrors the configuration, with a sweep expression at each leaf. All values of the
+space are checked before the first trial starts.
 """
 
 import copy
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Resolve = Callable[[ModelSpec, str | tuple[str, ...]], tuple[str, ...]]
 
-# What a trial may vary. How it is judged may not vary inside a study, or its values could not be compared.
+# Sections that a trial may vary. Evaluation settings may not vary within a study: scores would not be comparable.
 SWEEPABLE = ("model", "lora", "train", "data")
 NEVER_SWEPT = ("model.trust_remote_code", "data.train", "data.validation", "data.test", "data.format",
                "data.validation_share", "data.split_seed", "data.text_column", "data.label_column",
@@ -33,7 +33,7 @@ NEVER_SWEPT = ("model.trust_remote_code", "data.train", "data.validation", "data
 
 
 def leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and expressions of a nested space."""
+    """Yield the dotted keys and the expressions of a nested space."""
     for key, value in space.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
@@ -45,7 +45,7 @@ def read_space(raw: Mapping[str, Any]) -> dict[str, Domain]:
     """Return the domains of the composed configuration's space.
 
     Raises:
-        ConfigError: all mistakes of configuration and space together.
+        ConfigError: all mistakes of the configuration and the space.
     """
     config, known = check_config(raw)
     problems = list(known)
@@ -73,7 +73,7 @@ def _misplaced(domains: Mapping[str, Domain]) -> dict[str, str]:
             found[key] = f"sweep.space.{key}: is a group, not a setting; vary its settings, such as {key}.NAME"
         elif key.split(".")[0] not in SWEEPABLE or key in NEVER_SWEPT:
             found[key] = (
-                f"sweep.space.{key}: cannot be swept, or trials could not be compared; a space may vary "
+                f"sweep.space.{key}: cannot be swept, because trials could not be compared; a space may vary "
                 f"{', '.join(s + '.*' for s in SWEEPABLE)} except {', '.join(NEVER_SWEPT)}"
             )
     return found
@@ -92,7 +92,8 @@ def _grid_problem(config: SweepConfig, domains: Mapping[str, Domain]) -> list[st
         return []
     endless = [k for k, d in domains.items() if isinstance(d, Interval) and not (d.is_int or d.step)]
     return [
-        f"study.sampler: a grid cannot run through the interval of sweep.space.{k}; use choice(...)" for k in endless
+        f"study.sampler: a grid needs finitely many values, and sweep.space.{k} is an interval; use choice(...)"
+        for k in endless
     ]
 
 
@@ -114,7 +115,7 @@ def _with(raw: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(value: Scalar) -> Scalar | list[str]:
-    """Turn `[q_proj,v_proj]`, a categorical value that storage can hold, into the list that it means."""
+    """Turn the text `[q_proj,v_proj]`, which Optuna can store, into a list."""
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         return [word.strip().strip("'\"") for word in value[1:-1].split(",") if word.strip()]
     return value
@@ -122,23 +123,23 @@ def _listed(value: Scalar) -> Scalar | list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A point whose target modules are not resolved yet: `targets` is a preset or a list, `spec` has no modules."""
+    """A point with unresolved target modules: `targets` is a preset or a list, and `spec` has no modules."""
 
     params: Params
     spec: TrialSpec
     targets: str | tuple[str, ...]
 
     def resolve(self, resolve: Resolve) -> TrialSpec:
-        """Return the spec with the modules of its base."""
+        """Return the spec with target modules resolved for its base."""
         modules = resolve(self.spec.model, self.targets)
         return replace(self.spec, lora=replace(self.spec.lora, target_modules=modules))
 
 
 def draft(raw: Mapping[str, Any], params: Params) -> Draft:
-    """Return the frozen values of one point of the space.
+    """Return one point of the space as a draft.
 
     Raises:
-        ConfigError: the point's values are not valid.
+        ConfigError: a value of the point is not valid.
     """
     config = build_config(_with(raw, params))
     settings = config.lora
@@ -155,7 +156,7 @@ def draft(raw: Mapping[str, Any], params: Params) -> Draft:
 
 
 def trial_spec(raw: Mapping[str, Any], params: Params, resolve: Resolve) -> TrialSpec:
-    """Return the spec of one point; `resolve` turns module presets into this base's modules."""
+    """Return the spec of one point; `resolve` turns module presets into module names of the base."""
     return draft(raw, params).resolve(resolve)
 
 
@@ -169,29 +170,29 @@ def alpha_of(value: float | str, rank: int) -> float:
 
 
 def values_of(domain: Domain) -> tuple[Scalar, ...]:
-    """Return every value of a finite domain, in order."""
+    """Return all values of a finite domain, in order."""
     if isinstance(domain, Choice):
         return domain.values
     assert domain.is_int or domain.step, domain
-    # As decimals, 0.1 + 0.2 is the 0.3 that was written.
+    # In decimals 0.1 + 0.2 is 0.3.
     low, high, step = (Decimal(str(x)) for x in (domain.low, domain.high, domain.step or 1))
     return tuple(_number(domain, float(low + i * step)) for i in range(int((high - low) / step) + 1))
 
 
 def grid(domains: Mapping[str, Domain]) -> list[Params]:
-    """Return every point of a finite space, the last key varying fastest."""
+    """Return all points of a finite space; the last key varies fastest."""
     keys = list(domains)
     return [dict(zip(keys, point, strict=True)) for point in itertools.product(*(values_of(domains[k]) for k in keys))]
 
 
 def num_points(domains: Mapping[str, Domain]) -> float:
-    """Return how many points the space has, infinite for continuous ones."""
+    """Return the number of points of the space; infinite if it is continuous."""
     sizes = [len(values_of(d)) if isinstance(d, Choice) or d.is_int or d.step else math.inf for d in domains.values()]
     return math.prod(sizes)
 
 
 def distinct(specs: Sequence[TrialSpec]) -> list[int]:
-    """Return the places of the specs that differ, the first of equal ones."""
+    """Return the indices of the distinct specs; of equal ones, the first."""
     seen: dict[str, int] = {}
     for place, spec in enumerate(specs):
         seen.setdefault(spec.fingerprint, place)
@@ -199,7 +200,7 @@ def distinct(specs: Sequence[TrialSpec]) -> list[int]:
 
 
 def distributions(domains: Mapping[str, Domain]) -> "dict[str, BaseDistribution]":
-    """Return Optuna's distributions of a space."""
+    """Return Optuna's distributions for a space."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     def one(domain: Domain) -> "BaseDistribution":
@@ -213,10 +214,10 @@ def distributions(domains: Mapping[str, Domain]) -> "dict[str, BaseDistribution]
 
 
 def resolved(drafts: Sequence[Draft], resolve: Resolve) -> list[TrialSpec]:
-    """Return the specs of points.
+    """Return the specs of several drafts.
 
     Raises:
-        ConfigError: modules that a base does not have, all the different mistakes together.
+        ConfigError: target modules that a base does not have; each mistake once.
     """
     specs: list[TrialSpec] = []
     problems: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Files are written aside, flushed and renamed: a reader sees the old content or the new, never a half."""
+"""Write files atomically: a reader sees the old content or the new content, never a part."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step, making its folder where needed."""
+    """Write `data` to `path` atomically; create the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp, whose files only their owner may read: results are shared.
+    # mkstemp would make the file readable by its owner only; results are shared.
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with aside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if path.is_dir():  # where a file of ours belongs
+        if path.is_dir():  # a folder is in the file's place
             set_aside(path)
         aside.replace(path)
     except BaseException:
@@ -30,7 +30,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def set_aside(path: Path) -> str:
-    """Rename a broken file, or a folder in its place, to `NAME.broken-TIME`; return the new name."""
+    """Rename a file or folder to `NAME.broken-TIME`; return the new name."""
     name = f"{path.name}.broken-{time.time():.0f}"
     aside = path.with_name(name if not path.with_name(name).exists() else f"{name}-{uuid.uuid4().hex[:8]}")
     path.rename(aside)
@@ -38,17 +38,17 @@ def set_aside(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put UTF-8 text at `path` in one step."""
+    """Write UTF-8 text to `path` atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Put a JSON object at `path` in one step."""
+    """Write a JSON object to `path` atomically."""
     write_text(path, json.dumps(value, indent=1, default=str) + "\n")
 
 
 def provision(path: Path, create: Callable[[Path], None]) -> None:
-    """Have a database made aside and renamed: a process killed half-way leaves none rather than a broken one."""
+    """Create a database under a temporary name and rename it, so that a killed process leaves no broken database."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def provision(path: Path, create: Callable[[Path], None]) -> None:
         aside = Path(folder) / path.name
         create(aside)
         try:
-            os.link(aside, path)  # unlike a rename it never replaces one that another process made meanwhile
+            os.link(aside, path)  # unlike a rename, this never replaces a file that another process has just created
         except FileExistsError:
             return
         except OSError:
@@ -64,38 +64,38 @@ def provision(path: Path, create: Callable[[Path], None]) -> None:
 
 
 def sqlite_url(path: Path) -> str:
-    """Return a database file's URL, whose `%` and `?` are escaped where SQLAlchemy reads them so."""
+    """Return the SQLAlchemy URL of a database file, with `%` and `?` escaped."""
     from sqlalchemy import URL
 
     return URL.create("sqlite", database=str(path)).render_as_string()
 
 
-# Names of variables and settings whose values are secrets.
+# Names of variables and settings whose values are secret.
 SECRET_NAMES = (
     r"token(?!s\b|_?i[sz])|secret|passw(?:or)?d|passphrase|pgpass|(?:^|[_.])pass$|_pwd$|api_?key|private_?key|access_?key"
     r"|_key(?:_|$)|(?:^|_)pat$|credential|(?:^|_)dsn(?:_|$)|webhook|cookie|bearer|(?:^|_)jwt(?:_|$)|(?:^|_)auth$"
     r"|database_url|connection_string"
 )
-SHORTEST = 8  # what is shorter may be any word
-# Tokens of a text, and values that are no secret whatever their setting is called.
+SHORTEST = 8  # a shorter value may be an ordinary word
+# Token settings of a tokenizer, and values that are never secret, whatever the name of their setting.
 PLAIN_SETTINGS = r"(?:\w+[_.])*(?:end|pad|eos|bos|unk)_token"
 PLAIN_VALUES = r"(?:true|false|null|none|[-+]?[\d.,]+(?:e[-+]?\d+)?)\b"
 
 
 def redact(text: str) -> str:
-    """Hide secrets before text is shown: see `redact_values`, and values of settings that are named like secrets."""
+    """Replace secrets by `***`: those of `redact_values`, and values of settings whose names suggest a secret."""
     return re.sub(r"(?im)^(\s*)([\w.]+)(\s*[:=]\s*)(\S+)", _without_secret, redact_values(text))
 
 
 def redact_values(text: str) -> str:
-    """Hide passwords in addresses, and the values of the environment's secrets, wherever they stand."""
+    """Replace passwords in URLs, and the values of secret environment variables, by `***`."""
     for value in sorted(secrets().values(), key=len, reverse=True):
         text = text.replace(value, "***")
     return re.sub(r"(://)[^/@\s]+@", r"\1***@", text)
 
 
 def secrets() -> dict[str, str]:
-    """Return the environment's secrets by name. Paths are none, whatever their name."""
+    """Return the secret environment variables by name. A path is never a secret."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -104,7 +104,7 @@ def secrets() -> dict[str, str]:
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether a variable or a setting of this name holds a secret."""
+    """Return whether a variable or setting of this name holds a secret."""
     return re.search(SECRET_NAMES, name, re.IGNORECASE) is not None
 
 

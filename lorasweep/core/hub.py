@@ -1,4 +1,4 @@
-"""The model hub, where it does not answer: said within seconds, not after minutes of retries."""
+"""Detect within seconds that the model hub does not answer; its own clients retry for minutes."""
 
 import os
 import sys
@@ -6,27 +6,27 @@ import urllib.error
 import urllib.request
 from functools import cache
 
-PATIENCE_S = 5.0  # for the first answer; the hub's own clients retry for more than a minute
+TIMEOUT_S = 5.0  # for the first answer
 
 
-def away_note() -> str:
-    """Return a remark for errors where the hub does not answer, empty where it does.
+def unreachable_note() -> str:
+    """Return a note to append to an error message if the hub does not answer, else an empty string.
 
-    Where it does not, this process and its workers read the hub's cache alone from now on.
+    If it does not answer, this process and its workers use only the hub's cache from now on.
     """
-    if not is_away():
+    if not is_unreachable():
         return ""
     _go_offline()
     return f" ({_endpoint()} does not answer, so only what was downloaded before can be read)"
 
 
 @cache
-def is_away() -> bool:
-    """Tell whether the hub does not answer; any answer will do, an error too."""
+def is_unreachable() -> bool:
+    """Return whether the hub does not answer. Any answer counts, even an error."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return False  # its clients know
+        return False  # the clients are offline already
     try:
-        with urllib.request.urlopen(urllib.request.Request(_endpoint(), method="HEAD"), timeout=PATIENCE_S):
+        with urllib.request.urlopen(urllib.request.Request(_endpoint(), method="HEAD"), timeout=TIMEOUT_S):
             return False
     except urllib.error.HTTPError:
         return False
@@ -39,7 +39,7 @@ def _endpoint() -> str:
 
 
 def _go_offline() -> None:
-    """Tell the clients; one that is imported already has read the variable."""
+    """Switch the hub's clients to offline mode; clients imported earlier have read the variable already."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     for name in ("huggingface_hub.constants", "datasets.config"):
         if name in sys.modules:

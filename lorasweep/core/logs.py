@@ -1,4 +1,4 @@
-"""What processes of ours may say: what matters, and no secrets."""
+"""Logging: warnings and errors only, without secrets."""
 
 import logging
 import os
@@ -7,8 +7,8 @@ import warnings
 from lorasweep.core.files import redact
 
 
-class _Discreet(logging.Formatter):
-    """A warning may quote the error of a client, and that its request."""
+class _RedactingFormatter(logging.Formatter):
+    """Redacts secrets: a warning may quote a client's error, and with it the request."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without secrets."""
@@ -16,13 +16,13 @@ class _Discreet(logging.Formatter):
 
 
 def quiet() -> None:
-    """Keep the dependencies' start-up chatter out of the user's terminal; what matters comes as an error."""
+    """Silence the start-up messages of dependencies; errors are still shown."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Discreet("%(message)s"))
+    handler.setFormatter(_RedactingFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it tells of what it meets, and raises it besides
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it logs errors that it also raises
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -8,29 +8,29 @@ from typing import Protocol
 from lorasweep.core.result import Point, TrialResult
 from lorasweep.core.trial import Trial
 
-CHECKPOINT = "checkpoint.safetensors"  # in the folder of a trial that has not ended
+CHECKPOINT = "checkpoint.safetensors"  # in the folder of an unfinished trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """How a worker is set up."""
+    """Settings of a worker."""
 
     device: str
     num_slots: int
     num_threads: int = 0
-    visible: str = ""  # CUDA_VISIBLE_DEVICES of a worker process
+    visible: str = ""  # CUDA_VISIBLE_DEVICES of the worker's process
     slice_s: float = 1.0  # `advance` returns within this time, so that Stop and Pause get through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Command: train this trial, from its checkpoint where its folder holds one.
+    """Command: train this trial, from the checkpoint in its folder if there is one.
 
     Events carry the trial's attempt; the driver ignores events from earlier attempts.
     """
 
     trial: Trial
-    folder: str  # of the trial; checkpoint and adapter are saved in it
+    folder: str  # the trial's folder, for its checkpoint and adapter
 
     @property
     def number(self) -> int:
@@ -39,7 +39,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Command: end this trial at its rung; `reason` says why, `rule` names the rule of the pruner."""
+    """Command: end this trial at its rung. `reason` is shown to the user; `rule` is the pruner's rule."""
 
     number: int
     reason: str
@@ -51,7 +51,7 @@ class Score:
     """Command: score a trial's saved adapter on the test split."""
 
     trial: Trial
-    adapter: str  # its folder
+    adapter: str  # folder of the adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ Command = Start | Stop | Score | Pause
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Event: where a live trial stands, for the display."""
+    """Event: the progress of a live trial, for the display."""
 
     number: int
     step: int
@@ -75,14 +75,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """Event: a trial reports its objective at a rung and goes on; a `Stop` may follow."""
+    """Event: a trial reports its objective at a rung and continues; a `Stop` may follow."""
 
     number: int
     rung: int
     value: float  # the objective itself
     point: Point
     attempt: int = 0
-    eval_s: float = 0.0  # seconds of the evaluation, for all trials that were evaluated together
+    eval_s: float = 0.0  # seconds of the evaluation, for all trials evaluated together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evicted:
-    """Event: a trial did not fit in memory beside the others. It has a checkpoint and lost its slot."""
+    """Event: a trial did not fit in memory with the others. It has a checkpoint and lost its slot."""
 
     number: int
     reason: str
@@ -120,14 +120,14 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskFull:
-    """Event: a checkpoint or adapter could not be written. The worker tries again at its next call of `advance`."""
+    """Event: a checkpoint or adapter could not be written. The worker retries at the next call of `advance`."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Event: the peak of the memory warm-up, one pass over this trial's longest rows in a new bank."""
+    """Event: peak memory of the warm-up, one pass over this trial's longest rows in a new bank."""
 
     number: int
     peak_bytes: int
@@ -138,7 +138,7 @@ Event = Progress | Rung | Finished | Evicted | Scored | Note | Measured | DiskFu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepStarted:
-    """Sweep event: `num_trials` are to be run in all; `results` are those of earlier launches."""
+    """Sweep event: the sweep has `num_trials` trials in total; `results` are those of earlier launches."""
 
     num_trials: int
     results: Sequence[TrialResult]
@@ -164,13 +164,13 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepEnded:
-    """Sweep event: no trial runs any more."""
+    """Sweep event: no trial is running any more."""
 
 
 SweepEvent = SweepStarted | TrialStarted | Progress | Rung | Finished | Note | Summary | SweepEnded
 
 
 class Listener(Protocol):
-    """Handles the events of a sweep and ignores those that it does not need: a display, a tracker."""
+    """Handles the events of a sweep, such as a display or a tracker; ignores events that it does not need."""
 
     def handle(self, event: SweepEvent) -> None: ...

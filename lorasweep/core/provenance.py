@@ -1,4 +1,4 @@
-"""Where a number came from: commit, versions, and the content of model and data."""
+"""Where a number came from: commit, package versions, and a fingerprint of a model folder."""
 
 import hashlib
 import platform
@@ -11,7 +11,7 @@ SAMPLE_BYTES = 1 << 20
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Name a model folder by its files' sizes and both ends of each, so that large weights are named quickly."""
+    """Return a fingerprint of a model folder: names, sizes and both ends of its files (fast for weights)."""
     state = hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
         size = file.stat().st_size
@@ -24,7 +24,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def provenance() -> dict[str, str]:
-    """Return commit, interpreter, machine and the versions of the packages that make the numbers."""
+    """Return the commit, the Python version, the platform and the versions of relevant packages."""
     versions = {f"version.{name}": _version(name) for name in PACKAGES}
     return {"commit": commit(), "python": platform.python_version(), "platform": platform.platform(), **versions}
 
@@ -37,7 +37,7 @@ def _version(name: str) -> str:
 
 
 def commit() -> str:
-    """Return the working directory's commit, with `-dirty` behind it when files differ; `none` outside git."""
+    """Return the commit of the working directory, with `-dirty` appended if files differ; `none` outside git."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         state = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)

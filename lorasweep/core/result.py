@@ -1,4 +1,4 @@
-"""How a trial ended: its state, its scores and what it cost."""
+"""The result of a trial: its state, its scores and its cost."""
 
 import time
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from enum import StrEnum
 from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Params, Trial
 
-NOT_FINITE = "loss is not finite"  # the reason of a trial that diverged begins with this
+NOT_FINITE = "loss is not finite"  # start of the reason of a diverged trial
 
 
 class TrialState(StrEnum):
-    """How a trial ended. Only COMPLETE and PRUNED were measured; INFEASIBLE did not fit in memory."""
+    """How a trial ended. Only COMPLETE and PRUNED trials have scores; an INFEASIBLE one did not fit in memory."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -21,17 +21,17 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a trial used. Times in seconds, memory in bytes; `shared_by` trials had the process's peak together.
+    """Time (seconds), memory (bytes) and size of a trial. `peak_bytes` is shared by the `shared_by` trials of a worker.
 
-    `predicted_bytes` is the prediction of that peak, `share_bytes` this trial's part of it beyond the base, and
-    `alone_bytes` what it would need alone, predicted and corrected by what was measured.
+    `predicted_bytes` is the prediction of that peak, `share_bytes` this trial's part of it without the base, and
+    `alone_bytes` the corrected prediction for this trial alone.
     """
 
     num_steps: int = 0
     num_planned_steps: int = 0
     wall_s: float = 0.0
     train_s: float = 0.0
-    eval_s: float = 0.0  # of the last evaluation, neighbours included
+    eval_s: float = 0.0  # of the last evaluation, of all trials evaluated together
     its_per_s: float = 0.0
     tokens_per_s: float = 0.0
     predicted_bytes: int = 0
@@ -45,13 +45,13 @@ class Cost:
 
     @property
     def memory_error(self) -> float | None:
-        """Return how far the prediction was above (below: negative) the measured peak, as a share of it."""
+        """Return the error of the memory prediction relative to the measured peak; positive if predicted too high."""
         return self.predicted_bytes / self.peak_bytes - 1 if self.predicted_bytes and self.peak_bytes else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A general ability before and after training; `drop` is positive when the adapted model is worse."""
+    """A probe's score before and after training; `drop` is positive if the adapted model is worse."""
 
     name: str
     metric: str
@@ -66,7 +66,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """Metrics at a step, measured at `time_s` since 1970; a tracker drops a point that it has with the same time."""
+    """Metrics at a step. `time_s` is in seconds since 1970; a tracker drops a second point with the same time."""
 
     step: int
     metrics: dict[str, float]
@@ -75,7 +75,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A prompt, what was wanted, and what the adapted model wrote."""
+    """A prompt, its reference answer, and the answer of the adapted model."""
 
     prompt: str
     reference: str
@@ -86,8 +86,8 @@ class Sample:
 class BaseScore:
     """The base without adapter on a trial's validation examples: `metrics`, and `scores` as in `TrialResult`.
 
-    `chance` and `majority` are the scores of guessing among the options and of always answering the most frequent
-    training label, by metric; empty where rows have no options, or none that they share.
+    `chance` and `majority` hold, by metric, the scores of guessing an option at random and of always answering the most
+    frequent training label; empty if the rows have no options, or no common ones.
     """
 
     metrics: dict[str, float]
@@ -99,9 +99,9 @@ class BaseScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """The outcome of a trial; `scores` holds the objective per validation example, for paired comparisons.
+    """The result of a trial; `scores` holds the objective per validation example, for paired comparisons.
 
-    `examples` is a digest of those examples, in order; empty in results of versions that did not keep it.
+    `examples` is a digest of those examples, in order; empty in results of versions that did not store it.
     """
 
     number: int
@@ -114,7 +114,7 @@ class TrialResult:
     metrics: dict[str, float] = field(default_factory=dict)
     history: tuple[Point, ...] = ()
     scores: tuple[float, ...] = ()
-    num_tokens: tuple[int, ...] = ()  # per example, where the objective is a mean over tokens
+    num_tokens: tuple[int, ...] = ()  # per example, if the objective is a mean over tokens
     probes: tuple[Probe, ...] = ()
     samples: tuple[Sample, ...] = ()
     cost: Cost = Cost()
@@ -123,11 +123,11 @@ class TrialResult:
     ended_s: float = 0.0
     same_as: int | None = None
     examples: str = ""
-    base: BaseScore | None = None  # None where the trial did not end, or was written before it was kept
+    base: BaseScore | None = None  # None if the trial did not finish, or in results of older versions
 
     @classmethod
     def of(cls, trial: Trial, state: TrialState, reason: str = "") -> "TrialResult":
-        """Return the result of a trial that ends now; `replace` adds what was measured."""
+        """Return the result of a trial that ends now, without measurements."""
         return cls(
             number=trial.number,
             state=state,
@@ -139,10 +139,10 @@ class TrialResult:
 
     @property
     def trial(self) -> Trial:
-        """Return the trial that this is the result of."""
+        """Return the trial of this result."""
         return Trial(number=self.number, params=self.params, spec=self.spec)
 
     @property
     def fingerprint(self) -> str:
-        """Return the name of the trial's settings: equal settings have equal fingerprints."""
+        """Return the fingerprint of the trial's settings: equal settings have equal fingerprints."""
         return self.spec.fingerprint

@@ -1,7 +1,7 @@
-"""What a trial is: frozen values, and the fingerprint that names them.
+"""The specification of a trial: frozen values, and the fingerprint that identifies them.
 
-Two trials with the same fingerprint would train the same adapter, so the second is never trained. Settings keep the
-names that they have in PEFT's `LoraConfig` and in transformers' `TrainingArguments`.
+Two trials with the same fingerprint train the same adapter, so the second is never trained. Settings have the names
+that they have in PEFT's `LoraConfig` and transformers' `TrainingArguments`.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ Format = Literal[
     "winogrande",
 ]  # fmt: skip
 
-DEMO_FILES = "demo:"  # how the path of a file that ships with the package begins
-DIGEST_CHARS = 16  # 64 bits: collisions are out of reach for any study
+DEMO_FILES = "demo:"  # prefix of the path of a file that ships with the package
+DIGEST_CHARS = 16  # 64 bits: a collision is practically impossible
 
 
 def digest(value: object) -> str:
-    """Return a short content hash of a JSON-able value, independent of key order."""
+    """Return a short hash of a JSON-serializable value, independent of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARS]
 
@@ -45,7 +45,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSpec:
-    """One adapter, in PEFT's words (arXiv 2106.09685; rank-stabilised scale: arXiv 2312.03732)."""
+    """One adapter, with PEFT's names (arXiv 2106.09685; rank-stabilised scale: arXiv 2312.03732)."""
 
     r: int
     lora_alpha: float
@@ -60,7 +60,7 @@ class LoraSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec:
-    """How an adapter is trained, in the words of transformers' `TrainingArguments`."""
+    """Training settings, with the names of transformers' `TrainingArguments`."""
 
     learning_rate: float
     per_device_train_batch_size: int
@@ -79,7 +79,7 @@ class TrainSpec:
     seed: int = 0
 
     def num_steps(self, num_examples: int) -> int:
-        """Return optimizer steps; a positive `max_steps` overrides the epochs, as in transformers."""
+        """Return the number of optimizer steps; a positive `max_steps` overrides the epochs, as in transformers."""
         if self.max_steps > 0:
             return self.max_steps
         return max(1, math.ceil(self.steps_per_epoch(num_examples) * self.num_train_epochs))
@@ -89,16 +89,16 @@ class TrainSpec:
         return max(1, math.ceil(batches / self.gradient_accumulation_steps))
 
     def num_warmup_steps(self, num_steps: int) -> int:
-        """Return warm-up steps; a value below 1 is a share of all steps, as in transformers."""
+        """Return the number of warm-up steps; a value below 1 is a share of all steps, as in transformers."""
         return math.ceil(self.warmup_steps * num_steps) if self.warmup_steps < 1 else int(self.warmup_steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSpec:
-    """Where examples come from and how they become tokens.
+    """The files of examples, and how examples become tokens.
 
     `eval_max_length` and `templates` are the same for all trials of a sweep, so that all are scored on the same rows,
-    cut at the same length: the largest `max_length` and every `template` that the sweep tries.
+    truncated to the same length: the largest `max_length` and every `template` of the sweep.
     """
 
     train: str
@@ -117,13 +117,13 @@ class DataSpec:
 
     @property
     def scored_length(self) -> int:
-        """Return how many tokens a validation or test row may have."""
+        """Return the maximum number of tokens of a validation or test row."""
         return self.eval_max_length or self.max_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSpec:
-    """A suite that measures forgetting: a general ability of the base. `end_token` as in `EvalSpec`."""
+    """A probe: an evaluation set that measures forgetting. `end_token` as in `EvalSpec`."""
 
     name: str
     path: str
@@ -136,10 +136,10 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSpec:
-    """What is measured, on which examples; the objective is what the study ranks by.
+    """The metrics and the examples of an evaluation; the study ranks trials by the objective.
 
-    `end_token` says whether an answer option is scored with the end token that follows it.
-    `rung_start` is the share of a trial's steps before which no trial is judged: the longest warm-up of the study.
+    `end_token`: whether an answer option is scored with the end token that follows it.
+    `rung_start`: no trial is pruned before this share of its steps, the longest warm-up of the study.
     """
 
     objective: str = "accuracy"
@@ -157,7 +157,7 @@ class EvalSpec:
 
     @property
     def all_metrics(self) -> tuple[str, ...]:
-        """The objective first, then the others; the loss is free and always there."""
+        """The objective first, then the other metrics; the loss is always included."""
         return tuple(dict.fromkeys((self.objective, *self.metrics, LOSS)))
 
 
@@ -166,7 +166,7 @@ Section = ModelSpec | LoraSpec | TrainSpec | DataSpec | EvalSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """One point of the space with everything that decides its outcome."""
+    """The settings of one trial: everything that determines its result."""
 
     model: ModelSpec
     lora: LoraSpec
@@ -176,60 +176,60 @@ class TrialSpec:
 
     @property
     def base_key(self) -> str:
-        """Name the frozen base; trials with equal keys can share a bank."""
+        """Return a key for the frozen base; trials with equal keys can share a bank."""
         return digest(asdict(self.model))
 
     @property
     def data_key(self) -> str:
-        """Name the tokenised data: the same base's tokenizer over the same files in the same way."""
+        """Return a key for the tokenised data: base, files and data settings."""
         return digest([*covered(self.model, NOT_IN_DATA).values(), asdict(self.data)])
 
     @property
     def fingerprint(self) -> str:
-        """Name the trial by what reaches the arithmetic: the scale, not how it was written down."""
+        """Return a hash of all settings that affect the result. The scale counts, not how it was written."""
         spec = canonical(self)
         found = {f.name: covered(getattr(spec, f.name), NOT_IN_FINGERPRINT, f"{f.name}.") for f in fields(spec)}
         lora = found["lora"]
-        # The adapter is laid out as in earlier results, so that their fingerprints are found again.
+        # The layout of these values must not change: stored results are found by their fingerprint.
         targets = sorted(lora.pop("target_modules"))
         lora |= {"scale": spec.lora.scale, "dropout": lora.pop("lora_dropout")}
         return digest([x for name, part in found.items() for x in ([part, targets] if name == "lora" else [part])])
 
     @property
     def key_without_seed(self) -> str:
-        """Name the settings of the trial, its training seed aside."""
+        """Return the fingerprint of the settings without the training seed."""
         return replace(self, train=replace(self.train, seed=0)).fingerprint
 
 
-IN_SCALE = "the scale stands for it"
-ON_THE_WAY = "it decides when a trial reports, and on which examples, but not what comes out"
+IN_SCALE = "it is part of the scale"
+ON_THE_WAY = "it decides when a trial reports, and on which examples, but not its result"
 
-# Fields that a name leaves out, each with the reason. A field that is not listed makes a difference.
+# Fields that a key leaves out, each with the reason. Every field that is not listed is part of the key.
 NOT_IN_FINGERPRINT = {
     "lora.lora_alpha": IN_SCALE,
     "lora.use_rslora": IN_SCALE,
-    "train.activation_checkpointing": "activations that are computed again are the same numbers",
+    "train.activation_checkpointing": "recomputed activations are the same numbers",
     "eval.rungs": ON_THE_WAY,
     "eval.rung_factor": ON_THE_WAY,
     "eval.rung_limit": ON_THE_WAY,
     "eval.rung_start": ON_THE_WAY,
 }
 NOT_IN_DATA = {
-    "dtype": "weights alone have it",
-    "precision": "weights alone have it",
+    "dtype": "only weights have it",
+    "precision": "only weights have it",
     "trust_remote_code": "no sweep varies it",
 }
 
 
 def covered(section: Section, left_out: Container[str], prefix: str = "") -> dict[str, Any]:
-    """Return the fields of a section of a trial but those in `left_out`, which begin with `prefix` there."""
+    """Return the fields of a section except those in `left_out`, whose names start with `prefix`."""
     return {name: value for name, value in asdict(section).items() if f"{prefix}{name}" not in left_out}
 
 
 def canonical(spec: TrialSpec) -> TrialSpec:
-    """Return the spec with every setting that has no effect under another's value put to its neutral value."""
+    """Return the spec with every setting that has no effect set to its neutral value."""
     train = spec.train
-    for knob in idle_knobs(spec):
+    for knob in unused_settings(spec):
         train = replace(train, **{knob.removeprefix("train."): NEUTRAL[knob]})  # type: ignore[arg-type]
     return replace(spec, train=train)
 
@@ -237,8 +237,8 @@ def canonical(spec: TrialSpec) -> TrialSpec:
 NEUTRAL: dict[str, float | int] = {"train.warmup_steps": 0.0, "train.num_train_epochs": 0.0}
 
 
-def idle_knobs(spec: TrialSpec) -> tuple[str, ...]:
-    """Name the settings without effect: warm-up of a constant schedule, epochs under `max_steps`."""
+def unused_settings(spec: TrialSpec) -> tuple[str, ...]:
+    """Return the settings without effect: warm-up under a constant schedule, epochs under `max_steps`."""
     idle = []
     if spec.train.lr_scheduler_type == "constant":
         idle.append("train.warmup_steps")

@@ -1,4 +1,4 @@
-"""Results as JSON: each names the run that it belongs to and carries a digest, so that copies and edits are noticed."""
+"""Results as JSON. Each names its run and carries a digest, so that copied and edited files are detected."""
 
 import hashlib
 import json
@@ -10,26 +10,26 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from lorasweep.core.result import BaseScore, Cost, Point, Probe, Sample, TrialResult, TrialState
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
 
-DIGEST, RUN = "digest", "run"  # what a file holds beside the result
+DIGEST, RUN = "digest", "run"  # keys that a file holds in addition to the result
 
 
 def to_json(result: TrialResult, run: str) -> dict[str, Any]:
-    """Return a result with its run and the digest of both."""
-    raw = json.loads(json.dumps({RUN: run, **asdict(result)}, default=str))  # as it will be read
+    """Return a result as JSON, with its run and a digest of both."""
+    raw = json.loads(json.dumps({RUN: run, **asdict(result)}, default=str))  # as it will be read back
     return {DIGEST: _digest(raw), **raw}
 
 
 def from_json(raw: Any, run: str, number: int) -> TrialResult:
-    """Rebuild the result of a run's trial. One without a digest was written by an older version.
+    """Rebuild the result of a trial of this run. Results of older versions have no digest.
 
     Raises:
-        ValueError: it has other types, was edited, or belongs to another trial or another run.
+        ValueError: a value has the wrong type, the file was edited, or it belongs to another trial or run.
     """
     if not isinstance(raw, dict):
         raise ValueError(f"it holds {type(raw).__name__}, not an object")
     content = {key: value for key, value in raw.items() if key != DIGEST}
     if DIGEST in raw and raw[DIGEST] != _digest(content):
-        raise ValueError("it was edited after it was written: its digest is another's")
+        raise ValueError("it was edited after it was written: its digest does not match")
     if (written_by := content.pop(RUN, run)) != run:
         raise ValueError(f"it was copied from another run, {written_by}")
     result = result_from_json(content)
@@ -45,7 +45,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def mismatch(hint: Any, value: Any, path: str) -> str:
-    """Return where a value is not of its annotated type, empty where all of it is."""
+    """Return the path of the first value that is not of its annotated type, empty if all are."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return ""
@@ -73,7 +73,7 @@ def mismatch(hint: Any, value: Any, path: str) -> str:
 
 
 def result_from_json(raw: dict[str, Any]) -> TrialResult:
-    """Rebuild a result from `dataclasses.asdict` that went through JSON."""
+    """Rebuild a result from the JSON of its `dataclasses.asdict`."""
     raw = {key: value for key, value in raw.items() if key != "fingerprint"}  # older versions stored it
     raw["spec"] = spec_from_json(raw["spec"])
     raw["state"] = TrialState(raw["state"])
@@ -94,7 +94,7 @@ def _base_from_json(raw: dict[str, Any] | None) -> BaseScore | None:
 
 
 def spec_from_json(raw: dict[str, Any]) -> TrialSpec:
-    """Rebuild a spec from `dataclasses.asdict` that went through JSON."""
+    """Rebuild a spec from the JSON of its `dataclasses.asdict`."""
     lora = {**raw["lora"], "target_modules": tuple(raw["lora"]["target_modules"])}
     probes = tuple(ProbeSpec(**p) for p in raw["eval"]["probes"])
     evaluation = {**raw["eval"], "metrics": tuple(raw["eval"]["metrics"]), "probes": probes}

@@ -1,4 +1,4 @@
-"""A trial: one point of the search space, from the study's suggestion to a row of the leaderboard."""
+"""A trial: one point of the search space."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ Params = dict[str, Scalar]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A point with its number in the study; `attempt` counts the workers that failed under it."""
+    """A point with its number in the study; `attempt` counts the workers that failed while it ran."""
 
     number: int
     params: Params

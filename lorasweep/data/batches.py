@@ -1,4 +1,4 @@
-"""Token rows become the batches of one slot, in an order that its seed alone decides."""
+"""Turn token rows into batches of one slot, in an order that depends only on the trial's seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,13 +13,13 @@ from lorasweep.data.render import TokenRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """One forward pass's rows of one slot; loss is averaged over the `num_labels` of the whole effective batch."""
+    """Rows of one forward pass of a slot; the loss is averaged over the `num_labels` of the whole effective batch."""
 
     rows: tuple[TokenRow, ...]
     num_labels: int
     is_last: bool  # the optimizer steps after it
-    whole: tuple[TokenRow, ...] = ()  # of a part: the rows that it was cut from, and how many of them come before it
-    first: int = 0
+    whole: tuple[TokenRow, ...] = ()  # if this is a part of a micro-batch: all of its rows
+    first: int = 0  # and the number of rows before this part
 
     @property
     def num_tokens(self) -> int:
@@ -29,9 +29,9 @@ class MicroBatch:
 def micro_batches(
     rows: Sequence[TokenRow], *, batch_size: int, accumulation: int, seed: int, skip_steps: int = 0
 ) -> Iterator[MicroBatch]:
-    """Yield micro-batches without end: each epoch in a new order, its last batch as small as it comes.
+    """Yield micro-batches forever: each epoch in a new order, its last batch possibly smaller.
 
-    `skip_steps` optimizer steps are passed over, so that a resumed trial sees what it would have seen.
+    `skip_steps` optimizer steps are skipped, so that a resumed trial continues with the right rows.
     """
     epoch, step = 0, 0
     while True:
@@ -46,7 +46,7 @@ def micro_batches(
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> list[int]:
-    """Return the order of an epoch: trials with the same seed see the same data, which makes them comparable."""
+    """Return the order of rows of an epoch; trials with the same seed see the same order, so they are comparable."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = torch.randperm(num_rows, generator=generator).tolist()
     return order
@@ -63,7 +63,7 @@ def _accumulate(chosen: list[TokenRow], batch_size: int) -> Iterator[MicroBatch]
 class PackedBatch:
     """The rows of several slots, block after block.
 
-    `ids_BS` holds padded rows, or one row with all tokens end to end; `lengths` are those of the rows either way.
+    `ids_BS` holds padded rows, or a single row with all tokens end to end; `lengths` are the row lengths in both cases.
     `weight_T` turns summed label losses into each slot's mean.
     """
 
@@ -86,12 +86,12 @@ class PackedBatch:
 
     @property
     def position_BS(self) -> Tensor:
-        """Return each token's place in its row; of flat batches only."""
+        """Return each token's position in its row; for flat batches only."""
         return torch.cat([torch.arange(length) for length in self.lengths])[None].to(self.ids_BS.device)
 
 
 def pack(batches: Sequence[MicroBatch], pad_id: int, *, flat: bool) -> PackedBatch:
-    """Lay out one micro-batch per slot, end to end, or padded on the right, where a causal model never looks."""
+    """Pack one micro-batch per slot: end to end if `flat`, else padded on the right, which a causal model ignores."""
     rows = [(slot, batch, row) for slot, batch in enumerate(batches) for row in batch.rows]
     lengths = [len(row.ids) for _, _, row in rows]
     flat = flat and len(rows) > 1

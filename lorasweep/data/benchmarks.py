@@ -1,14 +1,14 @@
-"""The row layouts of general benchmarks, put into words as lm-evaluation-harness puts them, so that scores match."""
+"""Prompts and options of public benchmarks, worded as in lm-evaluation-harness, so that scores are comparable."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-Parts = tuple[str, tuple[str, ...], int]  # prompt, options, place of the right one
+Parts = tuple[str, tuple[str, ...], int]  # prompt, options, index of the right one
 
 
 def hellaswag_parts(values: Mapping[str, Any]) -> Parts:
-    """Return the beginning, the endings and the right one's place; `activity_label` comes first where a row has it."""
+    """Return the context, the endings and the index of the right one; starts with `activity_label` if there is one."""
     text = _needed(values, "ctx")
     if values.get("ctx_a") is not None and values.get("ctx_b") is not None:
         text = f"{values['ctx_a']} {str(values['ctx_b']).capitalize()}"
@@ -19,7 +19,7 @@ def hellaswag_parts(values: Mapping[str, Any]) -> Parts:
 
 
 def arc_parts(values: Mapping[str, Any]) -> Parts:
-    """Return the question, its choices and the right one's place."""
+    """Return the question, its choices and the index of the right one."""
     choices = values.get("choices")
     if not isinstance(choices, Mapping):
         raise ValueError("has no 'choices' with 'text' and 'label'")
@@ -31,7 +31,7 @@ def arc_parts(values: Mapping[str, Any]) -> Parts:
 
 
 def winogrande_parts(values: Mapping[str, Any]) -> tuple[tuple[str, ...], str, int]:
-    """Return the sentence's beginning with either option, its end, and the right option's place."""
+    """Return the start of the sentence with each option, its end, and the index of the right option."""
     before, blank, after = _needed(values, "sentence").partition("_")
     if not blank:
         raise ValueError("has no blank '_' in its 'sentence'")
@@ -40,7 +40,7 @@ def winogrande_parts(values: Mapping[str, Any]) -> tuple[tuple[str, ...], str, i
 
 
 def _clean(text: str) -> str:
-    """Take out the marks that WikiHow's pages left in HellaSwag."""
+    """Remove the marks that WikiHow's pages left in HellaSwag."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 

@@ -1,4 +1,4 @@
-"""Tokenised rows, kept by content: the same files, tokenizer and settings are never tokenised twice."""
+"""A cache of tokenised rows: the same rows, tokenizer and settings are never tokenised twice."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from lorasweep.data.render import TokenRow
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be made again: `LORASWEEP_CACHE`, or the user's cache folder."""
+    """Return the folder for files that can be recreated: `LORASWEEP_CACHE`, or the user's cache folder."""
     base = os.environ.get("LORASWEEP_CACHE")
     if base:
         return Path(base)
@@ -23,7 +23,7 @@ def cache_dir() -> Path:
 def cached_rows(
     examples: Sequence[Example], tokenizer_key: str, max_length: int, make: Callable[[], list[TokenRow]]
 ) -> list[TokenRow]:
-    """Return the rows from the cache, or make them and keep them. A damaged file is made anew."""
+    """Return the rows from the cache, or create and store them. A damaged file is replaced."""
     path = cache_dir() / "tokens" / f"{digest([_content(examples), tokenizer_key, max_length, FORMAT])}.json.z"
     if path.is_file():
         try:
@@ -35,17 +35,17 @@ def cached_rows(
     return rows
 
 
-FORMAT = 4  # raise it when what a row means changes
+FORMAT = 4  # increase it when the meaning of a row changes
 
-# Fields of an example that its tokens do not depend on, each with the reason.
+# Fields of an example that do not affect its tokens, each with the reason.
 NOT_IN_TOKENS = {
-    "where": "it says where the example came from",
-    "question": "splits alone read it",
+    "where": "it is used in messages only",
+    "question": "it is used by splits only",
 }
 
 
 def _content(examples: Sequence[Example]) -> list[list[object]]:
-    """Return every field of each example but `NOT_IN_TOKENS`."""
+    """Return every field of each example except those in `NOT_IN_TOKENS`."""
     return [
         [e.prompt, e.completion, e.messages, e.options, e.option_prompts, e.row, e.extras, e.tools] for e in examples
     ]

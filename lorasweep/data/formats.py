@@ -1,7 +1,7 @@
-"""Rows of the layouts that people have become examples: what is given, and what has to be written.
+"""Turn the rows of common data formats into examples: a prompt, and the completion to learn.
 
-One function per layout, one line in `FORMATS`. Each raises `ValueError` saying what a row lacks; the caller adds the
-place.
+Each format is one function and one line in `FORMATS`. The functions raise `ValueError` if a row lacks something; the
+caller adds file and line.
 """
 
 import json
@@ -16,7 +16,7 @@ from lorasweep.data.benchmarks import arc_parts, hellaswag_parts, winogrande_par
 from lorasweep.data.identity import PROMPT_KEYS, TEXT_KEYS, columns_of, first_key, question_name, row_name, text_keys
 from lorasweep.data.source import Rows, accept
 
-# The preamble and headings that Stanford Alpaca made a convention, with and without input.
+# The preamble and headings of Stanford Alpaca, with and without input.
 ALPACA_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request.\n\n"
@@ -33,12 +33,12 @@ CLASSIFICATION = "Text: {text}\nLabel:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """`completion` is learned, `prompt` is given. A chat keeps its `messages` until a tokenizer's template is there.
+    """A prompt and its completion. Chats keep `messages` until the tokenizer's template is applied.
 
-    `extras` holds, for each message, what its template may read beside role and content, such as `tool_calls`, and
-    `tools` the functions that the row describes, both as JSON or empty.
-    `option_prompts` holds a prompt for each option, where options differ in what comes before the completion.
-    `row` and `question` name the row of the file and what it asks, whatever the template.
+    `extras` holds, per message, the other fields that a template may use, such as `tool_calls`; `tools` holds the
+    functions that the row describes. Both are JSON or empty.
+    `option_prompts` holds one prompt per option, if the options differ before the completion.
+    `row` and `question` identify the row of the file and its question, whatever the template.
     """
 
     prompt: str = ""
@@ -58,10 +58,10 @@ TEMPLATED = ("alpaca", "prompt_completion", "classification", "multiple_choice")
 
 
 def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
-    """Return the examples, and sentences about rows that were left out.
+    """Return the examples, and a sentence for each skipped row.
 
     Raises:
-        DataError: more than 1 % of the rows lack what the format needs.
+        DataError: more than 1 % of the rows are malformed.
     """
     make = FORMATS[spec.format]
     examples, bad, reasons = [], [], set()
@@ -73,12 +73,12 @@ def read_examples(rows: Rows, spec: Layout) -> tuple[list[Example], list[str]]:
             reasons.add(str(error))
     if len(bad) > 1 and not examples and len(reasons) == 1:
         raise DataError(f"{rows.rows[0].where.rsplit(':', 1)[0]}: every row {reasons.pop()}")
-    complaints = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
-    return examples, [*rows.complaints, *complaints]
+    skipped = accept(rows.rows[0].where.rsplit(":", 1)[0], bad, len(examples)) if rows.rows else ()
+    return examples, [*rows.skipped, *skipped]
 
 
 def _named(example: Example, values: Mapping[str, Any], spec: Layout) -> Example:
-    """Chats, texts and benchmarks know no template, so they are named by what they ask."""
+    """Add row and question keys. Formats without a template take the question key from the example's content."""
     if not isinstance(spec, DataSpec) or spec.format not in TEMPLATED:
         question = digest(example.messages[:-1] or example.option_prompts or example.prompt or example.completion)
     else:
@@ -100,7 +100,7 @@ def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 
 def _template(spec: Layout) -> str | None:
-    # A shell hands over a backslash and an n where its user meant a line break.
+    # A shell passes a line break as a backslash and an n.
     return spec.template.replace("\\n", "\n") if isinstance(spec, DataSpec) and spec.template else None
 
 
@@ -131,7 +131,7 @@ COMPLETION_KEYS = ("completion", "answer", "output", "response")
 
 
 def prompt_completion(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
-    """`prompt` and `completion` (or question and answer), verbatim unless a template is set; `options` where given."""
+    """`prompt` and `completion` (or question and answer), verbatim unless a template is set; `options` if present."""
     column = spec.label_column if isinstance(spec, DataSpec) else None
     completion = _text(values, column) if column else _first(values, COMPLETION_KEYS)
     template = _template(spec)
@@ -145,7 +145,7 @@ def prompt_completion(values: Mapping[str, Any], spec: Layout, where: str) -> Ex
 
 
 def _space(template: str) -> str:
-    """Return what parts an answer from its prompt: byte-pair tokenizers keep a word's leading space with the word."""
+    """Return the separator of prompt and answer: byte-pair tokenizers keep a leading space with its word."""
     return "" if template[-1:].isspace() else " "
 
 
@@ -157,7 +157,7 @@ def _options(values: Mapping[str, Any]) -> list[Any]:
 
 
 def multiple_choice(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
-    """`prompt` (or question), its own `options`, and `answer`: the right option's text, or its place from 0 on."""
+    """`prompt` (or question), the row's `options`, and `answer`: the right option's text, or its index from 0."""
     template = _template(spec)
     prompt = _fill(template, values) if template else _first(values, PROMPT_KEYS)
     texts = [str(option).strip() for option in _options({**values, "options": _listed(values.get("options"))})]
@@ -169,17 +169,17 @@ def multiple_choice(values: Mapping[str, Any], spec: Layout, where: str) -> Exam
 
 def _place(values: Mapping[str, Any], options: list[str]) -> int:
     answer = _text(values, "answer").strip()
-    if answer in options:  # before its place: options may be numbers
+    if answer in options:  # before trying it as an index: options may be numbers
         return options.index(answer)
     if answer.isdecimal() and int(answer) < len(options):
         return int(answer)
     raise ValueError(
-        f"'answer' {answer!r} is neither one of its options {options!r} nor a place from 0 to {len(options) - 1}"
+        f"'answer' {answer!r} is neither one of its options {options!r} nor an index from 0 to {len(options) - 1}"
     )
 
 
 def _listed(value: Any) -> Any:
-    """Return the list that a table's cell holds as JSON."""
+    """Return the list that a table cell holds as JSON."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except json.JSONDecodeError:
@@ -187,7 +187,7 @@ def _listed(value: Any) -> Any:
 
 
 def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
-    """A text and its label; its options, all labels there are, are known when every split has been read."""
+    """A text and its label. Its options are all labels; they are added when every split has been read."""
     data = spec if isinstance(spec, DataSpec) else None
     label_keys = (data.label_column,) if data and data.label_column else ("label", "category", "intent", "class")
     text = _column(values, text_keys(data) if data else TEXT_KEYS, "text")
@@ -200,7 +200,7 @@ def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Examp
 
 
 def _column(values: Mapping[str, Any], keys: tuple[str, ...], kind: str) -> str:
-    """Return the first of these columns; where the row has none, say which setting names the right one."""
+    """Return the first of these columns; if the row has none, name the setting that selects the column."""
     if not set(keys) & set(values):
         close = next((match for key in keys for match in get_close_matches(key, map(str, values), n=1)), None)
         wanted = f"data.{kind}_column={close or 'NAME'}"
@@ -209,7 +209,7 @@ def _column(values: Mapping[str, Any], keys: tuple[str, ...], kind: str) -> str:
 
 
 def plain_text(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
-    """Text that is learned or scored as a whole."""
+    """Text that is learned or scored completely."""
     return Example(completion=_first(values, ("text", "content")), where=where)
 
 
@@ -251,7 +251,7 @@ def _turn(turn: Any) -> tuple[str, str]:
     if role not in ROLES:
         raise ValueError(f"has the role {role!r}; known: {', '.join(ROLES)}")
     if turn.get("tool_calls") and turn.get("content") is None:
-        return ROLES[role], ""  # the calls are the answer
+        return ROLES[role], ""  # the tool calls are the answer
     return ROLES[role], _first(turn, ("content", "value"))
 
 
@@ -270,7 +270,7 @@ def arc(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
 def winogrande(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     """WinoGrande (arXiv 1907.10641): `sentence` with a blank `_`, `option1`, `option2` and `answer`.
 
-    Partial evaluation: the sentence's end is scored after either option, not the option itself.
+    Partial evaluation: the end of the sentence is scored after each option, not the option itself.
     """
     prompts, ending, answer = winogrande_parts(values)
     return Example(

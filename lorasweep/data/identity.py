@@ -1,7 +1,7 @@
-"""Name rows by what their file holds, before a template or a tokenizer has touched them.
+"""Keys of rows, computed from the file's content before any template or tokenizer is applied.
 
-Splits and comparisons rest on these names, so that no setting that a sweep varies can change which examples are
-trained on, which are scored, and which count as the same.
+Splits and comparisons use these keys, so that no swept setting changes which examples are trained on, which are scored,
+and which are equal.
 """
 
 import string
@@ -12,7 +12,7 @@ from lorasweep.core.spec import DataSpec, digest
 
 PROMPT_KEYS = ("prompt", "question", "input", "instruction")
 TEXT_KEYS = ("text", "sentence", "question", "content")
-NAMED = ("alpaca", "plain")  # templates of the alpaca format that have a name
+NAMED = ("alpaca", "plain")  # named templates of the alpaca format
 
 
 def row_name(values: Mapping[str, Any]) -> str:
@@ -21,9 +21,9 @@ def row_name(values: Mapping[str, Any]) -> str:
 
 
 def question_name(values: Mapping[str, Any], spec: DataSpec) -> str:
-    """Return a digest of what the row asks: the columns that every template of the sweep fills in.
+    """Return a digest of the row's question: the columns that every template of the sweep uses.
 
-    Equal questions of any one template are equal in these columns too, so they stay on one side of a split.
+    Questions that are equal under one template are equal in these columns too, so they stay in the same split.
     """
     templates = spec.templates or (spec.template or "",)
     columns = set.intersection(*(_columns(template, values, spec) for template in templates))
@@ -31,17 +31,17 @@ def question_name(values: Mapping[str, Any], spec: DataSpec) -> str:
 
 
 def columns_of(template: str) -> list[str]:
-    """Return the columns that a template names; an empty name where it has an empty pair of braces."""
+    """Return the columns that a template names; an empty name for an empty pair of braces."""
     return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
 
 
 def text_keys(spec: DataSpec) -> tuple[str, ...]:
-    """Return the columns that may hold the text of a classification row, the first choice first."""
+    """Return the columns that may hold the text of a classification row, in order of preference."""
     return (spec.text_column,) if spec.text_column else TEXT_KEYS
 
 
 def first_key(values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    """Return the first of the keys that the row has; the first of all where it has none."""
+    """Return the first key that the row has, or the first key if it has none."""
     return next((key for key in keys if key in values), keys[0])
 
 

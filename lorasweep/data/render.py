@@ -1,4 +1,4 @@
-"""Examples become token ids and a label mask: only what the model has to write carries loss."""
+"""Turn examples into token ids and a label mask: only tokens that the model has to write carry loss."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from lorasweep.data.formats import Example
 
 
 class Tokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
+    """The part of a transformers tokenizer that is used here."""
 
     eos_token_id: int | None
     chat_template: Any
@@ -24,13 +24,13 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
-    """An example in tokens.
+    """A tokenised example.
 
-    `ids[:prompt_length]` is given; the rest is written by the model. `is_label` marks the tokens that carry loss: the
-    same tokens, and in a chat also the assistant's earlier turns. `options` are the possible completions, `target`
-    the right one; `option_prompts` are their prompts where they share none, and `option_bytes` the UTF-8 bytes of their
-    texts without the blanks around them. `row` names the row of the file, the same for every template and tokenizer.
-    `num_bytes` counts the UTF-8 bytes of the text that is scored.
+    `ids[:prompt_length]` is the prompt; the model writes the rest. `is_label` marks the tokens that carry loss: the
+    rest, and in a chat also earlier assistant turns. `options` are the possible completions and `target` the index of
+    the right one; `option_prompts` are their prompts if they differ, and `option_bytes` the UTF-8 bytes of their
+    texts without surrounding blanks. `row` identifies the row of the file, for every template and tokenizer.
+    `num_bytes` counts the UTF-8 bytes of the scored text.
     """
 
     ids: tuple[int, ...]
@@ -48,7 +48,7 @@ class TokenRow:
 
     @property
     def num_labels(self) -> int:
-        # The first token is never predicted, so it never carries loss.
+        # The first token is never predicted, so it carries no loss.
         return sum(self.is_label[1:])
 
 
@@ -56,14 +56,13 @@ Segment = tuple[str, bool]  # text, and whether the model has to write it
 
 
 def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> list[TokenRow]:
-    """Return one row per example of `max_length` tokens at most; rows whose labels were all cut away are left out.
+    """Return one row of at most `max_length` tokens per example; rows without labels after truncation are left out.
 
-    A chat whose template rewrites earlier turns becomes a row per answer, each as the template writes it when that
-    answer is the last; their names are the row's with `/1`, `/2`, … behind it.
+    If a chat template rewrites earlier turns, a chat becomes one row per answer, each rendered with that answer as the
+    last turn; the keys of these rows end in `/1`, `/2`, ...
 
-    Where prompt and answer are too long together, the prompt loses its middle, down to half of `max_length`, so that
-    the answer, every answer option, the beginning and the end of the prompt stay whole. Chats with several answers
-    are cut at their end.
+    If prompt and answer are too long together, the middle of the prompt is cut, down to half of `max_length`, so that
+    the answer, every option, and both ends of the prompt are kept. Chats with several answers are cut at the end.
     """
     parts_of = [
         part for e in examples for part in (_chats(e, tokenizer) if e.messages else [(e, [(e.completion, True)])])
@@ -88,7 +87,7 @@ def render(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -
             options=options[e.options],
             option_bytes=sizes[e.options],
             option_prompts=tuple(
-                _without_middle(prompts[p], _room(longest[e.options], max_length)) for p in e.option_prompts
+                _without_middle(prompts[p], _prompt_limit(longest[e.options], max_length)) for p in e.option_prompts
             ),
             num_bytes=_num_bytes(r, e, tokenizer),
         )
@@ -101,7 +100,7 @@ def _tokenize(texts: list[str], tokenizer: Tokenizer, *, special: bool) -> dict[
     if not texts:
         return {}
     ids = tokenizer(texts, add_special_tokens=special)["input_ids"]
-    # Some tokenizers end every text; a prompt goes on.
+    # Some tokenizers end every text with an end token; a prompt continues.
     ended = [i[:-1] if special and i and i[-1] == tokenizer.eos_token_id else i for i in ids]
     return {text: tuple(i) for text, i in zip(texts, ended, strict=True)}
 
@@ -110,25 +109,25 @@ Coded = list[tuple[tuple[int, ...], bool]]  # tokens, and whether the model has 
 
 
 def _shortened(parts: Coded, num_answer: int, max_length: int) -> Coded:
-    """Return the parts of a row with one answer, its prompt without its middle where the answer would not fit."""
+    """Return the parts of a row with a single answer; cut the middle of the prompt if the answer would not fit."""
     *given, answer = parts
     if any(is_label for _, is_label in given):
         return parts
     prompt = tuple(token for tokens, _ in given for token in tokens)
-    return [(_without_middle(prompt, _room(num_answer, max_length)), False), answer]
+    return [(_without_middle(prompt, _prompt_limit(num_answer, max_length)), False), answer]
 
 
-def _room(num_answer: int, max_length: int) -> int:
-    """Return how many tokens of a prompt stay: what the answer leaves, and at least half."""
+def _prompt_limit(num_answer: int, max_length: int) -> int:
+    """Return the maximum number of prompt tokens: those that the answer leaves, and at least half of the row."""
     return max(max_length - num_answer, max_length // 2)
 
 
-def _without_middle(prompt: tuple[int, ...], room: int) -> tuple[int, ...]:
-    """Return the beginning and the end of a prompt, where templates have their words and the model its first token."""
-    if len(prompt) <= room:
+def _without_middle(prompt: tuple[int, ...], limit: int) -> tuple[int, ...]:
+    """Cut the middle of a prompt: its start holds the model's first token, and both ends hold the template's words."""
+    if len(prompt) <= limit:
         return prompt
-    end = room // 2
-    return (*prompt[: room - end], *prompt[len(prompt) - end :])
+    end = limit // 2
+    return (*prompt[: limit - end], *prompt[len(prompt) - end :])
 
 
 def _row(example: Example, parts: Coded, tail: tuple[int, ...], longest_option: int, max_length: int) -> TokenRow:
@@ -156,14 +155,14 @@ def _row(example: Example, parts: Coded, tail: tuple[int, ...], longest_option: 
 
 
 def _target(example: Example) -> int:
-    """Return the place of the right option, which its completion or else its prompt tells from the others."""
+    """Return the index of the right option, by completion, or by prompt if options differ there; -1 without options."""
     if example.option_prompts:
         return example.option_prompts.index(example.prompt)
     return example.options.index(example.completion) if example.options else -1
 
 
 def _num_bytes(row: TokenRow, example: Example, tokenizer: Tokenizer) -> int:
-    """Count the bytes of the scored text. Of a row that was cut, or whose first token nothing predicts, a part."""
+    """Return the bytes of the scored text; if the row was cut or has no prompt, those of its scored tokens."""
     if not row.is_truncated and row.prompt_length:
         return len(example.completion.encode())
     scored = list(row.ids[max(1, row.prompt_length) :])
@@ -173,12 +172,12 @@ def _num_bytes(row: TokenRow, example: Example, tokenizer: Tokenizer) -> int:
 def _shared_options(
     examples: Sequence[Example], tokens: dict[str, tuple[int, ...]], end: tuple[int, ...]
 ) -> dict[tuple[str, ...], tuple[tuple[int, ...], ...]]:
-    """Rows of a classification task share one tuple of options rather than each holding its own."""
+    """Return the options as tokens; rows of a classification task share one tuple."""
     return {e.options: tuple(tokens[o] + end for o in e.options) for e in examples}
 
 
 def _chats(example: Example, tokenizer: Tokenizer) -> list[tuple[Example, list[Segment]]]:
-    """Cut a templated chat into what is given and what each assistant turn adds: in one row, or in one per answer."""
+    """Split a templated chat into prompts and assistant turns: in one row, or in one row per answer."""
     if not tokenizer.chat_template:
         raise DataError(
             f"{example.where}: is a chat, but the base's tokenizer has no chat template; use an instruct model, or "
@@ -198,14 +197,14 @@ def _chats(example: Example, tokenizer: Tokenizer) -> list[tuple[Example, list[S
 
 
 def _answer(example: Example, tokenizer: Tokenizer, place: int) -> tuple[str, str]:
-    """Return what stands before the answer at this place, and the answer with what ends it, where it is the last."""
+    """Return the prompt before this answer, and the answer with its end marker, as if it were the last turn."""
     turns = _turns(example)
     prompt = _templated(example, tokenizer, turns[:place], add_generation_prompt=True)
     whole = _templated(example, tokenizer, turns[: place + 1])
     if not whole.startswith(prompt):
         raise DataError(
-            f"{example.where}: the base's chat template does not begin an answer as it asks for one, so the answer "
-            "cannot be told from the prompt; use another template"
+            f"{example.where}: the base's chat template formats a prompt differently when an answer follows, so prompt "
+            "and answer cannot be separated; use another template"
         )
     return prompt, whole[len(prompt) :]
 
@@ -230,6 +229,6 @@ def _templated(example: Example, tokenizer: Tokenizer, turns: list[dict[str, Any
     options |= {"tools": json.loads(example.tools)} if example.tools else {}
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
-    except (TemplateError, IndexError) as error:  # templates refuse roles and orders that they do not know
+    except (TemplateError, IndexError) as error:  # templates raise on unknown roles and orders
         reason = str(error).strip() or type(error).__name__
-        raise DataError(f"{example.where}: the base's chat template refuses this chat: {reason}") from error
+        raise DataError(f"{example.where}: the base's chat template rejects this chat: {reason}") from error

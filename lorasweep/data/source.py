@@ -1,4 +1,4 @@
-"""Rows of a data set, from a local file or from the hub, each with the line that it came from.
+"""Read the rows of a data set from a local file or the hub, each with its file and line.
 
 A source is written `path/to/file.jsonl`, `path/to/file.csv[:500]`, `hub/id:train[:5%]` or `hub/id:config:train`.
 """
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorasweep.core.errors import DataError, HubAway
-from lorasweep.core.hub import away_note
+from lorasweep.core.errors import DataError, HubUnreachable
+from lorasweep.core.hub import unreachable_note
 from lorasweep.core.spec import DEMO_FILES
 
 PACKAGE = Path(__file__).resolve().parent.parent
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
-BAD_SHARE = 0.01  # above this share of malformed rows a file is refused rather than repaired
+BAD_SHARE = 0.01  # with a larger share of malformed rows a file is refused
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One row and where it stands, for messages: `train.jsonl:17`."""
+    """One row and its place in the file, for messages: `train.jsonl:17`."""
 
     where: str
     values: dict[str, Any]
@@ -32,10 +32,10 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a source and what had to be left out, as sentences."""
+    """The rows of a source, and a sentence for each skipped row."""
 
     rows: tuple[SourceRow, ...]
-    complaints: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def read_rows(source: str) -> Rows:
@@ -48,7 +48,7 @@ def read_rows(source: str) -> Rows:
     rows = _read_local(path) if _is_local(path) else _read_hub(source)
     if not rows.rows:
         raise DataError(f"{source}: holds no rows")
-    return Rows(_slice(rows.rows, part), rows.complaints) if _is_local(path) else rows
+    return Rows(_slice(rows.rows, part), rows.skipped) if _is_local(path) else rows
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -59,7 +59,7 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def local_path(path: str) -> Path:
-    """Return the file; `demo:` names the data that ships with the package."""
+    """Return the path of a file; `demo:` is the folder of the data that ships with the package."""
     if path.startswith(DEMO_FILES):
         return PACKAGE / "demo" / "data" / path.removeprefix(DEMO_FILES)
     return Path(path).expanduser()
@@ -91,11 +91,11 @@ def _read_local(path: str) -> Rows:
         names = sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)
         close = difflib.get_close_matches(file.name, names, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else ""
-        beside = f"{meant}; beside it: {', '.join(names[:8])}" if names else ""
+        beside = f"{meant}; in the same folder: {', '.join(names[:8])}" if names else ""
         raise DataError(f"{path}: no such file (looked for {file.absolute()}){beside}")
     suffix = file.suffix.lower()
     if suffix not in READERS:
-        raise DataError(f"{path}: is of no kind that can be read; convert it to one of {', '.join(SUFFIXES)}")
+        raise DataError(f"{path}: unknown file type; convert it to one of {', '.join(SUFFIXES)}")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -124,7 +124,7 @@ def _read_json(path: str, text: str) -> Rows:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON lines under a .json name, as many data sets have it
+        if error.msg == "Extra data":  # JSON lines in a .json file, which is common
             return _read_jsonl(path, text)
         raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
     if isinstance(value, dict):
@@ -142,7 +142,7 @@ def _read_csv(path: str, text: str, delimiter: str = ",") -> Rows:
     for where, values in _csv_lines(path, reader):
         if None in values or None in values.values():
             columns = len(reader.fieldnames or ())
-            bad.append(f"{where}: has not the {columns} columns of the header; quote texts that hold a {delimiter!r}")
+            bad.append(f"{where}: does not have the {columns} columns of the header; quote texts with a {delimiter!r}")
         else:
             rows.append(SourceRow(where, values))
     return Rows(tuple(rows), accept(path, bad, len(rows)))
@@ -169,10 +169,10 @@ READERS = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv"
 
 
 def accept(path: str, bad: list[str], num_good: int) -> tuple[str, ...]:
-    """Return the complaints when few rows are malformed.
+    """Return the sentences about malformed rows if these are few.
 
     Raises:
-        DataError: too many are; names the first of them.
+        DataError: too many rows are malformed; names the first of them.
     """
     if len(bad) > BAD_SHARE * (len(bad) + num_good):
         more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -181,7 +181,7 @@ def accept(path: str, bad: list[str], num_good: int) -> tuple[str, ...]:
 
 
 def _read_hub(source: str) -> Rows:
-    away = away_note()
+    away = unreachable_note()
     import datasets
 
     path, part = split_source(source)
@@ -191,9 +191,9 @@ def _read_hub(source: str) -> Rows:
     datasets.disable_progress_bars()
     try:
         table = datasets.load_dataset(name, config or None, split=split)
-    except Exception as error:  # the hub client raises a dozen kinds; all mean that there is no data
+    except Exception as error:  # the hub client raises many types; each means that there is no data
         if away:
-            raise HubAway(f"{source}: cannot be read{away}") from error
+            raise HubUnreachable(f"{source}: cannot be read{away}") from error
         raise DataError(
             f"{source}: neither a local file nor a readable hub data set ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}); write for example tatsu-lab/alpaca:train[:5%]"

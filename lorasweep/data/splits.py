@@ -1,7 +1,7 @@
 """Train, validation and test examples of a data spec.
 
-Where no validation file is named, a share of the training examples is set aside by a hash of what the raw row asks:
-the same examples whatever the order of the file, the template and the base, and equal questions on the same side.
+Without a validation file, a share of the training examples is held out by a hash of each raw row's question: the same
+examples for any order of the file, template and base, with equal questions in the same split.
 """
 
 import hashlib
@@ -12,17 +12,17 @@ from lorasweep.core.spec import DataSpec
 from lorasweep.data.formats import Example, Layout, read_examples
 from lorasweep.data.source import read_rows
 
-FEWEST = 50  # validation rows: with fewer, the 95 % interval of an accuracy is wider than 0.27 at its middle
+MIN_VALIDATION = 50  # validation rows: with fewer, the 95 % interval of an accuracy is wider than 0.27 at its middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Splits:
-    """Examples by split, and sentences about rows that were left out."""
+    """Examples by split, and a sentence for each skipped row."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...] = ()
-    complaints: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 def read_splits(spec: DataSpec) -> Splits:
@@ -34,22 +34,22 @@ def read_splits(spec: DataSpec) -> Splits:
     """
     read = _read_all(spec)
     train, validation, test = (examples for examples, _ in read)
-    complaints = [complaint for _, found in read for complaint in found]
+    skipped = [sentence for _, found in read for sentence in found]
     if not spec.validation:
         train, validation = set_aside(train, spec.validation_share, spec.split_seed)
     if not train or not validation:
-        raise DataError(f"{spec.train}: too few rows to train on and to validate with; name data.validation")
-    # Before a limit hides some of them.
+        raise DataError(f"{spec.train}: too few rows for training and validation; set data.validation")
+    # Collect labels before `limit` removes examples.
     labels = _labels([*train, *validation, *test], spec) if spec.format == "classification" else ()
-    # Files are often sorted by label: a part of them is only fair when it is drawn by lot.
-    train = _by_lot(train, spec.split_seed)[: spec.limit] if spec.limit else train
-    validation, test = _by_lot(validation, spec.split_seed), _by_lot(test, spec.split_seed)
-    splits = Splits(train=tuple(train), validation=tuple(validation), test=tuple(test), complaints=tuple(complaints))
+    # Files are often sorted by label, so a part of a file must be drawn at random.
+    train = _shuffled(train, spec.split_seed)[: spec.limit] if spec.limit else train
+    validation, test = _shuffled(validation, spec.split_seed), _shuffled(test, spec.split_seed)
+    splits = Splits(train=tuple(train), validation=tuple(validation), test=tuple(test), skipped=tuple(skipped))
     return _with_options(splits, labels) if labels else splits
 
 
 def _read_all(spec: DataSpec) -> list[tuple[list[Example], list[str]]]:
-    """Return examples and complaints of train, validation and test; raise what is wrong with all of them together."""
+    """Return the examples and skipped rows of train, validation and test; raise all of their errors together."""
     read: list[tuple[list[Example], list[str]]] = []
     problems: list[str] = []
     for source in (spec.train, spec.validation, spec.test):
@@ -65,24 +65,27 @@ def _read_all(spec: DataSpec) -> list[tuple[list[Example], list[str]]]:
 
 
 def read_source(source: str, spec: Layout) -> tuple[list[Example], list[str]]:
-    """Return one source's examples and complaints."""
+    """Return the examples of a source, and a sentence for each skipped row."""
     return read_examples(read_rows(source), spec)
 
 
 def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Return (kept, set aside): `share` of the examples, those whose questions have the lowest hashes.
+    """Split examples in two: `share` of them, those whose questions have the lowest hashes, form the second part.
 
-    At least `FEWEST` are set aside where there are twice as many, and never more than half. Equal questions stay
-    together, so the number may be off by the equals of one question.
+    It gets at least `MIN_VALIDATION` examples if there are twice as many, and at most half. Equal questions stay
+    together, so its size may differ by the rows of one question.
+
+    Returns:
+        The examples kept, and the examples set aside.
     """
     most = len(examples) // 2
-    wanted = min(max(round(share * len(examples)), FEWEST), most)
+    wanted = min(max(round(share * len(examples)), MIN_VALIDATION), most)
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.question, []).append(example)
     chosen: set[str] = set()
     num = 0
-    for question in sorted(groups, key=lambda q: (_lot(groups[q][0], seed), q)):
+    for question in sorted(groups, key=lambda q: (_hash_fraction(groups[q][0], seed), q)):
         if num >= wanted:
             break
         if num + len(groups[question]) <= most:
@@ -91,19 +94,19 @@ def set_aside(examples: list[Example], share: float, seed: int) -> tuple[list[Ex
     return [e for e in examples if e.question not in chosen], [e for e in examples if e.question in chosen]
 
 
-def _by_lot(examples: list[Example], seed: int) -> list[Example]:
-    """Return the examples in an order that depends on their rows alone."""
-    return sorted(examples, key=lambda example: (_lot(example, seed + 1), example.row))
+def _shuffled(examples: list[Example], seed: int) -> list[Example]:
+    """Return the examples in an order that depends only on their questions and rows."""
+    return sorted(examples, key=lambda example: (_hash_fraction(example, seed + 1), example.row))
 
 
-def _lot(example: Example, seed: int) -> float:
+def _hash_fraction(example: Example, seed: int) -> float:
     return int(hashlib.sha256(f"{seed}\0{example.question}".encode()).hexdigest()[:8], 16) / 2**32
 
 
 def _labels(examples: list[Example], spec: DataSpec) -> tuple[str, ...]:
     labels = tuple(sorted({example.completion for example in examples}))
     if len(labels) < 2:
-        raise DataError(f"{spec.train}: every row has the same label {labels[0]!r}; name data.label_column")
+        raise DataError(f"{spec.train}: every row has the same label {labels[0]!r}; set data.label_column")
     return labels
 
 

@@ -15,7 +15,7 @@ from lorasweep.data.splits import read_source, read_splits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Rows by split; `notes` say what was cut or left out."""
+    """Rows by split; `notes` list rows that were cut or left out."""
 
     train: tuple[TokenRow, ...]
     validation: tuple[TokenRow, ...]
@@ -30,7 +30,7 @@ def load_task(spec: DataSpec, tokenizer: Any, tokenizer_key: str) -> Task:
         DataError: a source is missing or malformed, or no row is left.
     """
     splits = read_splits(spec)
-    notes = [f"left out: {complaint}" for complaint in splits.complaints]
+    notes = [f"left out: {sentence}" for sentence in splits.skipped]
     rows: dict[str, tuple[TokenRow, ...]] = {}
     for name in ("train", "validation", "test"):
         examples: tuple[Example, ...] = getattr(splits, name)
@@ -38,7 +38,7 @@ def load_task(spec: DataSpec, tokenizer: Any, tokenizer_key: str) -> Task:
         rows[name] = _rows(examples, tokenizer, tokenizer_key, length)
         notes += _cuts(f"data.{name}", examples, rows[name], length)
     if not rows["train"] or not rows["validation"]:
-        raise DataError(f"{spec.train}: every answer lies beyond data.max_length={spec.max_length}; raise it")
+        raise DataError(f"{spec.train}: no answer starts within data.max_length={spec.max_length}; raise it")
     return Task(train=rows["train"], validation=rows["validation"], test=rows["test"], notes=tuple(notes))
 
 
@@ -46,7 +46,7 @@ def load_probe(spec: ProbeSpec, tokenizer: Any, tokenizer_key: str) -> tuple[Tok
     """Read, render and tokenise a probe.
 
     Raises:
-        DataError: its source is missing or malformed, or has no options where its metric needs them.
+        DataError: its source is missing or malformed, or its metric needs options and its rows have none.
     """
     examples, _ = read_source(spec.path, spec)
     rows = _rows(tuple(examples[: spec.limit]), tokenizer, tokenizer_key, spec.max_length)
@@ -71,7 +71,7 @@ def _cuts(name: str, examples: tuple[Example, ...], rows: tuple[TokenRow, ...], 
         )
     kept = {row.row.partition("/")[0] for row in rows}
     if lost := sum(example.row not in kept for example in examples):
-        notes.append(f"{name}: {lost} of {len(examples)} rows left out, their answers lie beyond {max_length} tokens")
+        notes.append(f"{name}: {lost} of {len(examples)} rows left out, their answers start after {max_length} tokens")
     if cut := sum(row.is_truncated for row in rows):
-        notes.append(f"{name}: {cut} of {len(rows)} rows cut at {max_length} tokens, their prompts in the middle")
+        notes.append(f"{name}: {cut} of {len(rows)} rows cut to {max_length} tokens, in the middle of their prompts")
     return notes

@@ -1,1 +1,1 @@
-"""Which hardware is there, and what is free on it."""
+"""The available hardware, and its free memory."""

@@ -1,4 +1,4 @@
-"""How many CPU cores and how much memory this process really may use: affinity, and a container's limits."""
+"""The CPU cores and the memory that this process may use, with respect to affinity and a container's limits."""
 
 import os
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def num_cores(groups: Path = GROUPS) -> int:
-    """Return the cores that may be used, a quota of one and a half rounded down."""
+    """Return the number of usable cores; a fractional quota is rounded down."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(int(quota) for quota in _quotas(groups))]))
 
 
 def num_threads(num_workers: int, groups: Path = GROUPS) -> int:
-    """Return CPU threads per worker, so that together they never outnumber the cores."""
+    """Return the CPU threads per worker, so that all workers together use at most the available cores."""
     return max(1, num_cores(groups) // num_workers)
 
 
 def free_memory(groups: Path = GROUPS) -> int:
-    """Return the memory that can still be had: the machine's, or what a container leaves of it."""
+    """Return the available memory in bytes: the machine's, or less if a container's limit is lower."""
     found = [int(psutil.virtual_memory().available)]
     for folder in _folders(groups):
         limit, used = _words(folder / "memory.max"), _words(folder / "memory.current")
@@ -31,7 +31,7 @@ def free_memory(groups: Path = GROUPS) -> int:
 
 
 def _quotas(groups: Path) -> Iterator[float]:
-    """Yield the cores that each control group above this process grants (version 2, then 1)."""
+    """Yield the number of cores that each enclosing control group grants (version 2, then 1)."""
     for folder in _folders(groups):
         words = _words(folder / "cpu.max")
         if len(words) == 2 and words[0].isdecimal():
@@ -42,7 +42,7 @@ def _quotas(groups: Path) -> Iterator[float]:
 
 
 def _folders(groups: Path) -> Iterator[Path]:
-    """Yield this process's control group and those that it lies in."""
+    """Yield this process's control group and its parents."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

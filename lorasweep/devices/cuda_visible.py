@@ -1,7 +1,7 @@
-"""Which GPUs a process may see: `CUDA_VISIBLE_DEVICES`, read as CUDA reads it.
+"""The GPUs that a process sees: `CUDA_VISIBLE_DEVICES`, interpreted as CUDA does.
 
 Without NVML a short-lived process asks PyTorch instead: the driver's own process never starts CUDA, which would take
-memory on every GPU and could not be undone.
+memory on every GPU and cannot be undone.
 """
 
 import json
@@ -13,30 +13,30 @@ from collections.abc import Mapping, Sequence
 from lorasweep.devices import nvml
 from lorasweep.devices.nvml import Gpu
 
-ASK = """
+QUERY = """
 import json, torch
 every = range(torch.cuda.device_count())
 print(json.dumps([[torch.cuda.get_device_name(i), *torch.cuda.mem_get_info(i)] for i in every]))
 """
-PATIENCE_S = 120.0  # for a process to import PyTorch and start CUDA
+TIMEOUT_S = 120.0  # for a process to import PyTorch and start CUDA
 
 
 def visible_gpus(environment: Mapping[str, str] | None = None) -> tuple[Gpu, ...]:
-    """Return the GPUs, or MIG slices, that a process of this environment would see, in its order."""
+    """Return the GPUs, or MIG slices, that a process with this environment would see, in its order."""
     environment = os.environ if environment is None else environment
     listed = environment.get("CUDA_VISIBLE_DEVICES")
     if listed is not None and not listed.strip():
         return ()
     every = nvml.gpus()
     if every is None:
-        return _asked()
+        return _query_torch()
     return chosen(every, listed)
 
 
 def chosen(every: Sequence[Gpu], listed: str | None) -> tuple[Gpu, ...]:
-    """Return the GPUs that a value of `CUDA_VISIBLE_DEVICES` names.
+    """Return the GPUs that a value of `CUDA_VISIBLE_DEVICES` selects.
 
-    Like CUDA, stop at the first that is not there, and see none at all where one is named twice.
+    Like CUDA, stop at the first unknown GPU, and return none if one is listed twice.
     """
     if listed is None:
         return tuple(_usable(gpu) for gpu in every)
@@ -52,7 +52,7 @@ def chosen(every: Sequence[Gpu], listed: str | None) -> tuple[Gpu, ...]:
 
 
 def named(every: Sequence[Gpu], word: str) -> Gpu | None:
-    """Return the GPU of this index, UUID, beginning of a UUID, or MIG name; None where there is none, or several."""
+    """Return the GPU with this index, UUID, UUID prefix or MIG name; None if there is none, or if several match."""
     if word.isdecimal():
         return _usable(every[int(word)]) if int(word) < len(every) else None
     if not word.startswith(("GPU-", "MIG-")):
@@ -62,19 +62,19 @@ def named(every: Sequence[Gpu], word: str) -> Gpu | None:
 
 
 def _usable(gpu: Gpu) -> Gpu:
-    """CUDA shows the first slice of a GPU that is cut, never the whole of it."""
+    """Return the first MIG slice of a partitioned GPU, as CUDA shows it, or the GPU itself."""
     return gpu.slices[0] if gpu.slices else gpu
 
 
-def _asked() -> tuple[Gpu, ...]:
-    """Ask PyTorch in a process of its own, where it was built for GPUs at all."""
+def _query_torch() -> tuple[Gpu, ...]:
+    """Ask PyTorch in a separate process, if it was built for GPUs."""
     from torch import version
 
     if version.cuda is None and version.hip is None:
         return ()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", ASK], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+            [sys.executable, "-c", QUERY], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
         )
         rows = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Which devices get a worker, and what is free on them."""
+"""The devices that get a worker, and their free memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ from lorasweep.devices.nvml import Gpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device that gets a worker: `cpu` or a share of it, `cpu:0`, or the place of a GPU among the visible ones.
+    """A device that gets a worker: `cpu`, a share of it such as `cpu:0`, or the index of a visible GPU.
 
-    `visible` is what `CUDA_VISIBLE_DEVICES` has to say for this GPU alone.
+    `visible` is the value of `CUDA_VISIBLE_DEVICES` that selects only this GPU.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Device:
         return not self.name.startswith("cpu")
 
     def shared_by(self, workers: int) -> tuple["Device", ...]:
-        """Cut the CPU into equal shares."""
+        """Divide the CPU into equal shares."""
         if workers == 1:
             return (self,)
         free, total = self.free_bytes // workers, self.total_bytes // workers
@@ -41,15 +41,15 @@ class Device:
 
     @property
     def most_bytes(self) -> int:
-        """Return what can be hoped for: a GPU's whole memory, for others may leave it; on the CPU what is free."""
+        """Return the most that may become usable: a GPU's total memory, or the CPU's free memory."""
         return self.total_bytes if self.is_gpu else self.free_bytes
 
 
 def find_devices(wanted: str) -> tuple[Device, ...]:
-    """Return the devices that `devices=auto|cpu|0,1` names; `auto` is every visible GPU, or else the CPU.
+    """Return the devices of `devices=auto|cpu|0,1`; `auto` is every visible GPU, or the CPU if there is none.
 
     Raises:
-        ConfigError: a GPU that is not there is asked for, or one twice.
+        ConfigError: a requested GPU does not exist, or is listed twice.
     """
     if wanted == "cpu":
         return (_cpu(),)
@@ -66,14 +66,14 @@ def find_devices(wanted: str) -> tuple[Device, ...]:
         )
     devices = tuple(device for device in found if device)
     if len({device.name for device in devices}) < len(devices):
-        raise ConfigError([f"devices: {wanted!r} names a GPU twice; name each once, for it gets one worker"])
+        raise ConfigError([f"devices: {wanted!r} lists a GPU twice; list it once, because it gets one worker"])
     return devices
 
 
 def free_bytes(device: Device, pid: int | None) -> int | None:
-    """Return the memory that a worker in process `pid` may use now: what is free and what it has already.
+    """Return the bytes that a worker in process `pid` may use now: free memory and its own.
 
-    On the CPU that is what was free at the start. None where it cannot be told.
+    On the CPU this is the memory that was free at the start. None if unknown.
     """
     if not device.is_gpu:
         return device.free_bytes

@@ -1,6 +1,6 @@
-"""NVML, the driver's library that knows GPUs, their memory and who uses it, without starting CUDA.
+"""NVML, the NVIDIA driver's library for GPUs, their memory and processes; it does not start CUDA.
 
-The one module that imports it. Where it is missing (no driver, no `nvidia-ml-py`) there is simply nothing to tell.
+Only this module imports it. If it is missing (no driver, no `nvidia-ml-py`), functions return None.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A GPU, or a MIG slice of one: `index` counts physical GPUs in the order of their PCI addresses."""
+    """A GPU, or a MIG slice of one: `index` counts physical GPUs by PCI address."""
 
     index: int
     uuid: str
@@ -23,7 +23,7 @@ class Gpu:
 
 
 def gpus() -> tuple[Gpu, ...] | None:
-    """Return every GPU of the machine, whoever uses it; None where NVML is not to be had."""
+    """Return all GPUs of the machine, visible or not; None if NVML is missing."""
     nvml = library()
     if nvml is None:
         return None
@@ -32,7 +32,7 @@ def gpus() -> tuple[Gpu, ...] | None:
 
 
 def free_bytes(uuid: str) -> int | None:
-    """Return what is free on a GPU now, other people's processes counted; None where nobody can tell."""
+    """Return the bytes that no process uses on a GPU; None if unknown."""
     nvml = library()
     if nvml is None:
         return None
@@ -43,7 +43,7 @@ def free_bytes(uuid: str) -> int | None:
 
 
 def used_bytes(uuid: str, pid: int) -> int | None:
-    """Return what a process has of a GPU; None where NVML does not see it, as in most containers."""
+    """Return the bytes that a process uses on a GPU; None if NVML does not see the process, as in most containers."""
     nvml = library()
     if nvml is None:
         return None
@@ -57,7 +57,7 @@ def used_bytes(uuid: str, pid: int) -> int | None:
 
 @cache
 def library() -> Any:
-    """Return the initialised library, None where it or the driver is missing."""
+    """Return the initialised library; None if it or the driver is missing."""
     try:
         import pynvml
     except ImportError:
@@ -83,13 +83,13 @@ def _gpu(nvml: Any, index: int, handle: Any, slices: tuple[Gpu, ...] = ()) -> Gp
 
 
 def _slices(nvml: Any, index: int, handle: Any) -> Iterator[Gpu]:
-    """Yield the MIG slices of a GPU that is cut into such."""
+    """Yield the MIG slices of a partitioned GPU."""
     try:
-        is_cut = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
-    except nvml.NVMLError:  # most GPUs cannot be cut
+        is_partitioned = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    except nvml.NVMLError:  # most GPUs do not support MIG
         return
-    for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle) if is_cut else 0):
-        with suppress(nvml.NVMLError):  # places need not all be taken
+    for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle) if is_partitioned else 0):
+        with suppress(nvml.NVMLError):  # there may be fewer slices than the maximum
             yield _gpu(nvml, index, nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
 
 

@@ -1,1 +1,1 @@
-"""What a terminal shows while a sweep runs."""
+"""The terminal output of a running sweep."""

@@ -1,4 +1,4 @@
-"""What is shown while a sweep runs: a live table on a terminal, plain lines elsewhere."""
+"""Show a running sweep: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -35,8 +35,8 @@ from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import expected
 from lorasweep.planning.plan import Plan
 
-QUIET_S = 10.0  # without a terminal, a line about the live trials at most this often
-MOST_ROWS = 12  # live trials shown at once
+QUIET_S = 10.0  # without a terminal, minimum time between two lines about the live trials
+MAX_ROWS = 12  # live trials shown at once
 
 
 def make_display(plan: Plan) -> Listener:
@@ -60,12 +60,12 @@ class LineDisplay:
             case SweepStarted():
                 if event.results:
                     num_trials = f"{len(event.results)} of {event.num_trials} trials"
-                    _print(f"{num_trials} were finished before and are not run again")
+                    _print(f"{num_trials} were finished before and do not run again")
                 _print(STARTING)
             case TrialStarted():
                 _print(f"trial {event.trial.number:3d} starts    {params_text(event.trial.params)}")
             case TrialProgress():
-                # Until every trial has reported once, the time left is a wild guess.
+                # Until every trial has reported its progress once, the time left cannot be estimated.
                 if not is_new and time.monotonic() - self.printed_s >= QUIET_S:
                     self.printed_s = time.monotonic()
                     _print(self._live(event))
@@ -96,10 +96,10 @@ def _print(text: str) -> None:
 
 
 class TimeLeft(ProgressColumn):
-    """Counts down to the expected end while no event comes, as in an evaluation."""
+    """Counts down to the expected end, even while no event arrives, for example during an evaluation."""
 
     def render(self, task: Task) -> Text:
-        """Return the time left, or that the estimate was too short."""
+        """Return the time left, or a note that the estimate was too short."""
         end_s: float | None = task.fields["end_s"]
         if end_s is None:
             return Text("")
@@ -108,7 +108,7 @@ class TimeLeft(ProgressColumn):
 
 
 class LiveDisplay:
-    """Overall progress, the live trials and the best so far, redrawn in place."""
+    """Redraws overall progress, live trials and the best objective in place."""
 
     def __init__(self, progress: SweepProgress) -> None:
         self.progress = progress
@@ -145,21 +145,21 @@ class LiveDisplay:
         self.live.update(Group(self.bar, *self._below()))
 
     def _below(self) -> list[Table | Text]:
-        """Return the live trials and the best so far. As `Text`, because a list of modules would be read as markup."""
+        """Return the live trials and the best objective, as `Text`, because rich would parse `[...]` as markup."""
         progress = self.progress
         if not progress.paces:
-            return [_line(STARTING if not progress.num_done else f"best so far: {progress.best_words()}")]
-        return [self._table(), _line(f"best so far: {progress.best_words()}")]
+            return [_line(STARTING if not progress.num_done else f"best so far: {progress.best_text()}")]
+        return [self._table(), _line(f"best so far: {progress.best_text()}")]
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         for name in ("trial", "parameters", "step", "loss", "it/s", self.progress.objective, ""):
             table.add_column(name, no_wrap=True, justify="left" if name in ("parameters", "") else "right")
         paces = list(self.progress.paces.values())
-        for pace in paces[:MOST_ROWS]:
+        for pace in paces[:MAX_ROWS]:
             table.add_row(*self._cells(pace))
-        if len(paces) > MOST_ROWS:
-            table.add_row("", f"and {len(paces) - MOST_ROWS} more")
+        if len(paces) > MAX_ROWS:
+            table.add_row("", f"and {len(paces) - MAX_ROWS} more")
         return table
 
     def _cells(self, pace: TrialProgress) -> list[str | Text]:

@@ -1,4 +1,4 @@
-"""How far a sweep is: the steps and evaluations that are done and to do, the time left, and the best so far."""
+"""The progress of a sweep: finished and remaining work, the time left, and the best objective so far."""
 
 import math
 import time
@@ -12,17 +12,17 @@ from lorasweep.core.trial import Scalar
 from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import Expected
 
-KEPT, KEPT_WEIGHT = 0.7, 4  # share of trials that pass a rung of a pruner, and the rungs that this guess counts for
-SETTLE_S = 2.0  # seconds of training before the time left is more than a wild guess
+KEPT, KEPT_WEIGHT = 0.7, 4  # assumed share of trials that pass a rung, and how many rungs this assumption counts for
+SETTLE_S = 2.0  # seconds of training before the time left can be estimated
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as minutes and seconds."""
+    """Return a duration as minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 class SweepProgress:
-    """How far the sweep is, and the best so far. Work is counted in training steps; evaluations count as steps too."""
+    """The progress of a sweep and its best objective. Work is measured in training steps, evaluations included."""
 
     def __init__(self, objective: str, work: Expected) -> None:
         self.objective, self.work = objective, work
@@ -35,13 +35,13 @@ class SweepProgress:
         self._started_s: dict[int, float] = {}
         self._num_steps: dict[int, int] = {}
         self._training_s: float | None = None  # when the first step began
-        self._before = self._done = 0.0  # work of earlier launches, and of this one
+        self._before = self._done = 0.0  # work of earlier launches, and of this launch
         self._share = 0.0
         self._num_judged = self._num_stopped = 0
         self._is_last_timed = False
 
     def handle(self, event: SweepEvent) -> None:
-        """Count what an event says."""
+        """Update the progress by an event."""
         match event:
             case SweepStarted():
                 self._begin(event)
@@ -64,7 +64,7 @@ class SweepProgress:
     def _advance(self, event: Progress) -> None:
         now, before = time.monotonic(), self.paces.get(event.number)
         since_s = now - self._started_s.get(event.number, now)
-        # A trial with a checkpoint made most of its steps in an earlier launch.
+        # The steps before a trial's checkpoint belong to an earlier launch.
         fresh = min(event.step, math.ceil(event.its_per_s * since_s)) if before is None else event.step - before.step
         if before is None:
             self._before += event.step - fresh
@@ -74,16 +74,16 @@ class SweepProgress:
         self.paces[event.number], self._num_steps[event.number] = event, event.num_steps
 
     def _rung(self, event: Rung) -> None:
-        """Keep a trial's report, and what its evaluation cost."""
+        """Store a trial's report, and the cost of its evaluation."""
         self.rung_cost = event.eval_s * self._speed(event.number) or self.rung_cost
-        if not self._is_last_timed and self.work.rung_cost:  # it scores more examples of the same kind
+        if not self._is_last_timed and self.work.rung_cost:  # the last evaluation scores more of the same examples
             self.last_cost = self.work.last_cost * self.rung_cost / self.work.rung_cost
         self.rungs[event.number] = event
         self._done += self.rung_cost
         self._num_judged += 1
 
     def _finish(self, result: TrialResult) -> None:
-        """Count a result. A duplicate of another trial costs nothing."""
+        """Count a result. A trial that repeats another costs nothing."""
         if result.state is TrialState.COMPLETE and result.same_as is None:
             self.last_cost = result.cost.eval_s * self._speed(result.number) or self.last_cost
             self._is_last_timed = True
@@ -94,28 +94,28 @@ class SweepProgress:
         self._count(result)
 
     def is_evaluated(self, pace: Progress) -> bool:
-        """Tell whether a trial is at a rung that it has not reported yet."""
+        """Return whether a trial has reached a rung and not reported it yet."""
         rung = self.rungs.get(pace.number)
         is_rung = pace.step in rungs_of(self.work.evaluation, pace.num_steps)
         return is_rung and (rung is None or rung.point.step < pace.step)
 
     def share(self) -> float:
-        """Return the share of all work that is done, from 0 to 1; it never falls."""
+        """Return the share of all work that is done, from 0 to 1; it never decreases."""
         left, done = self._left(), self._before + self._done
         if left is not None and done + left > 0:
             self._share = max(self._share, done / (done + left))
         return self._share
 
     def left_s(self) -> float | None:
-        """Return the seconds left: what the work done so far says, but no less than the slowest trial needs."""
+        """Return the seconds left, by the speed so far, but at least what the slowest trial needs; None if unknown."""
         left, now = self._left(), time.monotonic()
         if left is None or self._training_s is None or now - self._training_s < SETTLE_S or not self._done:
             return None
         slowest = (self._needs_s(pace) for pace in self.paces.values() if pace.its_per_s)
         return max(left * (now - self._training_s) / self._done, *slowest, 0.0)
 
-    def best_words(self) -> str:
-        """Return the best objective so far as text, including trials that still train."""
+    def best_text(self) -> str:
+        """Return the best objective so far as text, including live trials."""
         values = {number: rung.value for number, rung in self.rungs.items() if math.isfinite(rung.value)}
         number = (max if METRICS[self.objective].is_maximized else min)(values, key=lambda n: values[n], default=None)
         if number is not None and self._is_better(values[number]):
@@ -143,7 +143,7 @@ class SweepProgress:
         return pace.its_per_s if pace else 0.0
 
     def _left(self) -> float | None:
-        """Return the work left, in training steps; None before any trial said how many steps it has."""
+        """Return the remaining work in training steps; None until a trial has reported its number of steps."""
         if not self._num_steps:
             return None
         usual = round(sum(self._num_steps.values()) / len(self._num_steps))
@@ -152,7 +152,7 @@ class SweepProgress:
         return sum(live) + num_waiting * self._rest(0, usual, None)
 
     def _rest(self, step: int, num_steps: int, number: int | None) -> float:
-        """Return the work that is expected of a trial, less what pruning is likely to save."""
+        """Return the expected work of a trial, minus the expected savings by pruning."""
         rung = self.rungs.get(number) if number is not None else None
         reported = rung.point.step if rung else -1
         chance, total, kept = 1.0, 0.0, self._kept
@@ -165,7 +165,7 @@ class SweepProgress:
 
     @property
     def _kept(self) -> float:
-        """Return the share of trials that pass a rung: a guess that gives way to what the pruner does."""
+        """Return the share of trials that pass a rung: at first assumed, then increasingly measured."""
         if not self.work.has_pruner:
             return 1.0
         return (KEPT * KEPT_WEIGHT + self._num_judged - self._num_stopped) / (KEPT_WEIGHT + self._num_judged)

@@ -1,4 +1,4 @@
-"""Whether the disk has room. Launches pause while it has not, and go on by themselves once it has again."""
+"""Pause launches while the disk is full, and resume them when there is space again."""
 
 import shutil
 import time
@@ -7,34 +7,34 @@ from pathlib import Path
 
 from lorasweep.core.sizes import MIB
 
-LEAST_FREE_BYTES = 64 * MIB  # below this no trial starts: results, checkpoints and two databases have to grow
-RETRY_S = 2.0  # until a full disk is tried again; a quota does not show in the free space
+MIN_FREE_BYTES = 64 * MIB  # with less free space no trial starts: results, checkpoints and two databases must grow
+RETRY_S = 2.0  # between attempts to write to a full disk; the free space does not show a quota
 
 
 class DiskGuard:
-    """Watches the disk of a run's folder."""
+    """Checks the free space on the disk of a run's folder."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder, self.say = folder, say
+    def __init__(self, folder: Path, show: Callable[[str], None]) -> None:
+        self.folder, self.show = folder, show
         self.is_paused = False
         self._closed_until_s = 0.0
 
-    def has_room(self) -> bool:
-        """Tell whether there is room, and say so where that has changed."""
+    def has_space(self) -> bool:
+        """Return whether there is enough free space; show a note if that has changed."""
         if time.monotonic() < self._closed_until_s:
             return False
         free = shutil.disk_usage(self.folder).free
-        if free < LEAST_FREE_BYTES:
-            self.pause(f"{free / MIB:.0f} MiB are free, {LEAST_FREE_BYTES / MIB:.0f} are needed")
+        if free < MIN_FREE_BYTES:
+            self.pause(f"{free / MIB:.0f} MiB are free, {MIN_FREE_BYTES / MIB:.0f} are needed")
             return False
         if self.is_paused:
             self.is_paused = False
-            self.say("there is room on the disk again; going on")
+            self.show("there is free space on the disk again; continuing")
         return True
 
     def pause(self, reason: str) -> None:
-        """Pause because something could not be written."""
+        """Pause because a file or database could not be written."""
         self._closed_until_s = time.monotonic() + RETRY_S
         if not self.is_paused:
             self.is_paused = True
-            self.say(f"the disk of {self.folder} is full ({reason}); paused until there is room, nothing is lost")
+            self.show(f"the disk of {self.folder} is full ({reason}); paused until there is space, nothing is lost")

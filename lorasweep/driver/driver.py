@@ -1,6 +1,6 @@
 """The driver: one loop that gives trials to workers and handles their events.
 
-A slot that becomes free gets the next trial at once, and every result is in the ledger before anything else uses it.
+A free slot gets the next trial at once, and every result is written to the ledger before anything else uses it.
 """
 
 import logging
@@ -38,32 +38,32 @@ from lorasweep.planning.plan import Plan
 
 log = logging.getLogger(__name__)
 
-LAST_SLICE_S = 60.0  # that workers have to end their time slice when the sweep stops
-TICK_S = 1.0  # between looks at the clock and the disk
+LAST_SLICE_S = 60.0  # maximum time for workers to end their time slice when the sweep stops
+TICK_S = 1.0  # maximum time between checks of the clock and the disk
 
 
 class Driver:
-    """Runs a plan to its end, or until it is asked to stop."""
+    """Runs a plan until it is finished or stopped."""
 
     def __init__(self, plan: Plan, recorder: Recorder, handles: list[WorkerHandle]) -> None:
         self.plan, self.recorder, self.handles = plan, recorder, handles
         self.study, self.ledger = recorder.study, recorder.ledger
-        self.budget = MemoryBudget(plan, recorder.say)
+        self.budget = MemoryBudget(plan, recorder.show)
         self.scheduler = Scheduler(plan, self.study, self.budget, self.ledger.results)
         self.test_metrics: dict[str, float] = {}
-        self.halted = ""  # why the sweep gave itself up
+        self.halted = ""  # why the sweep halted itself
         self.is_stopping = False
 
     def run(self) -> None:
-        """Run until nothing is left to do; `stop` ends it after the current time slice."""
+        """Run until there is nothing left to do; `stop` ends it after the current time slice."""
         try:
-            self.recorder.begin(self.plan.most_trials)
+            self.recorder.begin(self.plan.max_trials)
             for trial in self.scheduler.resumed(self.ledger.attempt):
                 self._record(self.scheduler.place(trial))
-            while self._goes_on and self._fill():
+            while self._is_running and self._fill():
                 self._wait()
             self._drain()
-            if self._goes_on:
+            if self._is_running:
                 self._score_winner()
         finally:
             self.recorder.emit(SweepEnded())
@@ -71,35 +71,35 @@ class Driver:
                 handle.executor.close()
 
     def stop(self) -> None:
-        """Start no more trials; live ones are saved at the end of their time slice."""
+        """Start no more trials; live trials are saved at the end of their time slice."""
         self.is_stopping = True
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether the sweep came to its end: neither stopped nor halted, and no trial waits for a worker."""
-        return self._goes_on and not self.scheduler.has_waiting and bool(self.handles)
+        """Return whether the sweep is complete: neither stopped nor halted, and no trial waits for a worker."""
+        return self._is_running and not self.scheduler.has_waiting and bool(self.handles)
 
     @property
-    def _goes_on(self) -> bool:
+    def _is_running(self) -> bool:
         return not self.is_stopping and not self.halted
 
     def _fill(self) -> bool:
         """Give every free slot a trial; return whether there is anything to wait for."""
-        if not self.recorder.disk.has_room():
+        if not self.recorder.disk.has_space():
             return True
         self.recorder.flush()
-        resting = [handle for handle in self.handles if not handle.is_ready]
-        for handle in [h for h in self.handles if h.answer is None and h not in resting]:
+        pausing = [handle for handle in self.handles if not handle.is_ready]
+        for handle in [h for h in self.handles if h.answer is None and h not in pausing]:
             self._fill_slots(handle)
             if handle.live or handle.pending:
                 self._submit(handle)
-        # A pause may have ended since, and one may have begun.
-        is_resting = (bool(resting) or any(not h.is_ready for h in self.handles)) and self.scheduler.has_more
+        # A pause may have ended since then, and another may have started.
+        is_pausing = (bool(pausing) or any(not h.is_ready for h in self.handles)) and self.scheduler.has_more
         has_answers = any(handle.answer for handle in self.handles)
-        return is_resting or has_answers or self.recorder.disk.is_paused or self.budget.is_waiting
+        return is_pausing or has_answers or self.recorder.disk.is_paused or self.budget.is_waiting
 
     def _fill_slots(self, handle: WorkerHandle) -> None:
-        while handle.num_free and self._goes_on:
+        while handle.num_free and self._is_running:
             found = self._next(handle)
             if found is None:
                 return
@@ -117,7 +117,7 @@ class Driver:
     def _next(self, handle: WorkerHandle) -> Trial | TrialResult | None:
         try:
             return self.scheduler.next(handle, self.handles)
-        except Exception as error:  # every kind of store has its own
+        except Exception as error:  # every storage raises its own types
             if not is_disk_full(error):
                 raise
             self.recorder.disk.pause("the study cannot be written")
@@ -130,7 +130,7 @@ class Driver:
         self.recorder.emit(TrialStarted(trial=trial))
 
     def _submit(self, handle: WorkerHandle) -> None:
-        """Send the pending commands, and note what all live trials together should need."""
+        """Send the pending commands, and predict the memory of all live trials together."""
         commands, handle.pending = handle.pending, []
         if num_new := sum(isinstance(command, Start) for command in commands):
             self.budget.expect(handle, num_new)
@@ -140,7 +140,7 @@ class Driver:
             self._worker_raised(handle, error)
 
     def _wait(self) -> None:
-        """Wait for a worker's answer and handle it; look for workers that hang."""
+        """Wait for workers' events and handle them; check for hung workers."""
         answers = {handle.answer: handle for handle in self.handles if handle.answer is not None}
         if not answers:
             time.sleep(TICK_S / 5)
@@ -149,7 +149,7 @@ class Driver:
             self._take_answer(answers[future])
         for handle in self.handles:
             if hung_s := handle.hung_s(60 * self.plan.config.study.hang_min):
-                self._worker_failed(handle, f"was silent for {hung_s:.0f} s")
+                self._worker_failed(handle, f"did not respond for {hung_s:.0f} s")
 
     def _take_answer(self, handle: WorkerHandle) -> None:
         try:
@@ -160,7 +160,7 @@ class Driver:
         self._handle_all(handle, events)
 
     def _handle_all(self, handle: WorkerHandle, events: Sequence[Event]) -> None:
-        """Handle a worker's events. All reports of a rung come before any pruning, so that trials are judged alike."""
+        """Handle a worker's events. All reports of a rung come before pruning, so that trials are compared fairly."""
         current = [event for event in events if handle.is_current(event)]
         broken = [event.result.reason for event in current if is_device_failure(event)]
         for event in (e for e in current if not is_device_failure(e)):
@@ -168,7 +168,7 @@ class Driver:
         self._prune([event for event in current if isinstance(event, Rung) and event.number in handle.live])
         if broken:
             self._worker_failed(handle, f"failed: {last_line(broken[0])}")
-        if handle.live and not events and self._goes_on:
+        if handle.live and not events and self._is_running:
             for trial in list(handle.live.values()):
                 self._finish(handle, TrialResult.of(trial, TrialState.FAILED, "its worker lost the trial"))
 
@@ -198,27 +198,27 @@ class Driver:
                 self.recorder.disk.pause(event.reason)
 
     def _evict(self, handle: WorkerHandle, event: Evicted) -> None:
-        """Queue the trial again, and use fewer slots from now on: the device is smaller than predicted."""
+        """Queue the trial again and use fewer slots from now on: the device has less memory than predicted."""
         self.scheduler.queue.waiting.append(handle.live.pop(event.number))
         handle.num_slots = max(1, len(handle.live))
-        slots = f"going on with {handle.num_slots} slots on {handle.device}"
-        self.recorder.say(f"trial {event.number}: {event.reason}; {slots}")
+        slots = f"continuing with {handle.num_slots} slots on {handle.device}"
+        self.recorder.show(f"trial {event.number}: {event.reason}; {slots}")
 
     def _finish(self, handle: WorkerHandle, result: TrialResult) -> None:
-        """Record a trial's result; halt where trials fail for the same reason on all devices that work."""
+        """Record a trial's result; halt if trials fail for the same reason on all devices that work."""
         del handle.live[result.number]
         self._record(result)
         if result.state in (TrialState.COMPLETE, TrialState.PRUNED):
             self._device_works(handle)
         handle.count_errors(result)
         most = self.plan.config.study.halt_after
-        working = [h for h in self.handles if h is handle or not h.is_benched]
+        working = [h for h in self.handles if h is handle or not h.is_unreliable]
         self.halted = self.halted or same_failure_everywhere(working, most)
         if not self.halted and len(working) > 1 and handle.last_error and handle.num_same_errors >= most:
             self._retry_elsewhere(handle, f"failed all of its last trials: {handle.last_error}")
 
     def _record(self, result: TrialResult | None) -> None:
-        """Record a result, and give it to the trials that waited for it."""
+        """Record a result, and the results of trials that waited for it."""
         if result is not None:
             self.recorder.finish(result)
             for duplicate in self.scheduler.queue.close(result):
@@ -237,19 +237,19 @@ class Driver:
             raise error
 
     def _worker_failed(self, handle: WorkerHandle, reason: str, *, is_from_outside: bool = False) -> None:
-        if self._goes_on:
+        if self._is_running:
             self._retry_elsewhere(handle, reason, is_from_outside=is_from_outside)
         else:
             handle.fail(reason)
 
     def _retry_elsewhere(self, handle: WorkerHandle, reason: str, *, is_from_outside: bool = False) -> None:
-        """Close a worker; its trials go on from their checkpoints, on another device where one works."""
+        """Close a worker; its trials continue from their checkpoints, on another device if one works."""
         pause_s = handle.pause_s
         trials = handle.fail(reason, is_from_outside=is_from_outside)
         where = "in a new one" if len(self.handles) == 1 else "in another"
-        self.recorder.say(f"the worker on {handle.device} {reason}; its {len(trials)} trials go on {where}")
-        if handle.is_benched:
-            self.recorder.say(
+        self.recorder.show(f"the worker on {handle.device} {reason}; its {len(trials)} trials continue {where}")
+        if handle.is_unreliable:
+            self.recorder.show(
                 f"{handle.device} failed {len(handle.failures)} times in a row: no trial for {pause_s:.0f} s, "
                 "then one at a time until one reaches a rung"
             )
@@ -260,7 +260,7 @@ class Driver:
         self.halted = self.halted or no_device_works(self.handles, self.plan.config.study.halt_after)
 
     def _drain(self) -> None:
-        """Let workers end their time slice, and have them save their live trials."""
+        """Let workers end their time slice and save their live trials."""
         end_s = time.monotonic() + LAST_SLICE_S
         self._wait_until(end_s)
         for handle in (h for h in self.handles if h.live and h.answer is None and not h.is_closed):
@@ -277,7 +277,7 @@ class Driver:
                 self._take_answer(handle)
 
     def _score_winner(self) -> None:
-        """Score the winner on the test split, once; selection never sees it."""
+        """Score the winner on the test split, once; ranking never uses the test split."""
         best = self.recorder.winner()
         if best is None or not self.plan.facts[best.result.spec.data_key].num_test or not self.handles:
             return
@@ -286,13 +286,13 @@ class Driver:
         if noted.get("trial") == winner.number:
             self.test_metrics = noted.get("metrics", {})
             return
-        handle = min(self.handles, key=lambda handle: len(handle.failures))  # a device that works
-        self.recorder.say(f"scoring trial {winner.number} on the test split")
+        handle = min(self.handles, key=lambda handle: len(handle.failures))  # the most reliable device
+        self.recorder.show(f"scoring trial {winner.number} on the test split")
         adapter = str(self.ledger.adapter_folder(winner.number))
         try:
             handle.submit([Score(trial=winner.trial, adapter=adapter)])
             self._handle_all(handle, handle.result())
-        except Exception as error:  # the leaderboard is written, whatever this measurement raised
+        except Exception as error:  # whatever is raised, the leaderboard must still be written
             log.warning("the winner could not be scored on the test split: %s", error)
             return
         self.ledger.note("test", {"trial": winner.number, "metrics": self.test_metrics})

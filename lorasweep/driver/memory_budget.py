@@ -1,4 +1,4 @@
-"""What fits on a device: predictions of live trials, compared with the peaks that their worker measures."""
+"""Decide what fits on a device, from memory predictions for live trials and the peaks that workers measure."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,33 +12,33 @@ from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.memory import GIB, Footprint, footprint, own_bytes
 from lorasweep.planning.plan import USABLE, Plan
 
-TIGHT = 0.5  # share of a device's free memory that predictions for a base that was never measured may fill
+UNMEASURED_SHARE = 0.5  # share of a device's free memory that predictions for an unmeasured base may fill
 
 
 @dataclass(slots=True)
 class Expected:
-    """The most that a worker was predicted to need since it was last empty."""
+    """The maximum predicted memory of a worker since it last had no trials."""
 
-    bytes: int = 0  # corrected and as its meter measures; what placement was decided by
+    bytes: int = 0  # corrected, without the part that the worker's meter does not see
     footprint: Footprint | None = None  # not corrected
-    own: dict[int, int] = field(default_factory=dict)  # bytes that each trial adds
+    own: dict[int, int] = field(default_factory=dict)  # bytes that each trial adds, by number
 
 
 class MemoryBudget:
-    """Says whether a trial fits on a worker, from predictions, measurements so far and what is free now."""
+    """Decides whether a trial fits on a worker, from predictions, measurements so far and free memory."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
-        self.plan, self.say = plan, say
+    def __init__(self, plan: Plan, show: Callable[[str], None]) -> None:
+        self.plan, self.show = plan, show
         self.expected: dict[str, Expected] = {}  # by device
         self._full_since_s: dict[str, float] = {}  # by device
 
     def free_bytes(self, handle: WorkerHandle) -> float | None:
-        """Return what a worker may plan with now; None where it cannot be told."""
+        """Return the bytes that predictions for a worker may fill now; None if unknown."""
         free = handle.executor.free_bytes()
         return None if free is None else self.plan.budget(free)
 
     def too_large(self, spec: TrialSpec) -> str:
-        """Return why a trial fits on no device, empty where it fits on one."""
+        """Return why a trial fits on no device; empty if it fits on one."""
         limit_gib = self.plan.config.study.memory_gib
         device = max(self.plan.devices, key=lambda device: device.most_bytes)
         most = min(device.most_bytes / GIB, limit_gib or float("inf"))
@@ -50,12 +50,12 @@ class MemoryBudget:
         return f"needs {need:.2f} GiB, {limit}; lower the batch size or set model.precision=nf4"
 
     def fits_beside(self, handle: WorkerHandle, spec: TrialSpec) -> bool:
-        """Tell whether a trial fits beside the live ones. For the first trial of a worker see `is_full`."""
+        """Return whether a trial fits together with the live ones. For the first trial of a worker see `is_full`."""
         free = None if self.plan.config.study.slots or not handle.live else self.free_bytes(handle)
         return free is None or self.plan.footprint([*_specs(handle), spec], handle.kind).total <= free
 
     def awaits_warmup(self, handle: WorkerHandle) -> bool:
-        """Tell whether memory is tight and this base was never measured: then one trial starts before the others."""
+        """Return whether a trial must wait for the first one's warm-up: memory is tight and the base unmeasured."""
         if not handle.live or self.plan.config.study.slots:
             return False
         spec = next(iter(handle.live.values())).spec
@@ -63,45 +63,45 @@ class MemoryBudget:
             return False
         free = self.free_bytes(handle)
         need = self.plan.footprint([spec] * handle.num_slots, handle.kind).total
-        return free is not None and need > TIGHT * free
+        return free is not None and need > UNMEASURED_SHARE * free
 
     def is_full(self, handle: WorkerHandle, trial: Trial) -> bool:
-        """Tell whether other processes leave a GPU no memory for the first trial of its worker; say so once."""
+        """Return whether other processes leave a GPU too little memory for its first trial; show a note once."""
         free, need = self.free_bytes(handle), self.plan.footprint([trial.spec], handle.kind).total
-        # Alone it may have all that is free: no other trial grows beside it.
+        # A trial alone may use all free memory, because no other trial grows with it.
         if handle.live or handle.kind == "cpu" or free is None or need * USABLE <= free:
             self._full_since_s.pop(handle.device, None)
             return False
         if handle.device not in self._full_since_s:
             self._full_since_s[handle.device] = time.monotonic()
-            self.say(
+            self.show(
                 f"GPU {handle.device} has {free / GIB:.1f} GiB free, trial {trial.number} needs {need / GIB:.1f}; "
-                f"waiting up to {self._patience_min:g} min (study.device_wait_min) for other processes to leave it"
+                f"waiting up to {self._wait_limit_min:g} min (study.device_wait_min) for other processes to free memory"
             )
         return True
 
     @property
     def is_waiting(self) -> bool:
-        """Tell whether a worker waits for other processes to leave its GPU."""
+        """Return whether a worker waits for other processes to free its GPU."""
         return bool(self._full_since_s)
 
     def gives_up(self, handle: WorkerHandle) -> bool:
-        """Tell whether a full GPU has been waited for long enough, and say so."""
+        """Return whether the wait for a full GPU has reached its limit; then show a note."""
         since_s = self._full_since_s.get(handle.device)
-        if since_s is None or time.monotonic() - since_s <= 60 * self._patience_min:
+        if since_s is None or time.monotonic() - since_s <= 60 * self._wait_limit_min:
             return False
         del self._full_since_s[handle.device]
-        self.say(
-            f"GPU {handle.device} is still full; going on without it (study.device_wait_min={self._patience_min:g})"
+        self.show(
+            f"GPU {handle.device} is still full; continuing without it (study.device_wait_min={self._wait_limit_min:g})"
         )
         return True
 
     @property
-    def _patience_min(self) -> float:
+    def _wait_limit_min(self) -> float:
         return self.plan.config.study.device_wait_min
 
     def expect(self, handle: WorkerHandle, num_new: int) -> None:
-        """Note what all live trials of a worker should need together; `num_new` of them have just started."""
+        """Predict the memory of all live trials of a worker together; `num_new` of them have just started."""
         if num_new == len(handle.live):
             self.expected[handle.device] = Expected()
         expected, specs = self.expected[handle.device], _specs(handle)
@@ -114,7 +114,7 @@ class MemoryBudget:
             expected.bytes = need.corrected(factor, handle.kind).measurable(handle.kind)
 
     def settle(self, handle: WorkerHandle, result: TrialResult) -> TrialResult:
-        """Return the result with what was predicted, and correct later predictions by what was measured."""
+        """Return the result with its memory predictions, and correct later predictions by its measured peak."""
         alone = self.plan.footprint([result.spec], handle.kind).total
         expected = self.expected.get(handle.device)
         if expected is None or expected.footprint is None or not result.cost.peak_bytes:
@@ -125,7 +125,7 @@ class MemoryBudget:
         return replace(result, cost=cost)
 
     def learn_warmup(self, handle: WorkerHandle, event: Measured) -> None:
-        """Correct predictions by one pass over a trial's longest rows, beside the adapters of all live trials."""
+        """Correct predictions by a warm-up: a pass over a trial's longest rows, with all live trials' adapters."""
         trial = handle.live.get(event.number)
         if trial is None:
             return
@@ -147,7 +147,7 @@ def _specs(handle: WorkerHandle) -> Sequence[TrialSpec]:
 
 
 def _share_bytes(expected: Expected, result: TrialResult, kind: str) -> int:
-    """Return a trial's part of the measured peak beyond the base, which all trials of the worker share."""
+    """Return a trial's part of the measured peak without the base; all trials of the worker share that peak."""
     assert expected.footprint is not None
     fixed = expected.footprint.weights + (expected.footprint.overhead if kind == "cpu" else 0)
     part = expected.own.get(result.number, 0) / max(1, sum(expected.own.values()))

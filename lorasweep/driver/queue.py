@@ -1,4 +1,4 @@
-"""Trials that wait: for a slot, or for the result of an equal trial."""
+"""The queue of trials that wait for a slot or for the result of an equal trial."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Trial
 from lorasweep.driver.worker_handle import WorkerHandle
 
-MOST_RETRIES = 2  # of a trial whose worker died; the last one alone, so that it cannot end other trials
+MAX_RETRIES = 2  # of a trial whose worker died; at the last one it runs alone, so that it cannot end other trials
 
 
 class TrialQueue:
-    """Waiting trials in their order, and the results of those that ended, by fingerprint."""
+    """Waiting trials in order, and results of finished trials by fingerprint."""
 
     def __init__(self, results: Iterable[TrialResult]) -> None:
         self.waiting: deque[Trial] = deque()
         self._duplicates: dict[str, list[Trial]] = {}
-        self._open: set[str] = set()  # fingerprints of trials that wait or run
+        self._open: set[str] = set()  # fingerprints of waiting and running trials
         self._known: dict[str, TrialResult] = {}
         self._infeasible: list[TrialResult] = []
         for result in results:
@@ -26,38 +26,38 @@ class TrialQueue:
 
     @property
     def num_distinct(self) -> int:
-        """Return how many different trials have a result."""
+        """Return the number of distinct trials with a result."""
         return len(self._known)
 
     def known(self, trial: Trial) -> TrialResult | None:
-        """Return the result of an equal trial, as this trial's."""
+        """Return the result of an equal trial, with this trial's number; None if there is none."""
         found = self._known.get(trial.spec.fingerprint)
         return None if found is None else repeated(trial, found)
 
     def add(self, trial: Trial) -> None:
-        """Append a trial, or let it wait for an equal one that waits or runs."""
+        """Append a trial; if an equal one is waiting or running, hold it back until that one has a result."""
         if trial.spec.fingerprint in self._open:
             self._duplicates.setdefault(trial.spec.fingerprint, []).append(trial)
             return
         self._open.add(trial.spec.fingerprint)
         self.waiting.append(trial)
 
-    def open_to(self, handle: WorkerHandle) -> list[Trial]:
-        """Return the trials that a worker may get; those under which its device failed come last."""
+    def available_to(self, handle: WorkerHandle) -> list[Trial]:
+        """Return the trials that a worker may get; those with which its device failed come last."""
         if any(is_last_attempt(trial) for trial in handle.live.values()):
             return []
         found = [trial for trial in self.waiting if not (handle.live and is_last_attempt(trial))]
         return sorted(found, key=lambda trial: sum(trial.number in f.numbers for f in handle.failures))
 
     def remove(self, number: int) -> Trial | None:
-        """Remove a waiting trial and return it; None where it does not wait."""
+        """Remove a waiting trial and return it; None if it is not waiting."""
         trial = next((trial for trial in self.waiting if trial.number == number), None)
         if trial is not None:
             self.waiting.remove(trial)
         return trial
 
     def close(self, result: TrialResult) -> list[TrialResult]:
-        """Take a result in; return the results of the trials that waited for it."""
+        """Add a result; return results for the trials that waited for it."""
         self._known.setdefault(result.fingerprint, result)
         self._open.discard(result.fingerprint)
         if result.state is TrialState.INFEASIBLE and result.same_as is None:
@@ -65,13 +65,13 @@ class TrialQueue:
         return [repeated(trial, result) for trial in self._duplicates.pop(result.fingerprint, [])]
 
     def too_large(self, spec: TrialSpec) -> str:
-        """Return why a trial cannot fit where a smaller one did not; empty where it may."""
+        """Return why a trial cannot fit: a smaller trial did not. Empty if it may fit."""
         smaller = next((r for r in self._infeasible if is_at_least(spec, r.spec)), None)
         return "" if smaller is None else f"needs no less than trial {smaller.number}, which did not fit"
 
 
 def repeated(trial: Trial, known: TrialResult) -> TrialResult:
-    """Return the result of an equal trial as the result of this one."""
+    """Return the result of an equal trial as this trial's result."""
     first = known.number if known.same_as is None else known.same_as
     return replace(
         known, number=trial.number, params=dict(trial.params), same_as=first, reason=f"same as trial {first}"
@@ -79,12 +79,12 @@ def repeated(trial: Trial, known: TrialResult) -> TrialResult:
 
 
 def is_last_attempt(trial: Trial) -> bool:
-    """Tell whether so many workers died under a trial that it must run alone."""
-    return trial.attempt >= MOST_RETRIES
+    """Return whether so many workers died with a trial that it must run alone."""
+    return trial.attempt >= MAX_RETRIES
 
 
 def is_at_least(spec: TrialSpec, other: TrialSpec) -> bool:
-    """Tell whether a trial needs no less memory than another on the same base."""
+    """Return whether a trial needs at least as much memory as another trial on the same base."""
     return (
         spec.model == other.model
         and spec.train.optim == other.train.optim

@@ -1,4 +1,4 @@
-"""The folder of a sweep: the same settings find it again, and its results are not mixed with those of other inputs."""
+"""The folder of a sweep: the same settings find it again, and results for other inputs are not mixed with it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from lorasweep.core.spec import digest
 from lorasweep.driver.ledger import Ledger
 from lorasweep.planning.plan import Plan
 
-# Settings that may change between two launches of a sweep, because they change no trial.
+# Settings that may differ between launches of a sweep, because they affect no trial.
 STUDY_LIMITS = ("trials", "timeout_min", "slots", "keep_adapters", "device_wait_min", "hang_min", "halt_after",
                 "retry_failed")  # fmt: skip
 PLACES = ("tracking", "devices", "workers", "threads", "executor", "output_dir")
@@ -21,7 +21,7 @@ CHANGED = (
 
 
 def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
-    """Return the folder of a sweep, named by the sweep and a digest of the settings that make its trials."""
+    """Return the folder of a sweep: the sweep's name and a digest of the settings that affect its trials."""
     kept = {k: v for k, v in raw.items() if k not in PLACES}
     kept["study"] = {k: v for k, v in (raw.get("study") or {}).items() if k not in STUDY_LIMITS}
     return Path(config.output_dir) / f"{config.sweep.name}-{digest(kept)[:8]}"
@@ -31,7 +31,7 @@ def check_inputs(plan: Plan, ledger: Ledger) -> None:
     """Compare data and weights with those of earlier launches.
 
     Raises:
-        ConfigError: results exist of other data or weights under the same names.
+        ConfigError: the folder has results for other data or weights under the same names.
     """
     specs = [trial.spec for trial in plan.trials]
     inputs = {spec.data_key: plan.facts[spec.data_key].content for spec in specs}

@@ -1,1 +1,1 @@
-"""Where workers run. Every executor passes the same tests."""
+"""Executors run workers. All pass the same tests."""

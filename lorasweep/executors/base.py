@@ -1,4 +1,4 @@
-"""What an executor promises."""
+"""The interface of executors."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -6,11 +6,11 @@ from typing import Protocol
 
 from lorasweep.core.messages import Command, Event
 
-SIGNALS_FROM_OUTSIDE = (1, 2, 9, 15)  # HUP, INT, KILL, TERM: a program that crashes gets other signals
+SIGNALS_FROM_OUTSIDE = (1, 2, 9, 15)  # HUP, INT, KILL, TERM: a crash raises other signals
 
 
 class WorkerDied(Exception):
-    """A worker's process ended. `exit_code` is negative for a signal, None where it cannot be told."""
+    """A worker's process ended. `exit_code` returns a negative number for a signal, None if unknown."""
 
     def __init__(self, exit_code: Callable[[], int | None]) -> None:
         super().__init__("the worker's process ended")
@@ -18,12 +18,12 @@ class WorkerDied(Exception):
 
     @property
     def is_from_outside(self) -> bool:
-        """Tell whether another process ended it: the system for lack of memory, a scheduler, a user."""
+        """Return whether another process ended it: the system for lack of memory, a scheduler, or a user."""
         return -(self._exit_code() or 0) in SIGNALS_FROM_OUTSIDE
 
     @property
     def reason(self) -> str:
-        """Return how the process ended, as the end of a sentence that begins with the worker."""
+        """Return how the process ended, as a predicate such as "died (exit code 1)"."""
         code = self._exit_code()
         if code is None:
             return "died"
@@ -36,16 +36,16 @@ class WorkerDied(Exception):
 
 
 class Executor(Protocol):
-    """Runs one worker somewhere: in this process, in another one, on another machine."""
+    """Runs one worker: in this process, in another process, or on another machine."""
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
-        """Call `Worker.advance`; one call at a time. `WorkerDied` is raised here or by the future."""
+        """Call `Worker.advance`, one call at a time. `WorkerDied` is raised here or by the future."""
         ...
 
     def free_bytes(self) -> float | None:
-        """Return the device memory that the worker may use now, its own included; None where it cannot be told."""
+        """Return the device memory that the worker may use now, including its own; None if unknown."""
         ...
 
     def close(self) -> None:
-        """End the worker and all that it started, whatever it is doing."""
+        """Kill the worker and all processes that it started."""
         ...

@@ -1,4 +1,4 @@
-"""A worker in a spawned process, pinned to one GPU before CUDA starts."""
+"""Run a worker in a spawned process, pinned to one GPU before CUDA starts."""
 
 import ctypes
 import gc
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from lorasweep.worker.worker import Worker
 
 PR_SET_PDEATHSIG = 1
-EXIT_S = 2.0  # to wait for the exit code of a process that died
+EXIT_S = 2.0  # how long to wait for the exit code of a dead process
 _worker: "Worker | None" = None
 
 
 class LocalExecutor:
-    """A spawned process with one worker."""
+    """Runs one worker in a spawned process."""
 
     def __init__(self, settings: WorkerSettings, device: Device | None = None) -> None:
         self.device = device
@@ -39,13 +39,13 @@ class LocalExecutor:
         )
         self.mark = new_mark()
         with marked(self.mark):
-            self.pool.submit(int)  # starts the process, which has much to import
-        # A broken pool forgets its own.
+            self.pool.submit(int)  # starts the process early, because its imports take long
+        # The pool drops its processes when it breaks.
         self.processes: dict[int, multiprocessing.process.BaseProcess] = dict(self.pool._processes or {})
 
     @property
     def pid(self) -> int | None:
-        """Return the worker's process; None where it has ended."""
+        """Return the id of the worker's process; None if it has ended."""
         return next(iter(self.pool._processes or {}), None)
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
@@ -65,7 +65,7 @@ class LocalExecutor:
         return answer
 
     def _pass_on(self, done: "Future[list[Event]]", answer: "Future[list[Event]]") -> None:
-        """Copy the pool's answer; a broken pool becomes `WorkerDied`."""
+        """Copy the pool's result; a broken pool becomes `WorkerDied`."""
         if done.cancelled():
             answer.cancel()
             return
@@ -76,7 +76,7 @@ class LocalExecutor:
             answer.set_exception(WorkerDied(self._exit_code) if isinstance(error, BrokenProcessPool) else error)
 
     def _exit_code(self) -> int | None:
-        """Return the code of the process that ended; wait, for the pool's own thread may be collecting it."""
+        """Return the exit code of the process, None if unknown; wait while the pool's thread collects it."""
         deadline = time.monotonic() + EXIT_S
         while (codes := [p.exitcode for p in self.processes.values() if p.exitcode is not None]) == []:
             if time.monotonic() > deadline:
@@ -85,11 +85,11 @@ class LocalExecutor:
         return codes[-1]
 
     def free_bytes(self) -> float | None:
-        """Return the memory that the worker's process may use on its device."""
+        """Return the memory that the worker's process may use on its device; None if unknown."""
         return free_bytes(self.device, self.pid) if self.device else None
 
     def close(self) -> None:
-        """Kill the process and all that it started; results are on disk already."""
+        """Kill the process and all processes that it started; results are already on disk."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         for pid, process in self.processes.items():
             process.kill()
@@ -105,12 +105,12 @@ def _kill_group(leader: int) -> None:
 
 def _begin(settings: WorkerSettings) -> None:
     global _worker
-    gc.disable()  # what the imports make stays: to look through it again and again takes a second
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are the driver's to handle: it asks for checkpoints first
+    gc.disable()  # imported objects stay, and scanning them repeatedly takes a second
+    for number in (signal.SIGINT, signal.SIGTERM):  # the driver handles them and first asks for checkpoints
         signal.signal(number, signal.SIG_IGN)
-    os.setsid()  # what the worker starts is of its group, and goes with it
+    os.setsid()  # processes that the worker starts belong to its group and are killed with it
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # reaches a process that was stopped, too
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also kills a stopped process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if settings.device.startswith("cuda:"):
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.visible
@@ -124,7 +124,7 @@ def _begin(settings: WorkerSettings) -> None:
 
 
 def _end_with_parent() -> None:
-    """A driver that is killed must not leave a worker, and its device's memory, behind."""
+    """End this process when the driver ends, so that no worker keeps its device's memory."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

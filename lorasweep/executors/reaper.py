@@ -1,8 +1,8 @@
-"""Leave nothing behind: end whatever a worker started, sessions and daemons of their own included.
+"""Kill every process that a worker started, including those with their own session and daemons.
 
-On Linux a signal reaches a process's children or its group, and neither holds a grandchild with a session of its own.
-So workers carry a mark in their environment, which all that they start inherits; a process that throws its environment
-away is not found. When the driver is gone, however it went, a small process of its own session ends all that is marked.
+On Linux a signal reaches a process's children or its group, but not a grandchild with its own session. So workers carry
+a mark in their environment, which all of their child processes inherit; a process that clears its environment is not
+found. A watcher process with its own session outlives the driver and kills all marked processes when the driver ends.
 """
 
 import atexit
@@ -18,13 +18,13 @@ from functools import cache
 from pathlib import Path
 
 NAME = "LORASWEEP_MARK"
-ROUNDS = 50  # looks at the list of processes; one that is being started while we look is seen in the next
+ROUNDS = 50  # passes over the process list; a process that starts during one pass is found in the next
 REST_S = 0.02
 
 
 @contextmanager
 def marked(mark: str) -> Iterator[None]:
-    """Have the processes that are started inside carry a mark."""
+    """Set a mark for all processes that are started inside this context."""
     before = os.environ.get(NAME)
     os.environ[NAME] = mark
     try:
@@ -36,12 +36,12 @@ def marked(mark: str) -> Iterator[None]:
 
 
 def new_mark() -> str:
-    """Return a mark for one worker; from the first on, what is marked goes when this process does."""
-    return f"{_watched()}.{uuid.uuid4().hex}"
+    """Return a mark for one worker. The first call starts the watcher."""
+    return f"{_start_watcher()}.{uuid.uuid4().hex}"
 
 
 def end_marked(mark: str) -> None:
-    """End every process whose mark begins so, until none is left."""
+    """Kill all processes whose mark starts with `mark`, until none is left."""
     wanted = f"{NAME}={mark}".encode()
     for _ in range(ROUNDS if Path("/proc/self/environ").is_file() else 0):
         if not sum(_end(pid, wanted) for pid in _processes()):
@@ -54,9 +54,9 @@ def _processes() -> list[int]:
 
 
 def _end(pid: int, wanted: bytes) -> bool:
-    """End a process if it is marked; return whether it was. Others' processes cannot be read, and are not ours."""
+    """Kill a process if it is marked; return whether it was. Other users' processes are never marked."""
     with suppress(OSError):
-        process = os.pidfd_open(pid)  # between the look and the signal its number may become another's
+        process = os.pidfd_open(pid)  # without it, the id may belong to another process when the signal is sent
         try:
             words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             if any(word.startswith(wanted) for word in words):
@@ -68,30 +68,30 @@ def _end(pid: int, wanted: bytes) -> bool:
 
 
 @cache
-def _watched() -> str:
-    """Start the process that outlives this one; return the mark of all of this process's workers."""
+def _start_watcher() -> str:
+    """Start the watcher process; return the prefix of the marks of all workers of this process."""
     mark = uuid.uuid4().hex
     if sys.platform != "linux":
         return mark
     command = [sys.executable, "-I", "-S", __file__, mark]
-    keeper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
-    atexit.register(_dismiss, keeper)
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
+    atexit.register(_stop_watcher, watcher)
     return mark
 
 
-def _dismiss(keeper: "subprocess.Popen[bytes]") -> None:
-    """Close the pipe, as this process's death would, and see the keeper through."""
-    assert keeper.stdin is not None
-    keeper.stdin.close()
+def _stop_watcher(watcher: "subprocess.Popen[bytes]") -> None:
+    """Close the watcher's pipe, as the death of this process would, and wait for the watcher."""
+    assert watcher.stdin is not None
+    watcher.stdin.close()
     with suppress(subprocess.TimeoutExpired):
-        keeper.wait(timeout=5)
+        watcher.wait(timeout=5)
 
 
-def _keep(mark: str) -> None:
-    """Wait for the driver's end of the pipe to be closed, which the kernel does for one that was killed."""
+def _watch(mark: str) -> None:
+    """Wait until the driver's end of the pipe is closed, which the kernel does if the driver is killed."""
     sys.stdin.buffer.read()
     end_marked(mark)
 
 
 if __name__ == "__main__":
-    _keep(sys.argv[1])
+    _watch(sys.argv[1])

@@ -1,4 +1,4 @@
-"""The executors by the name that `executor=` takes. An executor is one file and a line here."""
+"""The executors by the name that `executor=` takes. A new executor is one file and one line here."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +30,7 @@ EXECUTORS: "dict[str, Make]" = {"inline": _inline, "local": _local}
 def make_executor(name: str, settings: WorkerSettings, device: Device, num_workers: int) -> Callable[[], Executor]:
     """Return a function that starts the worker of a device.
 
-    `auto` runs a lone CPU worker in this process and others in one of their own, which can die without harm.
+    `auto` runs a lone CPU worker in this process and others in their own, which can die without ending the sweep.
     """
     if name == "auto":
         name = "inline" if not device.is_gpu and num_workers == 1 else "local"

@@ -12,11 +12,11 @@ import torch
 
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_json
-from lorasweep.core.hub import away_note
+from lorasweep.core.hub import unreachable_note
 from lorasweep.core.provenance import folder_fingerprint
 from lorasweep.core.spec import ModelSpec, digest
 from lorasweep.data.cache import cache_dir
-from lorasweep.models import targets, twin, usage
+from lorasweep.models import targets, tiny_base, usage
 
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "base"
 
@@ -124,7 +124,7 @@ def unusable_linears(config: Any) -> dict[str, str]:
 
 
 def _tried(config: Any) -> dict[str, str]:
-    model = twin.tiny_model(config)
+    model = tiny_base.tiny_model(config)
     try:
         return usage.unusable(model) if model is not None else {}
     except Exception:  # a model that a tiny size breaks tells nothing; the base itself is tested when it is loaded
@@ -167,7 +167,7 @@ def read_config(model_id: str, revision: str | None, trust_remote_code: bool) ->
         )
     if any(Path(path).glob("*.bin")) and not any(Path(path).glob("*.safetensors")):
         raise ModelError(f"model.id: {model_id!r} holds pickled weights alone, which can run code; save *.safetensors")
-    away = "" if Path(path).is_dir() else away_note()
+    away = "" if Path(path).is_dir() else unreachable_note()
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

@@ -15,21 +15,21 @@ from lorasweep.models.tokenizer import load_tokenizer
 
 
 def load_untested(spec: ModelSpec, device: str) -> Base:
-    """Load a frozen base. `adapters.load` tests which shortcuts it allows.
+    """Load a frozen base without testing its shortcuts, which `adapters.load` does.
 
     Raises:
-        ModelError: it cannot be found, has no safetensors weights, or the precision does not work here.
+        ModelError: the base is missing, has no safetensors weights, or its precision is not supported on this machine.
     """
     info = describe(spec.id, spec.revision, spec.trust_remote_code)
     return make_base(_read_weights(spec, device), load_tokenizer(spec), info, spec, device)
 
 
 def make_base(model: Any, tokenizer: Any, info: BaseInfo, spec: ModelSpec, device: str) -> Base:
-    """Freeze a model and give it lorasweep's norms and hooks."""
+    """Freeze a model, replace its norms and register hooks."""
     _keep_trainable_path(model)
     model.requires_grad_(False)
     if device == "cpu":
-        rms_norm.exchange(model)
+        rms_norm.replace_norms(model)
     base = Base(model, tokenizer, info, spec, torch.device(device))
     head = model.get_output_embeddings()
     head.register_forward_pre_hook(base.gather_hidden)
@@ -53,7 +53,7 @@ def _read_weights(spec: ModelSpec, device: str) -> Any:
             use_safetensors=True,  # pickled weights can run code
             dtype=DTYPES[spec.dtype],
             quantization_config=_quantization(spec),
-            device_map={"": device},  # with None, the quantiser takes CUDA where it finds it
+            device_map={"": device},  # with None, the quantiser uses CUDA if it is available
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"model.id: {spec.id!r} at precision {spec.precision} cannot be loaded: {error}") from error
@@ -64,7 +64,7 @@ def _quantization(spec: ModelSpec) -> Any:
         return None
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns at every call of an int8 layer
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every call of an int8 layer
     if spec.precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
@@ -76,9 +76,9 @@ def _quantization(spec: ModelSpec) -> Any:
 
 
 def _keep_trainable_path(model: nn.Module) -> None:
-    """Stop bitsandbytes from repacking 4-bit weights on AVX512-BF16 hosts in an evaluation pass.
+    """Keep bitsandbytes from repacking 4-bit weights during evaluation on AVX512-BF16 hosts.
 
-    The repacked layer returns no input gradient, with no error: LoRA gradients are wrong ever after.
+    A repacked layer returns no input gradient and raises no error: all later LoRA gradients are wrong.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -87,7 +87,7 @@ def _keep_trainable_path(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _has_plain_head(base: Base, head: Any) -> bool:
-    """Try out whether the model does anything to its logits after the head, such as scaling or capping them."""
+    """Test whether the model changes its logits after the head, for example by scaling or capping."""
     if type(head) is not nn.Linear or base.model.base_model is base.model:
         return False
     ids = torch.arange(min(4, base.info.vocab_size), device=base.device)[None]

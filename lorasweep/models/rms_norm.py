@@ -1,7 +1,7 @@
-"""RMS normalisation in few passes over memory, for the CPU, where such operations cost as much as the products.
+"""RMS normalisation with little memory traffic, for the CPU, where it costs as much as matrix products.
 
-Written out in PyTorch operations it reads and writes its input some eleven times, forward and backward; here six times.
-A layer is exchanged only where the result is the same, so that variants, such as Gemma's, keep their own.
+In plain PyTorch operations it reads and writes its input about eleven times, forward and backward; here six times.
+A layer is replaced only if the result is the same; variants such as Gemma's keep their own implementation.
 """
 
 from collections.abc import Callable
@@ -34,14 +34,14 @@ class RMSNorm(torch.autograd.Function):
         return slope.addcmul_(wide, along, value=-1).mul_(scale).to(x.dtype), None, None
 
 
-def exchange(model: nn.Module) -> int:
-    """Let the model's RMS norms run in few passes; return how many there were to exchange."""
+def replace_norms(model: nn.Module) -> int:
+    """Replace the model's RMS norms by `RMSNorm`; return how many were replaced."""
     norms = [module for module in model.modules() if type(module).__name__.endswith("RMSNorm")]
-    return sum(_exchange(norm) for norm in norms)
+    return sum(_replace(norm) for norm in norms)
 
 
 @torch.no_grad()
-def _exchange(norm: Any) -> bool:
+def _replace(norm: Any) -> bool:
     weight, eps = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     if not isinstance(weight, Tensor) or weight.dim() != 1 or not isinstance(eps, float):
         return False
@@ -57,11 +57,11 @@ def _exchange(norm: Any) -> bool:
 
 
 def _is_same(norm: Any, forward: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
-    """Compare both with a weight that is not all ones: some norms of this name do not multiply with theirs."""
-    probe = torch.linspace(-2, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype).view(4, -1)
+    """Compare both with a weight that is not all ones, because some norms of this name ignore their weight."""
+    sample = torch.linspace(-2, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype).view(4, -1)
     kept, tolerance = weight.clone(), 1e-6 if weight.dtype == torch.float32 else 2**-7
     weight.copy_(torch.linspace(0.5, 1.5, len(weight), device=weight.device))
     try:
-        return torch.allclose(norm(probe), forward(probe), rtol=tolerance, atol=tolerance)
+        return torch.allclose(norm(sample), forward(sample), rtol=tolerance, atol=tolerance)
     finally:
         weight.copy_(kept)

@@ -1,7 +1,7 @@
-"""Named presets of target modules, resolved for the architecture at hand.
+"""Presets of target modules, resolved for each architecture.
 
 `qv` is `q_proj, v_proj` in a Llama and `c_attn` in a GPT-2, whose q, k and v are one matrix. Names follow PEFT's
-rule: a module is adapted when its path ends with the target.
+rule: a module is adapted if its path ends with the target.
 """
 
 import difflib
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from lorasweep.core.errors import ModelError
 
-# The part that a linear plays, by its name or by its parent's and its own.
+# The role of a linear, by its name, or by its parent's name and its own.
 PARTS = {
     "q": ("q_proj", "query", "wq", "attention.q"),
     "k": ("k_proj", "key", "wk", "attention.k"),
@@ -37,12 +37,13 @@ PRESETS: dict[str, tuple[str, ...]] = {
 def resolve(
     targets: str | tuple[str, ...], linears: Iterable[str], model: str, unusable: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
-    """Return the sorted module suffixes that a preset or an explicit list means in a model with these linears.
+    """Return the sorted module suffixes of a preset or an explicit list, for a model with these linears.
 
-    `unusable` maps linears that carry no adapter to the reason; a preset passes them over.
+    `unusable` maps linears that cannot carry an adapter to the reason; presets skip them.
 
     Raises:
-        ModelError: a name is neither a preset nor a module that the model has; lists both. Or it can carry no adapter.
+        ModelError: a name is neither a preset nor a module of the model (lists both), or its module cannot carry an
+            adapter.
     """
     suffixes = _suffixes(linears, unusable or ())
     if isinstance(targets, str) and targets in PRESETS:
@@ -50,14 +51,14 @@ def resolve(
     names = (targets,) if isinstance(targets, str) else targets
     unknown = [n for n in names if not any(matches(path, n) for path in suffixes)]
     for name, reason in ((n, r) for n in unknown for path, r in (unusable or {}).items() if matches(path, n)):
-        raise ModelError(f"lora.target_modules: {name} of {model} carries no adapter: {reason}; leave it out")
+        raise ModelError(f"lora.target_modules: {name} of {model} cannot carry an adapter: {reason}; leave it out")
     if unknown:
-        raise ModelError(_complaint(unknown, sorted(set(suffixes.values())), model))
+        raise ModelError(_unknown_module(unknown, sorted(set(suffixes.values())), model))
     return _shortest(names, suffixes)
 
 
 def _shortest(names: Iterable[str], suffixes: Mapping[str, str]) -> tuple[str, ...]:
-    """Name the same modules as a preset would, so that a list and a preset that mean the same are the same trial."""
+    """Return the names that a preset would use for these modules, so that equal lists and presets are equal trials."""
     chosen = {path for path in suffixes if any(matches(path, n) for n in names)}
     short = {suffixes[path] for path in chosen}
     is_same = chosen == {path for path in suffixes if any(matches(path, s) for s in short)}
@@ -65,12 +66,12 @@ def _shortest(names: Iterable[str], suffixes: Mapping[str, str]) -> tuple[str, .
 
 
 def matches(path: str, target: str) -> bool:
-    """Tell whether PEFT would adapt the module at `path` for this target."""
+    """Return whether PEFT would adapt the module at `path` for this target."""
     return path == target or path.endswith(f".{target}")
 
 
 def part_of(path: str) -> str | None:
-    """Return the part that the linear at `path` plays, None when its name is unknown."""
+    """Return the role of the linear at `path`, None if its name is unknown."""
     for part, names in PARTS.items():
         if any(matches(path, name) for name in names):
             return part
@@ -84,21 +85,21 @@ def _preset(name: str, suffixes: Mapping[str, str], model: str, unusable: Mappin
     for path, suffix in suffixes.items():
         by_part.setdefault(part_of(path) or "", set()).add(suffix)
     parts = {part: by_part.get(part) or by_part.get(FUSED.get(part, ""), set()) for part in PRESETS[name]}
-    # Many MLPs have no gate; any other missing part would quietly be another preset.
+    # Many MLPs have no gate; with any other missing part the preset would silently be a different one.
     missing = [part for part, found in parts.items() if not found and part != "gate"]
     if missing:
         known = ", ".join(sorted(set(suffixes.values())))
         reasons = dict.fromkeys(f" ({path}: {why})" for path, why in unusable.items() if part_of(path) in missing)
         known += "".join(reasons)
         raise ModelError(f"lora.target_modules: {model} has no module for {', '.join(missing)} of the preset {name!r}; "
-                         f"it has {known}; name modules of it")  # fmt: skip
+                         f"it has {known}; name some of these modules")  # fmt: skip
     return tuple(sorted(set().union(*parts.values())))
 
 
 def _suffixes(linears: Iterable[str], unusable: Iterable[str] = ()) -> dict[str, str]:
-    """Name each linear by its last words: one where that is enough.
+    """Map each linear's path to its last words, as few as identify it.
 
-    A name must be no number, play one part, and match no linear that cannot carry an adapter.
+    A name must not be a number, must have a single role, and must not match a linear that cannot carry an adapter.
     """
     paths = list(linears)
     parts: dict[str, set[str | None]] = {}
@@ -117,7 +118,7 @@ def _suffixes(linears: Iterable[str], unusable: Iterable[str] = ()) -> dict[str,
     return {path: name(path) for path in paths}
 
 
-def _complaint(unknown: list[str], known: list[str], model: str) -> str:
+def _unknown_module(unknown: list[str], known: list[str], model: str) -> str:
     close = difflib.get_close_matches(unknown[0], [*known, *PRESETS], n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     names = ", ".join(map(repr, unknown))

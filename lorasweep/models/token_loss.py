@@ -1,8 +1,8 @@
-"""Training loss at label positions, without ever holding all their logits.
+"""Training loss at label positions, without storing all their logits.
 
-With a large vocabulary logits are what memory goes to first: for 10,000 label tokens and 128,000 words 5 GB in fp32,
-three times over. They are made, turned into the gradient of the hidden states and dropped, chunk by chunk; the idea is
-that of arXiv 2410.10989 (Liger) and arXiv 2411.09009.
+With a large vocabulary logits need the most memory: 10,000 label tokens and 128,000 words take 5 GB in fp32, three
+times. Here logits are computed, turned into the gradient of the hidden states and freed, chunk by chunk, as in
+arXiv 2410.10989 (Liger) and arXiv 2411.09009.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def label_nats(base: Base, packed: PackedBatch) -> Tensor:
 
 
 class HeadNats(torch.autograd.Function):
-    """-log softmax(h W^T + bias)[target] for a frozen head; its gradient for h is made in the same pass."""
+    """-log softmax(h W^T + bias)[target] for a frozen head; forward also computes the gradient of h."""
 
     @staticmethod
     def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, bias: Tensor | None, target_T: Tensor) -> Tensor:

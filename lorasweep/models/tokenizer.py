@@ -21,10 +21,10 @@ def load_tokenizer(spec: ModelSpec) -> Any:
     except (OSError, ValueError) as error:
         raise ModelError(f"model.id: {spec.id!r} {NO_TOKENIZER}: {error}") from error
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # masked everywhere, so any token will do
+        tokenizer.pad_token = tokenizer.eos_token  # padding is always masked, so any token works
     return tokenizer
 
 
 def tokenizer_key(tokenizer: Any) -> str:
-    """Name a tokenizer by its content."""
+    """Return a key for the tokenizer's content."""
     return digest([json.loads(tokenizer.backend_tokenizer.to_str()), tokenizer.chat_template, tokenizer.eos_token_id])

@@ -1,4 +1,4 @@
-"""Which linears of a base can carry an adapter: those that are called, on the tokens of the batch, as linears."""
+"""Find the linears of a base that can carry an adapter: those that are called as linears on the tokens of the batch."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 NUM_ROWS, NUM_TOKENS = 3, 7
 
 NOT_CALLED = "the base uses its weight without calling it, so an adapter would have no effect"
-NO_LINEAR = "it does not return what a linear returns"
-OTHER_TOKENS = "it is not given the tokens of the batch in their order, so the trials of a batch cannot be told apart"
+NO_LINEAR = "its output does not have the shape of a linear's output"
+OTHER_TOKENS = "its input is not the batch's tokens in their order, so the trials of a batch cannot be separated"
 
 
 def pattern(path: str) -> str:
-    """Name alike what repeats from layer to layer: `layers.0.mlp` is `layers.*.mlp`."""
+    """Return the path with layer numbers replaced: `layers.0.mlp` becomes `layers.*.mlp`."""
     return re.sub(r"(?<![A-Za-z_])\d+", "*", path)
 
 
 def linears(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return (inputs, outputs) of all linears but the head, GPT-2's transposed `Conv1D` included."""
+    """Return (inputs, outputs) of all linears except the head, including GPT-2's transposed `Conv1D`."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     found: dict[str, tuple[int, int]] = {}
     for path, module in model.named_modules():
@@ -39,7 +39,7 @@ def linears(model: nn.Module) -> dict[str, tuple[int, int]]:
 def unusable(model: nn.Module) -> dict[str, str]:
     """Return the linears that cannot carry an adapter, by `pattern` of their path, with the reason.
 
-    The model reads a batch and writes a token; a linear must see the whole batch at either.
+    The model runs on one batch; a usable linear must see all of its tokens.
     """
     reasons: dict[str, str] = {}
     called: set[str] = set()
@@ -73,25 +73,25 @@ def _watch(
         reasons[pattern(path)] = OTHER_TOKENS
 
 
-# Projections that stock PEFT reads as parameters of the fused experts, by the layout of a base's checkpoints.
+# Projections that stock PEFT treats as parameters of fused experts, by the checkpoint layout of a base.
 FUSED_BY_PEFT = {
     "mixtral": ("gate", "w1", "w2", "w3"),
     "qwen2_moe": ("gate", "gate_proj", "up_proj", "down_proj"),
 }
-# Modules that stock PEFT refuses in bases with Mamba layers.
+# Modules that stock PEFT rejects in bases with Mamba layers.
 MAMBA_TYPES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 REFUSED_IN_MAMBA = ("out_proj", "conv1d")
-FUSED = "stock PEFT reads this name as the fused experts of the base, which lorasweep does not adapt"
+FUSED = "stock PEFT treats this name as the base's fused experts, which lorasweep does not adapt"
 REFUSED = "stock PEFT cannot load an adapter of it"
 
 
 def refused_by_peft(model_type: str, paths: Iterable[str]) -> dict[str, str]:
-    """Return the linears whose adapter stock PEFT could not load, by `pattern` of their path, with the reason."""
+    """Return the linears whose adapters stock PEFT could not load, by `pattern` of their path, with the reason."""
     from transformers import conversion_mapping
 
     layout = conversion_mapping._MODEL_TO_CONVERSION_PATTERN.get(model_type, model_type)
     fused = {pattern(p): FUSED for p in paths if p.split(".")[-1] in FUSED_BY_PEFT.get(layout, ())}
-    if model_type == "laguna":  # PEFT renames these keys when it loads them, and finds no module of that name
+    if model_type == "laguna":  # PEFT renames these keys when loading and then finds no such module
         return {pattern(p): REFUSED for p in paths if ".shared_experts." in p}
     if model_type not in MAMBA_TYPES:
         return fused

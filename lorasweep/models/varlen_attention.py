@@ -1,11 +1,11 @@
 """Train on rows of any length without padding, and score all options of a question in one row.
 
-Linears, norms and activations work token by token, so the rows of a batch can lie end to end; only attention must keep
-them apart. Attention and masks are registered with transformers as an implementation of its own. Both look up the
-layout of the current pass here rather than in keyword arguments, which some layers drop.
+Linears, norms and activations work token by token, so the rows of a batch can be packed end to end; only attention must
+separate them. Attention and masks are registered with transformers as an implementation. Both read the layout of the
+current pass from this module; keyword arguments would not do, because some layers drop them.
 
 A model's own mask function (causal, sliding window, chunks) is evaluated on positions within a row. So a window counts
-the tokens of its own row or option, as it would in a row alone.
+the tokens of its own row or option, as in a separate row.
 """
 
 import sys
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 # B rows, S longest row, T tokens of all rows, H heads, E width of a head
 
 NAME = "lorasweep"
-EAGER_NAME = "lorasweep_eager"  # for models whose attention has caps or sinks, which SDPA does not know
+EAGER_NAME = "lorasweep_eager"  # for models whose attention has caps or sinks, which SDPA does not support
 
 
 Attended = tuple[Tensor, Tensor | None]
@@ -28,10 +28,10 @@ Attended = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Where tokens are. `place_BS` maps padded rows to tokens (T where there is none), `token_T` back to B * S.
+    """The layout of rows. `place_BS` maps padded rows to tokens (T for padding), `token_T` back to B * S.
 
-    `filled_BS` is `place_BS` with a row's own last token as padding. No other will do: a causal row gives padding
-    no weight, but no weight times a diverged neighbour's NaN is NaN.
+    `filled_BS` is `place_BS` with each row's own last token as padding. Another row's token would not do: causal rows
+    give padding a weight of zero, but zero times NaN of a diverged row is NaN.
     """
 
     place_BS: Tensor
@@ -40,7 +40,7 @@ class Rows:
 
     @staticmethod
     def of(lengths: list[int]) -> "Rows":
-        """Return the places of rows of these lengths that lie end to end."""
+        """Return the layout of rows of these lengths, packed end to end."""
         length_B = torch.tensor(lengths)
         column_S = torch.arange(int(length_B.max()))
         is_token_BS = column_S < length_B[:, None]
@@ -50,24 +50,24 @@ class Rows:
         return Rows(place_BS, filled_BS, is_token_BS.flatten().nonzero().flatten())
 
     def to(self, device: torch.device) -> "Rows":
-        """Return the same places on another device."""
+        """Return the same layout on another device."""
         return Rows(self.place_BS.to(device), self.filled_BS.to(device), self.token_T.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Each token's position in its option, and which tokens it may see at most (itself included)."""
+    """Each token's position in its option, and a mask of the tokens that it may attend to (including itself)."""
 
     position_BS: Tensor
     mask_BSS: Tensor
 
 
-_current: Rows | Tree | None = None  # a global, not a context variable: CUDA's backward recomputes in other threads
+_current: Rows | Tree | None = None  # not a context variable: CUDA's backward recomputes activations in other threads
 
 
 @contextmanager
 def laid_out(layout: Rows | Tree | None) -> Iterator[None]:
-    """Let attention know the layout of the passes inside. Backward belongs inside where activations are recomputed."""
+    """Set the layout of all passes inside this context; backward too, if activations are recomputed."""
     global _current
     before, _current = _current, layout
     try:
@@ -77,7 +77,7 @@ def laid_out(layout: Rows | Tree | None) -> Iterator[None]:
 
 
 class _Pad(torch.autograd.Function):
-    """Tokens to padded rows. Each token has one place, so backward gathers; nothing is summed."""
+    """Tokens to padded rows. Each token has one place, so backward gathers and sums nothing."""
 
     @staticmethod
     def forward(ctx: Any, x_THE: Tensor, rows: Rows) -> Tensor:
@@ -105,7 +105,7 @@ class _Unpad(torch.autograd.Function):
 
 
 def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Attended:
-    """Be transformers' SDPA attention, within the rows of a flat batch where there is one."""
+    """Transformers' SDPA attention, applied within rows if the current batch is flat."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return _within_rows(sdpa_attention_forward, module, query, key, value, *args, **kwargs)
@@ -114,7 +114,7 @@ def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *arg
 def eager_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
 ) -> Attended:
-    """Be the model's own attention written in PyTorch, within the rows of a flat batch where there is one."""
+    """The model's own eager attention, applied within rows if the current batch is flat."""
     own = sys.modules[type(module).__module__].eager_attention_forward
     return _within_rows(own, module, query, key, value, *args, **kwargs)
 
@@ -132,7 +132,7 @@ def _within_rows(
     if not isinstance(rows, Rows):
         return attend(module, query, key, value, *args, **kwargs)
     tokens = (x[0].transpose(0, 1) for x in (query, key, value))
-    # A CPU's fused attention is several times slower backward in 16 bits than in 32.
+    # On a CPU, the backward pass of fused attention is several times slower in 16 bits than in 32.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
     q, k, v = (_Pad.apply(x_THE.to(dtype), rows).transpose(1, 2) for x_THE in tokens)  # type: ignore[no-untyped-call]
     out_BSHE, *_ = attend(module, q, k, v, *args, **kwargs)
@@ -140,14 +140,14 @@ def _within_rows(
 
 
 def mask(**kwargs: Any) -> Tensor | None:
-    """Return the boolean mask that SDPA needs for the current layout; None where attention is plainly causal."""
+    """Return SDPA's boolean mask for the current layout; None if attention is plainly causal."""
     from transformers.masking_utils import sdpa_mask
 
     return _mask(sdpa_mask, **kwargs)
 
 
 def eager_mask(**kwargs: Any) -> Tensor | None:
-    """Return the mask that is added to attention scores for the current layout."""
+    """Return the additive mask of attention scores for the current layout."""
     from transformers.masking_utils import eager_mask as own
 
     found = _mask(own, **kwargs)
@@ -169,7 +169,7 @@ def _mask(make: Callable[..., Tensor | None], **kwargs: Any) -> Tensor | None:
 
 
 def _tree_mask(tree: Tree, mask_function: Callable[..., Tensor], *, use_vmap: bool) -> Tensor:
-    """(B, 1, S, S): what the model's own mask allows at these positions, and the tree too."""
+    """(B, 1, S, S): tokens that both the model's own mask, at these positions, and the tree allow."""
     if use_vmap:
         raise ValueError("the model's mask function is not elementwise")
     position_BS = tree.position_BS
@@ -183,7 +183,7 @@ OWN = {"sdpa": NAME, "eager": EAGER_NAME}
 
 
 def install(model: nn.Module) -> bool:
-    """Give the model this attention; return whether it can have it. What it can do then is tested, not assumed."""
+    """Switch the model to this attention; return whether it supports that. Callers must test the results."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
@@ -199,12 +199,12 @@ def install(model: nn.Module) -> bool:
 
 
 def is_installed(model: nn.Module) -> bool:
-    """Tell whether the model has this attention."""
+    """Return whether the model uses this attention."""
     return getattr(model.config, "_attn_implementation", "") in OWN.values()
 
 
 def uninstall(model: nn.Module) -> None:
-    """Give the model back the attention that it came with."""
+    """Switch the model back to its original attention."""
     config: Any = model.config
     stock = next(name for name, own in OWN.items() if own == config._attn_implementation)
     model.set_attn_implementation(stock)  # type: ignore[operator]

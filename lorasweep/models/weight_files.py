@@ -1,7 +1,7 @@
-"""Find weights that cannot be loaded before anything is trained: from the headers of safetensors files alone.
+"""Find missing and damaged weights before training, from the headers of safetensors files.
 
 A safetensors file is eight bytes with the length of its header, the header as JSON, and the tensors
-(https://github.com/huggingface/safetensors, "Format"). Only local folders are checked; hub files are not here yet.
+(https://github.com/huggingface/safetensors, "Format"). Only local folders are checked; hub files may not be downloaded.
 """
 
 import json
@@ -14,16 +14,16 @@ from lorasweep.core.errors import ModelError
 from lorasweep.models.info import BaseInfo, model_path
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
-LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses longer ones
+MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
 SHOWN = 3  # tensors or files named in one message
 REMEDY = "copy or download it again"
 
 
 def check_weights(info: BaseInfo) -> None:
-    """Check that a base's weights are all there.
+    """Check that a base's weight files are complete.
 
     Raises:
-        ModelError: a file is missing, cut off or damaged, or a layer of the configuration has no weights.
+        ModelError: a file is missing, truncated or damaged, or a layer of the configuration has no weights.
     """
     folder = Path(model_path(info.name))
     if not folder.is_dir():
@@ -31,12 +31,12 @@ def check_weights(info: BaseInfo) -> None:
     names: set[str] = set()
     for file in _files(folder):
         names |= _tensors(file)
-    if lost := _lost(info.linears, names):
-        raise ModelError(f"model.id: {folder} holds no weights for {_some(lost)}; {REMEDY}")
+    if missing := _missing(info.linears, names):
+        raise ModelError(f"model.id: {folder} holds no weights for {_some(missing)}; {REMEDY}")
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the files that the weights are in, as transformers finds them."""
+    """Return the weight files, found as transformers finds them."""
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
     if not (folder / INDEX).is_file():
@@ -51,12 +51,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _tensors(file: Path) -> set[str]:
-    """Return the names of a file's tensors, once it is as long as its header says."""
+    """Return the names of a file's tensors; check that the file is as long as its header says."""
     size = file.stat().st_size
     with file.open("rb") as handle:
         start = handle.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else LONGEST_HEADER + 1
-        if length > min(LONGEST_HEADER, size - 8):
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER_BYTES + 1
+        if length > min(MAX_HEADER_BYTES, size - 8):
             raise ModelError(f"model.id: {file} is damaged: it has no safetensors header; {REMEDY}")
         ends = _ends(file, handle.read(length))
     end = 8 + length + max(ends.values(), default=0)
@@ -66,7 +66,7 @@ def _tensors(file: Path) -> set[str]:
 
 
 def _ends(file: Path, header: bytes) -> dict[str, int]:
-    """Return where each tensor ends, in bytes behind the header."""
+    """Return the end of each tensor, in bytes after the header."""
     try:
         entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
         return {name: int(entry["data_offsets"][1]) for name, entry in entries.items()}
@@ -74,10 +74,10 @@ def _ends(file: Path, header: bytes) -> dict[str, int]:
         raise ModelError(f"model.id: {file} is damaged: its header cannot be read; {REMEDY}") from error
 
 
-def _lost(paths: Iterable[str], names: set[str]) -> list[str]:
-    """Return the linears without weights whose like in another layer has weights.
+def _missing(paths: Iterable[str], names: set[str]) -> list[str]:
+    """Return the linears without weights if the same linear of another layer has weights.
 
-    A linear that no layer has under its name is renamed or fused when it is loaded, so its absence says nothing.
+    A linear without weights in every layer is renamed or fused on loading, so it is not reported.
     """
     bare = {name.split(".", 1)[-1] for name in names} | names
     expected = {path: f"{path}.weight" for path in paths}

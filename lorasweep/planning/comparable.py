@@ -1,4 +1,4 @@
-"""Refuse a sweep whose trials could not be compared, before anything is trained."""
+"""Refuse a sweep before training if its trials could not be compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ from lorasweep.core.spec import TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_task
 
-UNCUT = 2**31  # tokens: longer than any row
+UNCUT = 2**31  # tokens; longer than any row
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedData:
-    """The data of a trial as its tokenizer reads it."""
+    """The data of a trial, tokenised by its base's tokenizer."""
 
     spec: TrialSpec
     tokenizer: Any
@@ -23,55 +23,55 @@ class TokenizedData:
 
     @property
     def rendering(self) -> tuple[str, str | None]:
-        """Name what decides how long a row is."""
+        """Return a key for what determines the length of a row."""
         return self.tokenizer_key, self.spec.data.template
 
     def scored(self, task: Task | None = None) -> tuple[TokenRow, ...]:
-        """Return the rows that trials are scored on."""
+        """Return the rows on which trials are scored."""
         limit, rows = self.spec.eval.limit, task or self.task
         return (*rows.validation[:limit], *rows.test[:limit])
 
     def uncut(self) -> tuple[TokenRow, ...]:
-        """Return these rows at their full length."""
+        """Return these rows without truncation."""
         data = replace(self.spec.data, eval_max_length=UNCUT)
         return self.scored(load_task(data, self.tokenizer, self.tokenizer_key))
 
 
-def incomparable(readings: Sequence[TokenizedData]) -> list[str]:
-    """Say why trials that read the data in these ways could not be compared; nothing where they can be."""
-    return [*_other_tokens(readings), *_other_rows(readings)]
+def incomparable(versions: Sequence[TokenizedData]) -> list[str]:
+    """Return why trials with these versions of the data could not be compared; empty if they can."""
+    return [*_other_tokens(versions), *_other_rows(versions)]
 
 
-def _other_tokens(readings: Sequence[TokenizedData]) -> list[str]:
-    names = {reading.tokenizer_key: reading.spec.model.id for reading in readings}
-    objective = readings[0].spec.eval.objective if readings else ""
+def _other_tokens(versions: Sequence[TokenizedData]) -> list[str]:
+    names = {version.tokenizer_key: version.spec.model.id for version in versions}
+    objective = versions[0].spec.eval.objective if versions else ""
     if len(names) < 2 or METRICS[objective].token_mean is None:
         return []
     return [
-        f"eval.objective: {objective} counts nats per token, and {' and '.join(names.values())} cut text into "
+        f"eval.objective: {objective} counts nats per token, and {' and '.join(names.values())} split text into "
         f"different tokens; set eval.objective={LOSS_PER_BYTE}"
     ]
 
 
-def _other_rows(readings: Sequence[TokenizedData]) -> list[str]:
-    """A cut falls elsewhere under another template or tokenizer, so no scored row may be cut where these vary."""
-    if len({reading.rendering for reading in readings}) < 2:
+def _other_rows(versions: Sequence[TokenizedData]) -> list[str]:
+    """Refuse truncated scored rows if templates or tokenizers differ: each would truncate other text."""
+    if len({version.rendering for version in versions}) < 2:
         return []
-    names = {tuple(row.row for row in reading.scored()) for reading in readings}
-    num_cut = max(sum(row.is_truncated for row in reading.scored()) for reading in readings)
+    names = {tuple(row.row for row in version.scored()) for version in versions}
+    num_cut = max(sum(row.is_truncated for row in version.scored()) for version in versions)
     if len(names) == 1 and not num_cut:
         return []
-    return [_remedy([reading.uncut() for reading in readings], readings[0].spec)]
+    return [_remedy([version.uncut() for version in versions], versions[0].spec)]
 
 
 def _remedy(whole: Sequence[tuple[TokenRow, ...]], spec: TrialSpec) -> str:
     if len({tuple(row.row for row in rows) for rows in whole}) > 1:
         return (
-            "data: some validation or test rows can be read under one template or base of this sweep and not under "
-            "another, so trials would be scored on different examples; mend or remove the rows that lack a column"
+            "data: some validation or test rows can be rendered with one template or base of this sweep but not with "
+            "another, so trials would be scored on different examples; fix or remove the rows that lack a column"
         )
     longest = max(len(row.ids) for rows in whole for row in rows)
     return (
-        f"data.max_length: at {spec.data.scored_length} tokens, validation or test rows would be cut differently by "
-        f"the templates or bases of this sweep; set data.eval_max_length={longest}, the length of the longest"
+        f"data.max_length: at {spec.data.scored_length} tokens, the templates or bases of this sweep would truncate "
+        f"validation or test rows differently; set data.eval_max_length={longest}, the length of the longest"
     )

@@ -1,15 +1,15 @@
-"""What is in the data of a sweep: every file read before anything is trained, its flaws counted."""
+"""Read and check all data of a sweep before training."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.metrics import METRICS
-from lorasweep.core.errors import ConfigError, HubAway, LoraSweepError
-from lorasweep.core.hub import away_note
+from lorasweep.core.errors import ConfigError, HubUnreachable, LoraSweepError
+from lorasweep.core.hub import unreachable_note
 from lorasweep.core.spec import ProbeSpec, TrialSpec, digest
 from lorasweep.data.render import TokenRow
-from lorasweep.data.splits import FEWEST, read_source, read_splits
+from lorasweep.data.splits import MIN_VALIDATION, read_source, read_splits
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.memory import Lengths, lengths_of
 from lorasweep.models.tokenizer import load_tokenizer, tokenizer_key
@@ -18,7 +18,7 @@ from lorasweep.planning.comparable import TokenizedData, incomparable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What is in the data: tokens, cuts, and rows that spoil a measurement."""
+    """Sizes of the data, and counts of rows that distort a measurement."""
 
     num_train: int
     num_validation: int
@@ -31,22 +31,22 @@ class DataFacts:
     num_leaked_validation: int
     num_leaked_test: int
     notes: tuple[str, ...]
-    content: str  # names the rows themselves, probes included
-    num_scored: int  # validation rows that trials are scored on
+    content: str  # digest of the rows, including those of probes
+    num_scored: int  # validation rows on which trials are scored
 
     @property
     def num_leaked(self) -> int:
-        """Return how many validation and test prompts stand in the training data."""
+        """Return the number of validation and test prompts that also occur in the training data."""
         return self.num_leaked_validation + self.num_leaked_test
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say what makes the scores of these rows unreliable."""
+        """Return a message for each reason why scores on these rows are unreliable."""
         found = []
-        if self.num_scored < FEWEST:
+        if self.num_scored < MIN_VALIDATION:
             found.append(
-                f"trials are scored on {self.num_scored} validation rows; below {FEWEST}, intervals are so wide that "
-                "few trials can be told apart: name more rows as data.validation, or raise eval.limit"
+                f"trials are scored on {self.num_scored} validation rows; below {MIN_VALIDATION}, intervals are so "
+                "wide that few trials can be distinguished: add rows to data.validation, or raise eval.limit"
             )
         splits = (
             ("validation", self.num_leaked_validation, self.num_validation),
@@ -55,32 +55,32 @@ class DataFacts:
         for name, leaked, count in splits:
             if leaked:
                 found.append(
-                    f"{leaked} of {count} {name} prompts stand in the training data, so {name} scores say less about "
-                    f"new prompts: remove them from data.train or from data.{name}"
+                    f"{leaked} of {count} {name} prompts also occur in the training data, so {name} scores say less "
+                    f"about new prompts: remove them from data.train or from data.{name}"
                 )
         return tuple(found)
 
 
 def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
-    """Return the facts of each trial's data, or raise `ConfigError` with all that is wrong with any of it."""
+    """Return the facts of each trial's data, or raise `ConfigError` with all problems of all data."""
     facts: dict[str, DataFacts] = {}
     problems: list[str] = []
-    readings: list[TokenizedData] = []
+    versions: list[TokenizedData] = []
     for spec in {s.data_key: s for s in specs}.values():
         try:
             tokenizer = load_tokenizer(spec.model)
             key = tokenizer_key(tokenizer)
-        except LoraSweepError as error:  # its files may be wrong too
+        except LoraSweepError as error:  # check the data files too
             problems += [str(error).splitlines()[0], *_unreadable(spec)]
             continue
         try:
             task = load_task(spec.data, tokenizer, key)
             problems += _unusable(spec, task)
-            readings.append(TokenizedData(spec, tokenizer, key, task))
+            versions.append(TokenizedData(spec, tokenizer, key, task))
             facts[spec.data_key] = data_facts(task, spec.eval.limit)
         except LoraSweepError as error:
             problems += problems_of(error)
-        away: list[str] = []
+        unreachable: list[str] = []
         for probe in spec.eval.probes:
             try:
                 rows = load_probe(probe, tokenizer, key)
@@ -90,44 +90,45 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
                 facts[spec.data_key] = replace(
                     known, content=digest([known.content, content_of(rows)]), lengths=longest
                 )
-            except HubAway:
-                away.append(probe.name)
+            except HubUnreachable:
+                unreachable.append(probe.name)
             except LoraSweepError as error:
                 problems.append(_probe_problem(probe, error))
-        problems += _away_problems(away)
-    problems += incomparable(readings)
+        problems += _hub_problems(unreachable)
+    problems += incomparable(versions)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return facts
 
 
 def problems_of(error: LoraSweepError) -> Sequence[str]:
-    """Return every mistake of an error that may hold several."""
+    """Return all messages of an error."""
     return error.problems if isinstance(error, ConfigError) else (str(error),)
 
 
 def _unreadable(spec: TrialSpec) -> list[str]:
-    """Return what is wrong with the files of a trial whose base cannot be read."""
+    """Return the problems of a trial's data files if its tokenizer cannot be loaded."""
     found: list[str] = []
     try:
         read_splits(spec.data)
     except LoraSweepError as error:
         found += problems_of(error)
-    away: list[str] = []
+    unreachable: list[str] = []
     for probe in spec.eval.probes:
         try:
             read_source(probe.path, probe)
-        except HubAway:
-            away.append(probe.name)
+        except HubUnreachable:
+            unreachable.append(probe.name)
         except LoraSweepError as error:
             found.append(_probe_problem(probe, error))
-    return [*found, *_away_problems(away)]
+    return [*found, *_hub_problems(unreachable)]
 
 
-def _away_problems(probes: Sequence[str]) -> list[str]:
-    """Say once which probes the hub would have to be asked for."""
+def _hub_problems(probes: Sequence[str]) -> list[str]:
+    """Return one message for all probes that could not be read because the hub does not answer."""
     names = ", ".join(probes)
-    return [f"eval.probes: {names} cannot be read{away_note()}; or leave probes out with probes=none"] if names else []
+    text = f"eval.probes: {names} cannot be read{unreachable_note()}; or leave probes out with probes=none"
+    return [text] if names else []
 
 
 def _probe_problem(probe: ProbeSpec, error: LoraSweepError) -> str:
@@ -135,28 +136,28 @@ def _probe_problem(probe: ProbeSpec, error: LoraSweepError) -> str:
 
 
 def _unusable(spec: TrialSpec, task: Task) -> list[str]:
-    """Name metrics that these rows cannot be scored by."""
-    judged = (*task.validation, *task.test)
+    """Return the metrics that these rows cannot be scored by."""
+    scored = (*task.validation, *task.test)
     problems = []
     by_options = [name for name in spec.eval.all_metrics if METRICS[name].needs_options]
-    if by_options and not all(row.options for row in judged):
+    if by_options and not all(row.options for row in scored):
         problems.append(
             f"eval.objective: {by_options[0]} needs 'options' in every validation and test row; add them, or use "
             "exact_match, rougeL or loss"
         )
     is_written = any(METRICS[name].from_texts for name in spec.eval.all_metrics)
-    if is_written and any(row.prompt_length == 0 for row in judged):
-        problems.append("eval: a text can only be written after a prompt, and some rows have none; use loss")
+    if is_written and any(row.prompt_length == 0 for row in scored):
+        problems.append("eval: an answer can only be generated after a prompt, and some rows have none; use loss")
     return problems
 
 
 def content_of(rows: Sequence[TokenRow]) -> str:
-    """Name rows by what is in them."""
+    """Return a digest of the rows' content."""
     return digest([(row.ids, row.is_label, row.options, row.target) for row in rows])
 
 
 def data_facts(task: Task, limit: int | None = None) -> DataFacts:
-    """Count what a reader of a result should know about its data; trials are scored on `limit` rows at most."""
+    """Return the facts of a task's data; trials are scored on at most `limit` rows."""
     everything = (*task.train, *task.validation, *task.test)
     train_prompts = Counter(_identity(row) for row in task.train)
     return DataFacts(
@@ -177,6 +178,6 @@ def data_facts(task: Task, limit: int | None = None) -> DataFacts:
 
 
 def _identity(row: TokenRow) -> tuple[int, ...]:
-    """Two rows are the same question when their prompts are; a text without prompt is known by itself."""
+    """Return the tokens of a row's prompt, or of the row if it has none: equal tokens mean equal questions."""
     start = row.ids[: row.prompt_length]
     return start if len(start) > 1 else row.ids

@@ -1,4 +1,4 @@
-"""A plan in words, before anything is trained."""
+"""Describe a plan as text."""
 
 from collections.abc import Iterator, Mapping
 
@@ -16,10 +16,10 @@ SHOWN = 24  # configurations listed one by one
 
 
 def headline(plan: Plan) -> str:
-    """Return one line on what is searched, on what, and how; and a line for each warning about the data."""
+    """Return a line about the sweep, and a line for each warning about the data."""
     spec = plan.trials[0].spec
-    count = "1 trial" if plan.most_trials == 1 else f"{plan.most_trials} trials"
-    together = "" if plan.most_trials == 1 else f", {_together(plan)} trained together"
+    count = "1 trial" if plan.max_trials == 1 else f"{plan.max_trials} trials"
+    together = "" if plan.max_trials == 1 else f", {_together(plan)} trained together"
     where = ", ".join(dict.fromkeys(device.description for device in plan.devices))
     question = f"{plan.config.sweep.question}\n" if plan.config.sweep.question else ""
     sampler = "grid" if plan.is_grid else plan.config.study.sampler
@@ -32,7 +32,7 @@ def _together(plan: Plan) -> str:
 
 
 def plan_text(plan: Plan) -> str:
-    """Return the whole plan."""
+    """Return the description of the whole plan."""
     return "\n".join(
         [
             headline(plan),
@@ -54,9 +54,9 @@ def plan_text(plan: Plan) -> str:
 def _space(plan: Plan) -> Iterator[str]:
     yield "search space" if plan.domains else "no search space: a single trial"
     for key, domain in plan.domains.items():
-        yield f"  {key}: {domain_words(domain)}"
+        yield f"  {key}: {domain_text(domain)}"
     if plan.num_same:
-        yield f"  {plan.num_same} points mean the same as others and are left out"
+        yield f"  {plan.num_same} points are equal to others and are left out"
     yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
     yield from _end_token(plan)
 
@@ -67,32 +67,32 @@ def params_text(params: Mapping[str, Scalar]) -> str:
                     for key, value in params.items())  # fmt: skip
 
 
-def domain_words(domain: Domain) -> str:
-    """Write what a setting may be: `4, 8, 16` or `0.0001 to 0.01 (log)`."""
+def domain_text(domain: Domain) -> str:
+    """Return the values of a domain as text: `4, 8, 16` or `0.0001 to 0.01 (log)`."""
     if isinstance(domain, Choice):
         return ", ".join(map(str, domain.values))
     return f"{domain.low:g} to {domain.high:g}{' (log)' if domain.is_log else ''}"
 
 
 def _end_token(plan: Plan) -> Iterator[str]:
-    """Say what an answer option is scored with, where options are scored."""
+    """Yield how answer options are scored, if a metric scores options."""
     evaluation = plan.config.eval
     if not any(METRICS[name].from_choices for name in evaluation.all_metrics):
         return
     if evaluation.end_token:
-        yield "  options are scored with the end token behind them; eval.end_token=false scores their text alone"
+        yield "  options are scored with the end token that follows them; eval.end_token=false scores only their text"
     else:
-        yield "  options are scored without the end token behind them"
+        yield "  options are scored without the end token that follows them"
 
 
 def _pruning(plan: Plan) -> str:
-    """Say at which shares of their steps trials are judged."""
+    """Return the pruner, and the shares of the steps at which it may stop trials."""
     pruner, spec = plan.config.study.pruner, plan.trials[0].spec.eval
     shares = [share for share in rung_shares(spec.rungs, spec.rung_factor, spec.rung_start) if share < 1]
     if pruner == "none":
         return "no pruner"
     if not shares:
-        return f"pruner {pruner}, which judges no trial: warm-up lasts as long as training"
+        return f"pruner {pruner}, which stops no trial: warm-up lasts as long as training"
     places = " and ".join(f"{share:.0%}" for share in shares).replace("%", " %")
     warm = f"; the longest warm-up ends at {spec.rung_start:.0%}".replace("%", " %") if spec.rung_start else ""
     return f"pruner {pruner} at {places} of the steps{warm}"
@@ -113,7 +113,7 @@ def _data(plan: Plan) -> Iterator[str]:
 def _probes(plan: Plan) -> Iterator[str]:
     probes = plan.config.eval.probes
     if not probes:
-        yield "probes: none are set, so forgetting is not measured; set probes=general, or your own as"
+        yield "probes: none, so forgetting is not measured; set probes=general, or define probes as"
         yield "  eval.probes={NAME:{path:FILE.jsonl}}"
     for probe in probes:
         yield f"probe {probe.name}: {probe.metric} on {probe.path}{'' if probe.end_token else ', no end token scored'}"
@@ -122,12 +122,12 @@ def _probes(plan: Plan) -> Iterator[str]:
 def _flaws(facts: DataFacts) -> str:
     return (
         f"{facts.num_empty} empty answers, {facts.num_duplicates} duplicated training prompts, "
-        f"{facts.num_leaked} validation or test prompts that stand in the training data"
+        f"{facts.num_leaked} validation or test prompts that also occur in the training data"
     )
 
 
 def _bases(plan: Plan) -> Iterator[str]:
-    """Say of each base which modules the target modules are, what no adapter covers, and which passes are plain."""
+    """Yield, for each base, its target modules, its modules without adapters, and its slow passes."""
     specs = [trial.spec for trial in plan.trials]
     for model in dict.fromkeys(spec.model for spec in specs):
         info = plan.info(model)
@@ -143,15 +143,15 @@ def _bases(plan: Plan) -> Iterator[str]:
 
 
 def _passes(model: ModelSpec) -> str:
-    from lorasweep.adapters.load import twin_paths
+    from lorasweep.adapters.load import tiny_base_shortcuts
     from lorasweep.models.info import read_config
 
-    paths = twin_paths(read_config(model.id, model.revision, model.trust_remote_code))
-    if paths is None:
-        return "which passes may be packed is tested when the base is loaded"
-    if not paths.plain:
-        return "packed passes give the numbers of rows alone, tested on a tiny base of this architecture"
-    return f"{'; '.join(paths.plain)}: a faster way is not exact on this architecture"
+    shortcuts = tiny_base_shortcuts(read_config(model.id, model.revision, model.trust_remote_code))
+    if shortcuts is None:
+        return "whether passes can be packed is tested when the base is loaded"
+    if not shortcuts.slow_ways:
+        return "packed passes give the same numbers as single rows, tested on a tiny base of this architecture"
+    return f"{'; '.join(shortcuts.slow_ways)}: faster passes are not exact on this architecture"
 
 
 def _configurations(plan: Plan) -> Iterator[str]:
@@ -181,7 +181,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield f"predicted memory with {slots} slots: {need.total / GIB:.2f} GiB"
     yield f"  {parts}; training and evaluation peak at different times"
     if (factor := plan.factor(spec.model, plan.kind)) != 1:
-        yield f"  corrected by {factor:.2f} (all but the weights), from trials measured on this base before"
+        yield f"  corrected by the factor {factor:.2f} (all but the weights), from earlier trials on this base"
     for device in plan.devices:
         yield f"  {device.description}: {device.free_bytes / GIB:.1f} GiB free, {plan.slots[device.name]} slots"
     yield from _gpus(plan, spec)
@@ -191,13 +191,13 @@ PARTS = ("weights", "adapters", "activations", "evaluation", "overhead")
 
 
 def _gpus(plan: Plan, spec: TrialSpec) -> Iterator[str]:
-    """Say which common GPUs are large enough, beside what people usually reckon with."""
-    yield "GPUs that fit by prediction, of common sizes (calibrated on CPUs only)"
+    """Yield the common GPU sizes that are large enough, and a rule of thumb for comparison."""
+    yield "common GPU sizes that fit by prediction (calibrated on CPUs only)"
     most = max(plan.slots.values())
     for count in sorted({1, most}):
         need = plan.footprint([spec] * count, "cuda").total
         sizes = list(fitting(need).items())
-        where = f"from {sizes[0][0]} GB ({sizes[0][1]}) on" if sizes else "none of them"
+        where = f"at least {sizes[0][0]} GB ({sizes[0][1]})" if sizes else "none of them"
         yield f"  {'1 trial' if count == 1 else f'{count} trials'}: {need / GIB:.2f} GiB, {where}"
     guess = rule_of_thumb(plan.info(spec.model), spec.model)
-    yield f"  rule of thumb: {guess / GIB:.2f} GiB ({RULE}; it knows neither rows nor trials)"
+    yield f"  rule of thumb: {guess / GIB:.2f} GiB ({RULE}; it ignores row lengths and the number of trials)"

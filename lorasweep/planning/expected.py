@@ -1,4 +1,4 @@
-"""What the trials of a plan are expected to do, so that progress and the time left can count evaluations too."""
+"""The expected work of a plan's trials, from which progress and the time left are estimated."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ from lorasweep.core.spec import EvalSpec
 from lorasweep.planning.plan import Plan
 
 NO_PRUNER = ("none", "patient")
-EVALUATION = 1.0  # cost of scoring a row before it was timed, in rows of training: forward alone, but every option
+EVALUATION = 1.0  # cost of scoring a row, in rows of training: forward only, but every option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What trials are expected to do. Costs of an evaluation are in training steps, until one was timed."""
+    """The expected work of a trial. Costs of an evaluation are in training steps, until one has been timed."""
 
     evaluation: EvalSpec
     has_pruner: bool = False
@@ -20,7 +20,7 @@ class Expected:
 
 
 def expected(plan: Plan) -> Expected:
-    """Return what a plan says of its trials; the first one stands for all."""
+    """Return the expected work of a plan's trials; the first trial represents all."""
     spec = plan.trials[0].spec
     rows = plan.facts[spec.data_key].num_validation
     last = min(rows, spec.eval.limit or rows)

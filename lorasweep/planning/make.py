@@ -26,14 +26,14 @@ from lorasweep.tracking.naming import run_name
 
 T = TypeVar("T")
 
-ENOUGH_POINTS = 5000  # a larger discrete space is treated like a continuous one
+ENOUGH_POINTS = 5000  # a larger finite space is treated like a continuous one
 
 
 def make_plan(raw: Mapping[str, Any]) -> Plan:
-    """Check everything that can be checked without training.
+    """Check the configuration, the devices, the bases and the data, and return the plan.
 
     Raises:
-        ConfigError: mistakes of settings and spaces; or else those of devices, bases, modules and data files together.
+        ConfigError: all mistakes of settings and spaces; or else those of devices, bases, modules and data files.
     """
     domains = read_space(raw)
     config = build_config(raw)
@@ -43,11 +43,11 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     problems += store_problems(config)
     problems += _too_many_threads(config, config.workers or len(devices))
     specs = _attempt(problems, lambda: resolved(drafts, resolve_targets)) or []
-    # Files can be read whatever the base and the modules.
+    # Data files are checked even if modules cannot be resolved.
     facts = _attempt(problems, lambda: all_facts([d.spec for d in drafts])) or {}
     problems += _weight_problems(dict.fromkeys(d.spec.model for d in drafts)) if not problems else []
     if problems:
-        raise ConfigError(_without_echoes(problems))
+        raise ConfigError(_without_repeats(problems))
     return _with_slots(_plan(raw, config, domains, drafts, specs, devices, facts))
 
 
@@ -60,7 +60,7 @@ def _plan(
     devices: tuple[Device, ...],
     facts: Mapping[str, DataFacts],
 ) -> Plan:
-    """Return the plan without slots: its trials are the points that differ."""
+    """Return the plan without slots; its trials are the distinct points."""
     points = [d.params for d in drafts]
     start = longest_warmup(
         list(zip(points, specs, strict=True)),
@@ -100,29 +100,29 @@ def _with_slots(plan: Plan) -> Plan:
     return replace(plan, slots=slots_of(plan))
 
 
-def _without_echoes(problems: Sequence[str]) -> list[str]:
-    """Return each problem once; leave out missing tokenizers of bases that cannot be read at all."""
+def _without_repeats(problems: Sequence[str]) -> list[str]:
+    """Return each problem once, without the missing tokenizers of bases that cannot be read at all."""
     bases = [
         text.split("'")[1]
         for text in problems
         if text.startswith("model.id: ") and NO_TOKENIZER not in text and "'" in text
     ]
-    echoes = tuple(f"model.id: {base!r} {NO_TOKENIZER}" for base in bases)
-    return [text for text in dict.fromkeys(problems) if not text.startswith(echoes)]
+    repeats = tuple(f"model.id: {base!r} {NO_TOKENIZER}" for base in bases)
+    return [text for text in dict.fromkeys(problems) if not text.startswith(repeats)]
 
 
 def _too_many_threads(config: SweepConfig, num_devices: int) -> list[str]:
-    """Refuse more threads than cores: they would wait for each other."""
+    """Refuse more threads than cores, because threads would wait for each other."""
     threads, cores, workers = config.threads or 0, num_cores(), max(1, num_devices)
     if threads * workers <= cores:
         return []
     most = max(1, cores // workers)
-    who = "" if workers == 1 else f" for each of {workers} workers"
-    return [f"threads: {threads}{who} are more than the {cores} cores that may be used; set threads={most}, or null"]
+    each = "" if workers == 1 else f" for each of {workers} workers"
+    return [f"threads: {threads}{each} exceed the {cores} available cores; set threads={most}, or null"]
 
 
 def _weight_problems(models: Iterable[ModelSpec]) -> list[str]:
-    """Return what is wrong with the weights of bases that can be described."""
+    """Return the problems of the weights of these bases."""
     problems: list[str] = []
     for model in models:
         _attempt(problems, partial(check_weights, describe(model.id, model.revision, model.trust_remote_code)))
@@ -130,7 +130,7 @@ def _weight_problems(models: Iterable[ModelSpec]) -> list[str]:
 
 
 def _attempt(problems: list[str], check: Callable[[], T]) -> T | None:
-    """Return what a check returns; append its mistakes to `problems`."""
+    """Return the result of a check; append its mistakes to `problems` and return None if it raises."""
     try:
         return check()
     except ConfigError as error:
@@ -141,7 +141,7 @@ def _attempt(problems: list[str], check: Callable[[], T]) -> T | None:
 
 
 def _points(config: SweepConfig, domains: Mapping[str, Domain]) -> list[Params]:
-    """Return the whole space where it is small and finite, else its corners."""
+    """Return all points of a small finite space, else its corners."""
     if not domains:
         return [{}]
     size = num_points(domains)
@@ -149,18 +149,20 @@ def _points(config: SweepConfig, domains: Mapping[str, Domain]) -> list[Params]:
         raise ConfigError([f"study.sampler: the grid has {size:.0f} points; search it with study.sampler=tpe instead"])
     if size <= ENOUGH_POINTS:
         return grid(domains)
-    # Every base, data set and set of modules must have been seen; of the other knobs the ends will do.
+    # Every base, data set and set of modules must be checked; for other settings the ends are enough.
     seen = {k: d for k, d in domains.items() if k.startswith(("model.", "data.")) or k == "lora.target_modules"}
     endless = [k for k, d in seen.items() if isinstance(d, Interval)]
     if endless or num_points(seen) > ENOUGH_POINTS:
         keys = ", ".join(f"sweep.space.{k}" for k in endless or seen)
-        raise ConfigError([f"{keys}: too many to prepare beside an endless space; use choice(...) with fewer values"])
+        raise ConfigError(
+            [f"{keys}: too many values to prepare in a continuous space; use choice(...) with fewer values"]
+        )
     rest = _corners({k: d for k, d in domains.items() if k not in seen})
     return [{**corner, **point} for corner in rest for point in grid(seen)]
 
 
 def _corners(domains: Mapping[str, Domain]) -> list[Params]:
-    """Return points that together show every choice and both ends of every interval."""
+    """Return points that together contain every choice and both ends of every interval."""
     ends: dict[str, tuple[Scalar, ...]] = {}
     for key, domain in domains.items():
         if isinstance(domain, Choice):
@@ -168,5 +170,5 @@ def _corners(domains: Mapping[str, Domain]) -> list[Params]:
         else:
             ends[key] = tuple(int(v) if domain.is_int else v for v in (domain.low, domain.high))
     most = max((len(values) for values in ends.values()), default=1)
-    # The largest values come together in the last point: memory is planned by it.
+    # The last point combines the largest values: it determines the memory plan.
     return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(most)]

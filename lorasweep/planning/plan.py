@@ -1,4 +1,4 @@
-"""What a sweep would do: its trials, data, devices and memory, before anything is trained."""
+"""The plan of a sweep: its trials, data, devices and memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +16,16 @@ from lorasweep.memory import GIB, Corrections, Footprint, Loads, footprint
 from lorasweep.models.info import BaseInfo, describe, resolve_targets
 from lorasweep.planning.data_stats import DataFacts
 
-USABLE = 0.8  # share of a device's free memory that a bank may plan with
+USABLE = 0.8  # share of a device's free memory that predictions may fill
 
 Point = frozenset[tuple[str, Scalar]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked sweep, ready to run.
+    """A checked sweep that is ready to run.
 
-    `trials` is the whole grid, or samples of a space that is searched, each built once and numbered by its place.
+    `trials` are all points of a grid, or corners of a space that is searched, numbered by position.
     """
 
     raw: Mapping[str, Any]
@@ -42,17 +42,17 @@ class Plan:
     rung_start: float = 0.0  # share of the steps that the longest warm-up takes
 
     @property
-    def most_trials(self) -> int:
-        """Return how many trials will be trained at most: a finite space has no more than its different points."""
+    def max_trials(self) -> int:
+        """Return the maximum number of trials: a finite space has no more than its distinct points."""
         return int(min(self.num_trials, self.num_distinct))
 
     @property
     def is_grid(self) -> bool:
-        """Tell whether every point is run: asked for, or because the space has no more points than the study trials."""
+        """Return whether every point runs: by request, or because the space has at most `study.trials` points."""
         return self.config.study.sampler == "grid" or self.num_distinct <= self.config.study.trials
 
     def trial(self, number: int, params: Params, attempt: int = 0) -> Trial:
-        """Return the trial that the study asks for."""
+        """Return the trial for a point that the study suggests."""
         return Trial(number=number, params=params, spec=self.spec(params), attempt=attempt)
 
     def spec(self, params: Params) -> TrialSpec:
@@ -66,45 +66,45 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Say what makes the scores of the data unreliable."""
+        """Return a message for each reason why scores on the data are unreliable."""
         return tuple(dict.fromkeys(text for facts in self.facts.values() for text in facts.warnings))
 
     def info(self, model: ModelSpec) -> BaseInfo:
-        """Return a base's shape."""
+        """Return the description of a base."""
         return describe(model.id, model.revision, model.trust_remote_code)
 
     @property
     def num_slots(self) -> int:
-        """Return the trials that can train at once, on all devices."""
+        """Return the number of trials that can train at once, on all devices."""
         return sum(self.slots.values())
 
     @property
     def kind(self) -> str:
-        """Return the kind of the devices, which decides how memory is counted."""
+        """Return the kind of the devices, `cpu` or `cuda`, which determines how memory is counted."""
         return self.devices[0].kind
 
     def loads(self, specs: Sequence[TrialSpec]) -> Loads:
-        """Return trials with how long their rows are."""
+        """Return the specs, each with the lengths of its rows."""
         return [(spec, self.facts[spec.data_key].lengths) for spec in specs]
 
     def footprint(self, specs: Sequence[TrialSpec], kind: str | None = None) -> Footprint:
-        """Predict the memory of these trials in one bank, corrected by what was measured on such a base before."""
+        """Predict the memory of these trials in one bank, corrected by earlier measurements on this base."""
         kind = kind or self.kind
         need = footprint(self.info(specs[0].model), self.loads(specs), kind=kind)
         return need.corrected(self.factor(specs[0].model, kind), kind)
 
     def factor(self, model: ModelSpec, kind: str) -> float:
-        """Return what measurements have taught to multiply predictions with."""
+        """Return the correction factor of memory predictions for a base, learned from measurements."""
         return self.corrections.factor(self.info(model).fingerprint, model, kind)
 
     def budget(self, free_bytes: float) -> float:
-        """Return how much of a device's free memory a bank may plan with."""
+        """Return how many bytes of a device's free memory predictions may fill."""
         most = self.config.study.memory_gib
         return min(free_bytes * USABLE, most * GIB / self.num_shares) if most else free_bytes * USABLE
 
     @property
     def num_shares(self) -> int:
-        """Return how many workers share a device: processes on the CPU, one on a GPU."""
+        """Return the number of workers that share a device: several on the CPU, one on a GPU."""
         return 1 if self.devices[0].is_gpu else len(self.devices)
 
     def worker(self, device: Device, num_threads: int) -> WorkerSettings:
@@ -118,5 +118,5 @@ class Plan:
 
 
 def with_rung_start(spec: TrialSpec, share: float) -> TrialSpec:
-    """Return a spec whose rungs begin after `share` of its steps, or later where it says so."""
+    """Return a spec whose rungs start after `share` of its steps, or later if the spec says so."""
     return replace(spec, eval=replace(spec.eval, rung_start=max(share, spec.eval.rung_start)))

@@ -1,4 +1,4 @@
-"""How many workers share the CPU, and how many trials share a device."""
+"""Choose how many workers share the CPU, and how many trials share a device."""
 
 from collections.abc import Mapping
 
@@ -7,43 +7,43 @@ from lorasweep.devices.devices import Device
 from lorasweep.memory import slots_that_fit, weight_bytes
 from lorasweep.planning.plan import Plan
 
-MOST_SLOTS = 24  # on two CPU cores the packed step stops gaining beyond about two dozen slots
-MOST_WORKERS = 8  # processes on one CPU
-FEWEST_SLOTS = 6  # of a CPU worker, for packing to pay
-BASES = 0.25  # share of the memory that the bases of all CPU workers may have
-BLIND = ("random", "qmc")  # samplers that do not look at results
-WAVES = 4  # a sampler that learns must see results before it has asked for everything
+MAX_SLOTS = 24  # on two CPU cores more slots do not make the packed step faster
+MAX_WORKERS = 8  # processes on one CPU
+MIN_SLOTS = 6  # per CPU worker, for packing to be worthwhile
+MAX_BASES_SHARE = 0.25  # of the memory, for the bases of all CPU workers
+NON_ADAPTIVE = ("random", "qmc")  # samplers that do not use results
+MIN_ROUNDS = 4  # of results that an adaptive sampler must see, rather than asking for all trials at once
 
 
 def num_workers(plan: Plan) -> int:
-    """Return how many processes share the CPU.
+    """Return the number of worker processes on the CPU.
 
-    Threads that share a small operation wait for each other at its end; processes with a bank each do not. They cost
-    a base each, and free slots that another worker's trials could have used.
+    Threads that share a small operation wait for each other at its end; separate processes do not. But each process
+    needs its own base, and its free slots cannot be used by trials of another worker.
     """
     config, (cpu,) = plan.config, plan.devices
     if config.workers or config.executor == "inline":
         return config.workers or 1
     models = {spec.model for spec in (trial.spec for trial in plan.trials)}
     weights = max(weight_bytes(plan.info(model), model) for model in models)
-    enough = (num_cores() // (config.threads or 1), MOST_WORKERS, plan.num_slots // FEWEST_SLOTS)
-    return max(1, min(*enough, int(cpu.free_bytes * BASES // weights)))
+    enough = (num_cores() // (config.threads or 1), MAX_WORKERS, plan.num_slots // MIN_SLOTS)
+    return max(1, min(*enough, int(cpu.free_bytes * MAX_BASES_SHARE // weights)))
 
 
 def slots_of(plan: Plan) -> dict[str, int]:
-    """Return how many slots each device gets: as many as fit, no more than there are trials, shared out evenly."""
+    """Return the number of slots per device: as many as fit, at most one per trial, evenly distributed."""
     settings = plan.config.study
     if settings.slots:
         return {device.name: max(1, settings.slots // plan.num_shares) for device in plan.devices}
     fitting = {device.name: _fitting(plan, device) for device in plan.devices}
     most = plan.num_trials
-    if not plan.is_grid and settings.sampler not in BLIND:
-        most = max(1, most // WAVES)
+    if not plan.is_grid and settings.sampler not in NON_ADAPTIVE:
+        most = max(1, most // MIN_ROUNDS)
     return shared_out(most, fitting)
 
 
 def shared_out(num_trials: int, fitting: Mapping[str, int]) -> dict[str, int]:
-    """Share trials out to devices, at least one each; trials that small devices have no room for go to large ones."""
+    """Distribute trials to devices, at least one each; large devices get the trials that do not fit on small ones."""
     slots, left = {}, num_trials
     for place, name in enumerate(sorted(fitting, key=lambda name: fitting[name])):
         slots[name] = max(1, min(fitting[name], -(-left // (len(fitting) - place))))
@@ -52,12 +52,12 @@ def shared_out(num_trials: int, fitting: Mapping[str, int]) -> dict[str, int]:
 
 
 def _fitting(plan: Plan, device: Device) -> int:
-    """Return how many trials fit a device, whichever of its bases and data sets is trained on."""
+    """Return how many trials fit on a device, for any of its bases and data sets."""
     specs = [trial.spec for trial in plan.trials]
     counts = []
     for model in dict.fromkeys(s.model for s in specs):
         same = plan.loads([s for s in specs if s.model == model])
         budget, factor = plan.budget(device.most_bytes), plan.factor(model, device.kind)
-        counts.append(slots_that_fit(plan.info(model), same, budget, MOST_SLOTS, kind=device.kind, factor=factor))
-    # Trials on a base that is too large for this device run on another one, or are infeasible.
+        counts.append(slots_that_fit(plan.info(model), same, budget, MAX_SLOTS, kind=device.kind, factor=factor))
+    # Trials whose base is too large for this device run on another device, or are infeasible.
     return min((count for count in counts if count), default=1)

@@ -1,4 +1,4 @@
-"""Whether results can be written where the settings say, found out without writing anything."""
+"""Check, without writing, that results can be written where the settings say."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "d
 
 
 def store_problems(config: SweepConfig) -> list[str]:
-    """Return what is wrong with the run folder's place and with the tracker's address."""
+    """Return the problems of the run folder's location and of the tracking URI."""
     tracked = _tracker_problems(config.tracking.uri) if config.tracking.backend == "mlflow" else []
     return [
         *_folder_problems("output_dir", Path(config.output_dir).expanduser(), "name a folder of your own"),
@@ -24,9 +24,9 @@ def _tracker_problems(uri: str | None) -> list[str]:
         return _folder_problems("tracking.uri", Path.cwd(), "set tracking.uri=sqlite:///PATH, or tracking=none")
     scheme, colon, rest = uri.partition("://")
     if not colon:
-        return []  # a folder or a word that MLflow knows
+        return []  # a folder, or a keyword of MLflow
     if scheme.split("+")[0] not in SCHEMES:
-        return [f"tracking.uri: {redact(uri)} begins with none of {', '.join(s + '://' for s in SCHEMES)}"]
+        return [f"tracking.uri: {redact(uri)} must start with one of {', '.join(s + '://' for s in SCHEMES)}"]
     if scheme == "sqlite":
         return _folder_problems("tracking.uri", Path(rest.removeprefix("/")).absolute().parent, "name another file")
     if scheme in ("http", "https") and not urlsplit(uri).hostname:
@@ -35,7 +35,7 @@ def _tracker_problems(uri: str | None) -> list[str]:
 
 
 def _folder_problems(key: str, folder: Path, remedy: str) -> list[str]:
-    """Say why nothing can be written in a folder, or where it has yet to be made, in the nearest one above it."""
+    """Return why a folder cannot be written to; if it does not exist, check the nearest existing parent."""
     above = folder.absolute()
     while not above.exists() and above != above.parent:
         above = above.parent

@@ -1,6 +1,6 @@
-"""The longest warm-up of a sweep: before it ends no trial is compared with another.
+"""The longest warm-up of a sweep: no trial is compared with others before it ends.
 
-During warm-up a trial lags behind those that have a shorter one, whatever it will be worth in the end.
+During warm-up a trial is behind those with a shorter warm-up, whatever its final score.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from lorasweep.core.rungs import warmup_share
 from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Params, Scalar
 
-# The ends of a searched space at which warm-up is the largest share of the steps.
+# For each setting, the end of its domain with the largest share of warm-up steps.
 LONGEST = {
     "train.warmup_steps": max,
     "train.per_device_train_batch_size": max,
@@ -27,16 +27,16 @@ def longest_warmup(
     spec_of: Callable[[Params], TrialSpec],
     num_train: Callable[[TrialSpec], int],
 ) -> float:
-    """Return the largest share of its steps that any trial's warm-up takes; `spec_of` builds points of the space."""
+    """Return the largest share of steps that a trial's warm-up takes; `spec_of` builds points of the space."""
     corners = (spec_of(params) for params in _extremes([params for params, _ in points], domains))
     specs = itertools.chain((spec for _, spec in points), corners)
     return max(warmup_share(spec, num_train(spec)) for spec in specs)
 
 
 def _extremes(points: Sequence[Params], domains: Mapping[str, Domain]) -> Iterator[Params]:
-    """Yield, for each data set and base of the points, the corners of the space with the longest warm-up.
+    """Yield the corners of the space with the longest warm-up, for each data set and base of the points.
 
-    Points themselves are left out.
+    The given points are left out.
     """
     known = {frozenset(point.items()) for point in points}
     ends = {key: _ends(domains[key]) for key in EACH if key in domains}

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lorasweep.core.result import TrialResult
-from lorasweep.core.spec import TrialSpec, idle_knobs
+from lorasweep.core.spec import TrialSpec, unused_settings
 from lorasweep.report.figures import setting
 
 # What a reader wants to know even when it was not swept; the trial's own files hold the rest.
@@ -27,7 +27,7 @@ PLAIN_OVERRIDE = re.compile(r"[\w./:+-]+|\[[\w., -]*\]")
 
 def effective(result: TrialResult) -> dict[str, Any]:
     """Return the swept settings that had an effect on this trial."""
-    idle = idle_knobs(result.spec)
+    idle = unused_settings(result.spec)
     return {key: value for key, value in result.params.items() if key not in idle}
 
 
@@ -58,7 +58,7 @@ def fixed(results: Sequence[TrialResult]) -> dict[str, str]:
             shared[key] = setting(specs[0][key])
     if not SCALE_PARTS & set(moving) and len({result.spec.lora.scale for result in results}) == 1:
         shared["alpha/r"] = setting(results[0].spec.lora.scale)
-    idle = set.intersection(*(set(idle_knobs(result.spec)) for result in results)) if results else set()
+    idle = set.intersection(*(set(unused_settings(result.spec)) for result in results)) if results else set()
     return {key: value for key, value in shared.items() if key not in idle}
 
 

@@ -1,7 +1,7 @@
-"""Pruners of our own: trials are judged by what their peers reported at the same rung.
+"""Pruners that compare a trial with the reports of all trials at the same rung.
 
-Optuna's median and percentile pruners look at complete trials only. Trials that share a bank reach a rung together,
-when none is complete, so those pruners would never stop one.
+Optuna's median and percentile pruners compare with complete trials only. Trials that share a bank reach a rung
+together, before any is complete, so those pruners would never stop one.
 """
 
 import math
@@ -17,30 +17,30 @@ from optuna.trial import FrozenTrial
 from lorasweep.config.build import StudySettings
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_at, rungs_of
-from lorasweep.study.rules import FEWEST_PEERS, RULES, Race, Reading, read
+from lorasweep.study.rules import MIN_PEERS, RULES, RungComparison, RungReport, make_report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """A trial is given up: by which rule, and why."""
+class PruneDecision:
+    """The decision to prune a trial."""
 
-    rule: str  # empty for a pruner that has but one
+    rule: str  # empty if the pruner has no rules
     reason: str
 
 
 class PeerPruner(optuna.pruners.BasePruner):
-    """Give a trial up that is among the worst `share` of all that reported at its latest rung, itself included."""
+    """Prune a trial among the worst `share` of all trials, including itself, that reported at its latest rung."""
 
     def __init__(self, share: float) -> None:
         self.share = share
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether the trial's latest value is worse than its peers' quantile."""
+        """Return whether the trial's latest value is worse than the quantile of all values at its rung."""
         rung = trial.last_step
         if rung is None:
             return False
         peers = [t.intermediate_values[rung] for t in study.get_trials(deepcopy=False) if rung in t.intermediate_values]
-        if len(peers) <= FEWEST_PEERS:
+        if len(peers) <= MIN_PEERS:
             return False
         sign = 1 if _is_maximized(study) else -1
         cut = quantiles((sign * value for value in peers), n=100, method="inclusive")[round(100 * self.share) - 1]
@@ -48,77 +48,81 @@ class PeerPruner(optuna.pruners.BasePruner):
 
 
 class RulePruner(optuna.pruners.BasePruner):
-    """Give a trial up for which one of `RULES` has a reason; one in `reduction_factor` may go on after a rung."""
+    """Prune a trial if one of `RULES` gives a reason; one in `reduction_factor` trials may continue after a rung."""
 
     def __init__(self, reduction_factor: int) -> None:
         self.reduction_factor = reduction_factor
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether any rule has a reason."""
+        """Return whether a rule gives a reason."""
         rung = trial.last_step
-        return rung is not None and self.verdict(study, trial, rung, study.get_trials(deepcopy=False)) is not None
+        return rung is not None and self.decision(study, trial, rung, study.get_trials(deepcopy=False)) is not None
 
-    def verdict(
+    def decision(
         self, study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]
-    ) -> Verdict | None:
-        """Return the first rule that has a reason at the rung."""
-        # A trial that begins again after an interruption has readings ahead of it.
-        mine = tuple(reading for reading in readings(trial) if reading.rung <= rung)
-        if not mine:
+    ) -> PruneDecision | None:
+        """Return the decision of the first rule that gives a reason at the rung, None if none does."""
+        # A trial that restarts after an interruption has stored reports of later rungs.
+        own = tuple(earlier for earlier in rung_reports(trial) if earlier.rung <= rung)
+        if not own:
             return None
-        peers = tuple(r for t in trials for r in readings(t) if r.rung == mine[-1].rung)
-        race = Race(mine=mine, peers=peers, maximize=_is_maximized(study), reduction_factor=self.reduction_factor)
-        reasons = ((name, rule(race)) for name, rule in RULES.items())
-        return next((Verdict(rule=name, reason=reason) for name, reason in reasons if reason), None)
+        peers = tuple(r for t in trials for r in rung_reports(t) if r.rung == own[-1].rung)
+        comparison = RungComparison(
+            own=own, peers=peers, maximize=_is_maximized(study), reduction_factor=self.reduction_factor
+        )
+        reasons = ((name, rule(comparison)) for name, rule in RULES.items())
+        return next((PruneDecision(rule=name, reason=reason) for name, reason in reasons if reason), None)
 
 
-def verdicts(study: optuna.Study, rungs: Mapping[int, int]) -> dict[int, Verdict]:
-    """Judge the trials that are at these rungs, by number, against the same peers; leave out those that may go on."""
+def prune_decisions(study: optuna.Study, rungs: Mapping[int, int]) -> dict[int, PruneDecision]:
+    """Return the decision for each pruned trial at these rungs, by number; trials that may continue are left out."""
     trials = study.get_trials(deepcopy=False)
-    found = {t.number: _verdict(study, t, rungs[t.number], trials) for t in trials if t.number in rungs}
-    return {number: verdict for number, verdict in found.items() if verdict is not None}
+    found = {t.number: _decision(study, t, rungs[t.number], trials) for t in trials if t.number in rungs}
+    return {number: decision for number, decision in found.items() if decision is not None}
 
 
-def _verdict(study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]) -> Verdict | None:
+def _decision(
+    study: optuna.Study, trial: FrozenTrial, rung: int, trials: Sequence[FrozenTrial]
+) -> PruneDecision | None:
     pruner = study.pruner
     if isinstance(pruner, RulePruner):
-        return pruner.verdict(study, trial, rung, trials)
-    return Verdict(rule="", reason="") if pruner.prune(study, trial) else None
+        return pruner.decision(study, trial, rung, trials)
+    return PruneDecision(rule="", reason="") if pruner.prune(study, trial) else None
 
 
-def report(study: optuna.Study, trial: optuna.Trial, reading: Reading) -> None:
-    """Report a trial's objective at a rung, and what a pruner of ours needs beside it."""
+def report(study: optuna.Study, trial: optuna.Trial, rung_report: RungReport) -> None:
+    """Report a trial's objective at a rung; store the whole report if the pruner needs it."""
     with warnings.catch_warnings():
-        # A trial that begins again after an interruption reports the same once more.
+        # A trial that restarts after an interruption repeats its reports.
         warnings.filterwarnings("ignore", "The reported value is ignored", UserWarning)
-        trial.report(reading.value, step=reading.rung)
+        trial.report(rung_report.value, step=rung_report.rung)
     if isinstance(study.pruner, RulePruner):
-        trial.set_user_attr(*attribute(reading))
+        trial.set_user_attr(*attribute(rung_report))
 
 
-def attribute(reading: Reading) -> tuple[str, dict[str, float]]:
-    """Return a reading as the attribute of a stored trial, which outlives the process."""
-    return f"{RUNG}{reading.rung}", asdict(reading)
+def attribute(rung_report: RungReport) -> tuple[str, dict[str, float]]:
+    """Return a report as name and value of a user attribute of the stored trial."""
+    return f"{RUNG}{rung_report.rung}", asdict(rung_report)
 
 
-def readings(trial: FrozenTrial) -> tuple[Reading, ...]:
-    """Return what a trial reported, in order."""
-    found = [Reading(**value) for key, value in trial.user_attrs.items() if key.startswith(RUNG)]
-    return tuple(sorted(found, key=lambda reading: reading.rung))
+def rung_reports(trial: FrozenTrial) -> tuple[RungReport, ...]:
+    """Return a trial's stored reports, ordered by rung."""
+    found = [RungReport(**value) for key, value in trial.user_attrs.items() if key.startswith(RUNG)]
+    return tuple(sorted(found, key=lambda one: one.rung))
 
 
-def reported(result: TrialResult) -> tuple[Reading, ...]:
-    """Return what a trial reported on its way, from its history; the end of a complete one is no report."""
+def reports_of(result: TrialResult) -> tuple[RungReport, ...]:
+    """Return the reports of a trial from its result's history, without the final evaluation of a complete trial."""
     name = f"eval/{result.spec.eval.objective}"
     points = [point for point in result.history if name in point.metrics]
     if result.state is TrialState.COMPLETE:
         points = points[:-1]
     steps = rungs_of(result.spec.eval, result.cost.num_planned_steps)
     numbers = [rung_at(steps, point.step) for point in points]
-    if not all(numbers):  # rungs lay elsewhere when it was trained
+    if not all(numbers):  # the study had other rungs when the trial ran
         numbers = list(range(1, len(points) + 1))
-    found = (read(n, point.metrics[name], point.metrics) for n, point in zip(numbers, points, strict=True))
-    return tuple(reading for reading in found if math.isfinite(reading.value))
+    found = (make_report(n, point.metrics[name], point.metrics) for n, point in zip(numbers, points, strict=True))
+    return tuple(one for one in found if math.isfinite(one.value))
 
 
 RUNG = "rung "
@@ -129,7 +133,7 @@ def _is_maximized(study: optuna.Study) -> bool:
 
 
 def make_pruner(settings: StudySettings, num_rungs: int) -> optuna.pruners.BasePruner:
-    """Return the pruner that the settings name; its resource is the rung, 1 to `num_rungs`."""
+    """Return the pruner of the settings; its resource is the rung, 1 to `num_rungs`."""
     pruners, factor = optuna.pruners, settings.reduction_factor
     table: dict[str, Any] = {
         "none": pruners.NopPruner,

@@ -11,7 +11,7 @@ from lorasweep.core.errors import ConfigError
 
 
 def make_sampler(settings: StudySettings, seed: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler that the settings name. A grid is queued by the driver, so its sampler never decides.
+    """Return the sampler of the settings. The driver queues all points of a grid, so its sampler is never used.
 
     Raises:
         ConfigError: the sampler needs a package that is not installed.
@@ -40,5 +40,5 @@ def make_sampler(settings: StudySettings, seed: int) -> optuna.samplers.BaseSamp
 
 
 def _cmaes(seed: int) -> optuna.samplers.BaseSampler:
-    importlib.import_module("cmaes")  # Optuna itself misses it only at the second trial
+    importlib.import_module("cmaes")  # without this check Optuna would fail only at the second trial
     return optuna.samplers.CmaEsSampler(seed=seed)

@@ -1,4 +1,4 @@
-"""Put settings in order, and say which trial stands for each: one rule for ranking, winner and kept adapters."""
+"""Rank configurations and choose one trial for each: the same order for leaderboard, winner and kept adapters."""
 
 import math
 from collections import Counter
@@ -9,52 +9,52 @@ from statistics import fmean, stdev
 from evaluation.metrics import LOSS, LOSS_PER_BYTE, METRICS
 from lorasweep.core.result import TrialResult, TrialState
 
-STATES = tuple(TrialState)  # ranked trials come first, then pruned, infeasible and failed ones
+STATES = tuple(TrialState)  # the order of states: complete, pruned, infeasible, failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """Trials that differ in `train.seed` alone, in the order of their numbers; most often one trial."""
+    """Trials that differ only in `train.seed`, ordered by number; often a single trial."""
 
     trials: tuple[TrialResult, ...]
-    ranked: tuple[TrialResult, ...]  # those that ran to their end with a score
+    ranked: tuple[TrialResult, ...]  # the complete trials with a score
 
     @property
     def result(self) -> TrialResult:
-        """The trial whose adapter is kept and tested: the first that counts; the best of the seeds would flatter."""
+        """The trial whose adapter is kept and tested: the first ranked one. The best seed would be biased."""
         return next(iter(self.ranked), min(self.trials, key=lambda r: (STATES.index(r.state), r.number)))
 
     def objective(self, name: str) -> float | None:
-        """Return the mean over the seeds that count, or over those that ended like `result` where none does."""
+        """Return the mean over ranked seeds; if there are none, over trials in the same state as `result`."""
         alike = self.ranked or [r for r in self.trials if r.state is self.result.state]
         values = [value for r in alike if (value := measured(r, name)) is not None]
         return fmean(values) if values else None
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the objective over seeds; None below two of them."""
+        """The standard deviation of the objective over seeds; None for fewer than two."""
         values = [r.objective for r in self.ranked if r.objective is not None]
         return stdev(values) if len(values) > 1 else None
 
     def metric(self, name: str) -> float | None:
-        """Return a metric's mean over the seeds that count; None where one of them lacks it."""
+        """Return the mean of a metric over ranked seeds; None if one of them lacks it."""
         values = [finite(r.metrics.get(name)) for r in self.ranked or (self.result,)]
         known = [value for value in values if value is not None]
         return fmean(known) if len(known) == len(values) else None
 
 
 def tie_breaker(results: Iterable[TrialResult]) -> str:
-    """Return the metric that decides between equal objectives: lower is better."""
+    """Return the metric that orders equal objectives; lower is better."""
     return LOSS if len({result.spec.model.id for result in results}) < 2 else LOSS_PER_BYTE
 
 
 def finite(value: float | None) -> float | None:
-    """Return the value, or None where there is no finite number."""
+    """Return the value, None if it is missing or not finite."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def measured(result: TrialResult, objective: str) -> float | None:
-    """Return the trial's objective, or the last one it reported before it ended; a diverged trial has none."""
+    """Return the trial's objective; for a pruned trial the last reported one, for a diverged trial None."""
     if result.objective is None and result.state is TrialState.PRUNED:
         name = f"eval/{objective}"
         reported = [point.metrics[name] for point in result.history if name in point.metrics]
@@ -63,16 +63,16 @@ def measured(result: TrialResult, objective: str) -> float | None:
 
 
 def can_be_ranked(result: TrialResult, numbers: Container[int | None]) -> bool:
-    """Tell whether the trial ran to its end, has a score, and is not another one's double."""
+    """Return whether the trial is complete, has a score, and does not repeat another trial."""
     is_complete = result.state is TrialState.COMPLETE and finite(result.objective) is not None
     return is_complete and result.same_as not in numbers
 
 
 def in_order(results: Iterable[TrialResult], objective: str) -> tuple[list[Configuration], list[Configuration]]:
-    """Return the ranked settings, best first, and all others. Only what was scored on the same examples is ranked.
+    """Return the ranked configurations, best first, and all others. All ranked ones were scored on the same examples.
 
-    The mean objective over seeds decides; then the validation loss, which foretells other seeds better than accuracy
-    does (bits per byte between bases); then fewer trainable parameters; then the lower number.
+    The mean objective over seeds decides; then the validation loss, which predicts other seeds better than accuracy
+    (in bits per byte if bases differ); then fewer trainable parameters; then the lower number.
     """
     found = _configurations(results)
     sign = -1 if METRICS[objective].is_maximized else 1
@@ -91,39 +91,39 @@ def in_order(results: Iterable[TrialResult], objective: str) -> tuple[list[Confi
 
 
 def _on_the_same_examples(ranked: Sequence[Configuration]) -> list[Configuration]:
-    """Return the settings that were scored on the examples that most were scored on."""
+    """Return the configurations that were scored on the most common set of examples."""
     most = Counter(examples_of(found.result) for found in ranked).most_common(1)
     return [found for found in ranked if examples_of(found.result) == most[0][0]]
 
 
 def examples_of(result: TrialResult) -> tuple[object, ...]:
-    """Return what names the scored examples: their digest, or in older results the settings that chose them."""
+    """Return a key for the scored examples: their digest, or in older results the settings that selected them."""
     if result.examples:
         return (result.examples,)
     return (result.spec.model.id, replace(result.spec.data, limit=None), result.spec.eval.limit)
 
 
 def winner(results: Iterable[TrialResult], objective: str) -> Configuration | None:
-    """Return the best settings; None where no trial was completed."""
+    """Return the best configuration; None if no trial is complete."""
     ranked, _ = in_order((r for r in results if r.same_as is None), objective)
     return next(iter(ranked), None)
 
 
 def _configurations(results: Iterable[TrialResult]) -> list[Configuration]:
-    """Put trials together that differ in their seed alone; two trials with one seed stay apart."""
+    """Group trials that differ only in their seed; two trials with the same seed are not grouped."""
     ordered = sorted(results, key=lambda r: r.number)
     numbers = {r.number for r in ordered}
     groups: dict[tuple[str, int], list[TrialResult]] = {}
     for result in ordered:
         key = result.spec.key_without_seed
         copy = 0
-        while not _has_room(groups.get((key, copy), []), result):
+        while not _can_join(groups.get((key, copy), []), result):
             copy += 1
         groups.setdefault((key, copy), []).append(result)
     return [_configuration(found, numbers) for found in groups.values()]
 
 
-def _has_room(group: Sequence[TrialResult], result: TrialResult) -> bool:
+def _can_join(group: Sequence[TrialResult], result: TrialResult) -> bool:
     is_double = result.same_as is not None or any(r.same_as is not None for r in group)
     return not group or not (is_double or result.spec.train.seed in {r.spec.train.seed for r in group})
 

@@ -1,4 +1,4 @@
-"""Where an Optuna study is stored."""
+"""Open the storage of an Optuna study."""
 
 import logging
 from pathlib import Path
@@ -15,15 +15,15 @@ Direction = Literal["maximize", "minimize"]
 
 
 def open_study(path: Path, direction: Direction, pruner: optuna.pruners.BasePruner) -> optuna.Study:
-    """Open the study; one that cannot be read is set aside: the ledger fills a new one."""
+    """Open the study. If it cannot be read, rename it and create a new one, which the ledger fills."""
     provision(path, _create)
     try:
         return _open(path, direction, pruner)
-    except Exception as error:  # of Optuna, SQLAlchemy or SQLite
+    except Exception as error:  # from Optuna, SQLAlchemy or SQLite
         if is_disk_full(error) or "locked" in str(error):
             raise
         aside = set_aside(path)
-        log.warning("%s cannot be read (%s); it is kept as %s and made anew from the results", path, error, aside)
+        log.warning("%s cannot be read (%s); it is kept as %s and rebuilt from the results", path, error, aside)
     provision(path, _create)
     return _open(path, direction, pruner)
 

@@ -1,4 +1,4 @@
-"""The Optuna study of a sweep: what to try next, what to stop, what was learned."""
+"""The Optuna study of a sweep: asks for trials, prunes them and records their results."""
 
 import math
 import warnings
@@ -17,14 +17,14 @@ from lorasweep.config.space import distributions
 from lorasweep.core.messages import Rung, Stop
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.trial import Params
-from lorasweep.study.pruners import attribute, make_pruner, report, reported, verdicts
-from lorasweep.study.rules import Reading
+from lorasweep.study.pruners import attribute, make_pruner, prune_decisions, report, reports_of
+from lorasweep.study.rules import RungReport
 from lorasweep.study.samplers import make_sampler
 from lorasweep.study.storage import Direction, open_study
 
 
 class Study:
-    """An ask-and-tell study on an embedded store, or on the one that a URL names."""
+    """An Optuna study in a database file, with an ask-and-tell interface."""
 
     def __init__(
         self,
@@ -42,24 +42,24 @@ class Study:
         self.settings, self.objective = settings, objective
         self._seed()
         self.open: dict[int, optuna.Trial] = {}
-        self.num_lost = 0  # finished trials without a result; they are not counted against the number of trials
-        self._counts: tuple[int, int] | None = None  # asked for and queued; to count anew costs a look at every trial
+        self.num_lost = 0  # finished trials without a result; they do not count towards the number of trials
+        self._counts: tuple[int, int] | None = None  # asked and queued, cached: counting reads every trial
         self._closed: set[int] = set()
-        self._latest: dict[int, Rung] = {}  # the last report of each trial that goes on
-        self._is_asking = False  # stays true where the store could not be written
+        self._latest: dict[int, Rung] = {}  # the last report of each live trial
+        self._is_asking = False  # stays true if the storage could not be written
 
     def _seed(self) -> None:
-        """A sampler that begins anew must not repeat its first draws."""
+        """Seed the sampler by the number of trials, so that a new one does not repeat its first draws."""
         self.study.sampler = make_sampler(self.settings, self.settings.seed + len(self._trials()))
 
     @property
     def num_asked(self) -> int:
-        """Return how many trials were ever asked for."""
+        """Return how many trials were ever asked for, except lost ones."""
         return self._counted()[0] - self.num_lost
 
     @property
     def num_queued(self) -> int:
-        """Return how many points are queued and not yet asked for."""
+        """Return how many points are queued."""
         return self._counted()[1]
 
     def _counted(self) -> tuple[int, int]:
@@ -70,7 +70,7 @@ class Study:
         return self._counts
 
     def enqueue(self, points: Iterable[Params]) -> None:
-        """Queue the points that the study has not seen."""
+        """Queue the points that the study does not contain yet."""
         seen = {_key(_point(t)) for t in self._trials()}
         self._counts = None
         for point in points:
@@ -78,9 +78,9 @@ class Study:
                 self.study.enqueue_trial(point)
 
     def resume(self) -> list[tuple[int, Params]]:
-        """Take up the trials that were running when the last driver ended; they keep their numbers.
+        """Return the trials that were running when the last driver ended; they keep their numbers.
 
-        One that was being drawn just then is drawn to its end.
+        A trial with missing parameters gets the rest of them.
         """
         running = [t for t in self._trials() if t.state == OptunaState.RUNNING and t.number not in self.open]
         for frozen in running:
@@ -90,13 +90,13 @@ class Study:
         return [(frozen.number, dict(self.open[frozen.number].params)) for frozen in running]
 
     def restore(self, results: Mapping[int, TrialResult]) -> None:
-        """Bring the study in line with the results on disk.
+        """Make the study agree with the results on disk.
 
-        A study that was lost is filled again; a finished trial whose result was lost has its point queued anew.
+        A lost study is rebuilt; the point of a finished trial without a result is queued again.
         """
         for number in range(len(self._trials()), max(results, default=-1) + 1):
             self._add(results.get(number))
-        self._seed()  # it may have been filled
+        self._seed()  # trials may have been added
         have = {_key(r.params) for r in results.values()}
         for frozen in self._trials():
             if frozen.state.is_finished() and frozen.number not in results:
@@ -110,8 +110,8 @@ class Study:
         if result is None:
             self.study.add_trial(optuna.trial.create_trial(state=OptunaState.FAIL))
             return
-        value, state = _told(result)
-        found = reported(result)
+        value, state = _value_and_state(result)
+        found = reports_of(result)
         self.study.add_trial(
             optuna.trial.create_trial(
                 params=dict(result.params),
@@ -120,7 +120,7 @@ class Study:
                 state=state,
                 user_attrs=dict(map(attribute, found)),
                 constraints=dict([_constraint(result)]),
-                intermediate_values={reading.rung: reading.value for reading in found},
+                intermediate_values={rung_report.rung: rung_report.value for rung_report in found},
             )
         )
 
@@ -128,7 +128,7 @@ class Study:
         return self.study.get_trials(deepcopy=False)
 
     def ask(self) -> tuple[int, Params]:
-        """Return the next trial's number and parameters; one whose drawing failed before comes first."""
+        """Return the next trial's number and parameters; a trial whose sampling failed before comes first."""
         if self._is_asking and (torn := self.resume()):
             self._is_asking = False
             return torn[0]
@@ -138,29 +138,29 @@ class Study:
             counts, self._counts = self._counted(), None
             trial = self.study.ask(fixed_distributions=self.distributions)
         self._is_asking = False
-        self._counts = (counts[0] + 1, max(0, counts[1] - 1))  # what is queued comes first
+        self._counts = (counts[0] + 1, max(0, counts[1] - 1))  # queued points come first
         self.open[trial.number] = trial
         return trial.number, dict(trial.params)
 
-    def report(self, number: int, reading: Reading) -> None:
-        """Report what a trial reached at a rung."""
-        if math.isfinite(reading.value):
-            report(self.study, self.open[number], reading)
+    def report(self, number: int, rung_report: RungReport) -> None:
+        """Report a trial's objective at a rung, if it is finite."""
+        if math.isfinite(rung_report.value):
+            report(self.study, self.open[number], rung_report)
 
     def prune(self, rungs: Sequence[Rung], live: Collection[int]) -> list[Stop]:
-        """Return commands that stop trials: those that have just reported, and earlier ones that they have beaten.
+        """Return commands that stop trials: among those that have just reported, and with `rules` also earlier ones.
 
-        A trial that reaches a rung early has few peers to be compared with, so the pruner of this package judges it
-        again when later trials report at that rung.
+        A trial that reaches a rung early has few peers, so the rules compare it again when later trials report at that
+        rung.
         """
         now = {event.number: event for event in rungs}
         self._latest = {n: event for n, event in self._latest.items() if n in live} | now
         levels = {event.rung for event in rungs} if self.settings.pruner == "rules" else set()
         judged = now | {n: event for n, event in self._latest.items() if event.rung in levels}
-        found = verdicts(self.study, {n: event.rung for n, event in judged.items()}) if judged else {}
+        found = prune_decisions(self.study, {n: event.rung for n, event in judged.items()}) if judged else {}
         for number in found:
             self._latest.pop(number)
-        return [self._stop(judged[number], verdict.rule, verdict.reason) for number, verdict in found.items()]
+        return [self._stop(judged[number], decision.rule, decision.reason) for number, decision in found.items()]
 
     def _stop(self, event: Rung, rule: str, reason: str) -> Stop:
         where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"
@@ -168,7 +168,7 @@ class Study:
         return Stop(number=event.number, reason=": ".join(words), rule=rule or self.settings.pruner)
 
     def tell(self, number: int, result: TrialResult) -> None:
-        """Close a trial. Idempotent: a trial that is closed already stays as it is."""
+        """Close a trial with its result. A closed trial is not changed."""
         if number in self._closed:
             return
         trial = self.open.get(number)
@@ -182,10 +182,10 @@ class Study:
         if result.stopped_by:
             trial.set_user_attr("stopped_by", result.stopped_by)
         with warnings.catch_warnings():
-            # Whoever told this before may have died here.
+            # An earlier driver may have set it before it died.
             warnings.filterwarnings("ignore", "The constraint value is ignored", UserWarning)
             trial.set_constraint(*_constraint(result))
-        value, state = _told(result)
+        value, state = _value_and_state(result)
         self.study.tell(trial, value, state=state, skip_if_finished=True)
         self.open.pop(number, None)
         self._closed.add(number)
@@ -203,12 +203,12 @@ def _key(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
 
 
 def _point(trial: FrozenTrial) -> Params:
-    """Return a trial's values, those that were queued for it included, which it may not have got yet."""
+    """Return a trial's parameters, including queued ones that it has not received yet."""
     return dict(trial.system_attrs.get("fixed_params") or trial.params)
 
 
 def _draw(trial: optuna.Trial, name: str, distribution: optuna.distributions.BaseDistribution) -> None:
-    """Have a trial hold a value: the one that it has, the one that was queued for it, or the sampler's."""
+    """Set a parameter of a trial: to its stored value, to its queued value, or to the sampler's."""
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         trial.suggest_categorical(name, distribution.choices)
         return
@@ -217,14 +217,14 @@ def _draw(trial: optuna.Trial, name: str, distribution: optuna.distributions.Bas
     suggest(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
-def _told(result: TrialResult) -> tuple[float | None, OptunaState]:
+def _value_and_state(result: TrialResult) -> tuple[float | None, OptunaState]:
     if result.state is TrialState.COMPLETE and result.objective is not None and math.isfinite(result.objective):
         return result.objective, OptunaState.COMPLETE
-    # Samplers learn from a pruned trial and from its constraint, but not from a failed one.
+    # Samplers learn from pruned trials and their constraints, but not from failed trials.
     learns = result.state in (TrialState.PRUNED, TrialState.INFEASIBLE)
     return None, OptunaState.PRUNED if learns else OptunaState.FAIL
 
 
 def _constraint(result: TrialResult) -> tuple[str, float]:
-    """Return the constraint that a trial keeps (negative) or violates; samplers want it of every trial."""
+    """Return the constraint of a trial, negative if satisfied; samplers require one of every trial."""
     return "memory", 1.0 if result.state is TrialState.INFEASIBLE else -1.0

@@ -1,4 +1,4 @@
-"""What a tracker promises."""
+"""The interface of trackers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from lorasweep.core.messages import SweepEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What is known of a sweep when it begins.
+class SweepInfo:
+    """The facts about a sweep that are known before it starts.
 
     `data` maps a split to its `source@digest`, `swept` a setting to its values as text.
     """
@@ -22,14 +22,14 @@ class Opening:
 
 
 class Tracker(Protocol):
-    """Shows results. The ledger is what counts: a tracker may fail and be brought up to it later.
+    """Records the events of a sweep. If it fails, its records can be completed later from the ledger.
 
-    Every call may be repeated with the same arguments.
+    Every call can be repeated with the same arguments.
     """
 
-    page: str  # address of the sweep's view inside the tracker's web page
-    destination: str  # identifies the server and experiment
+    page: str  # fragment of the address of the sweep's view
+    destination: str  # identifies server and experiment
 
-    def begin(self, opening: Opening) -> None: ...
+    def begin(self, info: SweepInfo) -> None: ...
 
     def handle(self, event: SweepEvent) -> None: ...

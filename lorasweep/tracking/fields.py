@@ -1,4 +1,4 @@
-"""What results are called in MLflow: tags, parameters and metrics under the names that people search for."""
+"""The tags, parameters and metrics of results in MLflow."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from lorasweep.core.result import Point, TrialResult, TrialState
 from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import TrialSpec
 
-# MLflow's page shows KILLED as it shows FAILED, and a pruned trial did not fail: the tag `state` tells it apart.
+# MLflow's page shows KILLED like FAILED, and a pruned trial did not fail: the tag `state` distinguishes it.
 STATUS = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "FINISHED",
@@ -18,7 +18,7 @@ STATUS = {
 
 
 def result_tags(result: TrialResult) -> dict[str, str]:
-    """Return what a trial can be searched by."""
+    """Return the tags of a trial, for searches."""
     return {
         "state": result.state.value,
         "base": result.spec.model.id,
@@ -30,17 +30,17 @@ def result_tags(result: TrialResult) -> dict[str, str]:
 
 
 def short_name(key: str) -> str:
-    """Name a parameter as people do: `r`, not `lora.r`."""
+    """Return the last part of a setting's name: `r` for `lora.r`."""
     return key.split(".")[-1]
 
 
 def space_params(swept: Mapping[str, str]) -> dict[str, str]:
-    """Return the search space as parameters of the sweep's run: `swept/r` is `4, 8, 16`."""
+    """Return the search space as parameters of the parent run: `swept/r` is `4, 8, 16`."""
     return {f"swept/{short_name(key)}": values for key, values in swept.items()}
 
 
 def trial_params(spec: TrialSpec, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's settings, those that no sweep varied included.
+    """Return a trial's settings, including those that no sweep varied.
 
     A number that was swept as an expression is logged as a number: `lora_alpha` is 16, `swept/lora_alpha` is `2r`.
     """
@@ -71,7 +71,7 @@ def _settings(spec: TrialSpec) -> dict[str, Any]:
 
 
 def points(result: TrialResult) -> list[Point]:
-    """Return all that a trial measured: its history, then what the history does not hold."""
+    """Return all measurements of a trial: its history, and a last point with those that the history lacks."""
     history = [named(point) for point in result.history]
     known = {name for point in history for name in point.metrics}
     rest = {name: value for name, value in _final_metrics(result).items() if name not in known}
@@ -80,14 +80,14 @@ def points(result: TrialResult) -> list[Point]:
 
 
 def named(point: Point) -> Point:
-    """Return a point whose metrics have their plain names, so that a score has one curve and not two names."""
+    """Return a point with plain metric names, so that a score has a single curve."""
     return replace(
         point, metrics={name.removeprefix("eval/").removeprefix("perf/"): v for name, v in point.metrics.items()}
     )
 
 
 def _final_metrics(result: TrialResult) -> dict[str, float]:
-    """Return a trial's scores and what it cost."""
+    """Return a trial's scores and costs."""
     cost = result.cost
     values = {
         **result.metrics,

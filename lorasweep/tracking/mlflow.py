@@ -1,7 +1,7 @@
-"""Record a sweep in MLflow: one parent run, one nested child per trial.
+"""Record a sweep in MLflow: one parent run, and one nested child run per trial.
 
-Only the driver writes, through `MlflowClient` alone. Every call can be repeated: runs are found again by a tag that
-is unique to run folder and trial.
+Only the driver writes, and only with `MlflowClient`. Every call can be repeated: runs are found again by a tag that is
+unique per run folder and trial.
 """
 
 import json
@@ -24,7 +24,7 @@ from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, TrialSt
 from lorasweep.core.result import Point, TrialResult
 from lorasweep.core.spec import digest
 from lorasweep.core.trial import Trial
-from lorasweep.tracking.base import Opening
+from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
 from lorasweep.tracking.naming import trial_name
 from lorasweep.tracking.view import saved_view, view_key
@@ -32,35 +32,35 @@ from lorasweep.tracking.view import saved_view, view_key
 log = logging.getLogger(__name__)
 
 TRAINING = "workflowType=machine_learning"  # without it MLflow's page opens its view for traces of language models
-BATCH = 900  # a tracking server takes 1000 metrics in one call
+BATCH = 900  # a tracking server accepts 1000 metrics per call
 
 
 def make_tracker(settings: TrackingSettings, name: str, key: str, folder: str = "") -> "MlflowTracker | None":
-    """Return the tracker that the settings name, None for `none`; `key` stays when the run's folder moves."""
+    """Return the tracker of the settings, None for `none`; `key` stays the same when the run's folder moves."""
     return None if settings.backend == "none" else MlflowTracker(settings, name, key, folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """A run, and the names of the parameters that it has."""
+    """A run, and the names of its logged parameters."""
 
     run_id: str
     params: set[str] = field(default_factory=set)
 
 
 class MlflowTracker:
-    """A parent run named after the sweep, with a child per trial."""
+    """Records a sweep as a parent run with one child run per trial."""
 
     def __init__(self, settings: TrackingSettings, name: str, key: str, folder: str = "") -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # By default a call to a server that is away blocks for four minutes, and a run whose answer was lost is created
-        # again. Here only the courier tries again, after it has looked.
+        # By default a call to an unreachable server blocks for four minutes, and a run whose response was lost is
+        # created again. Here only the tracking queue retries, and it searches for the run first.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines for every trial
         from mlflow import MlflowClient
 
-        # Importing MLflow sets its loggers up; they would tell of every table they create.
+        # Importing MLflow configures its loggers, which would log every table that they create.
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
 
@@ -68,36 +68,38 @@ class MlflowTracker:
             uri, self.database = _open(settings.uri)
             self.client = MlflowClient(uri)
             self.experiment = self._experiment(settings.experiment)
-        except Exception as error:  # every kind of store has its own errors
+        except Exception as error:  # every store raises its own types
             reason, where = shorten(redact(str(error)), 200), redact(settings.uri or "mlflow.db")
-            if not _is_away(error):
+            if not _is_unreachable(error):
                 text = f"tracking.uri: {where} cannot be used: {reason}; or set tracking=none"
                 raise ConfigError([text]) from error
             self.experiment = ""
-            log.warning("tracking.uri: %s does not answer; results wait for it in the run folder (%s)", where, reason)
+            log.warning(
+                "tracking.uri: %s does not answer; results are kept in the run folder until it does (%s)", where, reason
+            )
         self.settings = settings
         self.name = name
         self.key, self.folder = key, folder or key
         self.parent = self.page = ""
-        self.destination = digest([uri, settings.experiment])  # hashed, for it may hold a password
+        self.destination = digest([uri, settings.experiment])  # hashed, because the URI may contain a password
         self.children: dict[int, Child] = {}
-        self.names: dict[int, str] = {}  # of trials: their numbers and values
-        self._doubtful: set[int] = set()  # trials whose run may be there although nobody said so
+        self.names: dict[int, str] = {}  # of the trials' runs
+        self._maybe_created: set[int] = set()  # trials whose run may exist although its creation was not confirmed
 
-    def begin(self, opening: Opening) -> None:
-        """Open the sweep's parent run, or find it again with all its children, and save a view of its trials."""
+    def begin(self, info: SweepInfo) -> None:
+        """Create the sweep's parent run, or find it with all its children, and save a view of its trials."""
         self.experiment = self.experiment or self._experiment(self.settings.experiment)
         run = self._find(self.key)
-        self.tags, self.data = {**opening.tags, "lorasweep.folder": self.folder}, dict(opening.data)
+        self.tags, self.data = {**info.tags, "lorasweep.folder": self.folder}, dict(info.data)
         self.parent = run.run_id if run else self._create(self.key, self.name, {"lorasweep.kind": "sweep"})
         if run:
             self.children = self._known_children()
             self.client.set_tag(self.parent, "lorasweep.folder", self.folder)  # it may have moved
         self.client.update_run(self.parent, status="RUNNING")
-        self.client.log_text(self.parent, opening.config, "config.yaml")
+        self.client.log_text(self.parent, info.config, "config.yaml")
         self._log_inputs(self.parent)
-        self._log(run or Child(run_id=self.parent), params=space_params(opening.swept))
-        self._save_view(opening)
+        self._log(run or Child(run_id=self.parent), params=space_params(info.swept))
+        self._save_view(info)
 
     def handle(self, event: SweepEvent) -> None:
         """Log an event; repeating it changes nothing."""
@@ -112,12 +114,12 @@ class MlflowTracker:
                 self._end(event)
 
     def _start(self, trial: Trial) -> None:
-        """Open a trial's child run, so that it can be watched."""
+        """Create a trial's child run, so that it can be watched."""
         self.names[trial.number] = trial_name(trial.number, trial.params)
         self._log(self._child(trial.number), params=trial_params(trial.spec, trial.params))
 
     def _export(self, result: TrialResult) -> None:
-        """Log a trial's whole result and end its run."""
+        """Log a trial's result and end its run."""
         self.names[result.number] = trial_name(result.number, result.params)
         child = self._child(result.number)
         params = trial_params(result.spec, result.params)
@@ -136,12 +138,12 @@ class MlflowTracker:
         self._log(Child(run_id=self.parent), points=[final])
         self.client.set_terminated(self.parent, "FINISHED" if event.is_finished else "KILLED")
 
-    def _save_view(self, opening: Opening) -> None:
+    def _save_view(self, info: SweepInfo) -> None:
         name = Path(self.folder).name
-        params = [short_name(k) for k in opening.swept]
+        params = [short_name(k) for k in info.swept]
         now_ms = int(time.time() * 1000)
-        maximize = METRICS[opening.objective].is_maximized
-        tag = saved_view(name, self.parent, opening.objective, maximize=maximize, params=params, created_ms=now_ms)
+        maximize = METRICS[info.objective].is_maximized
+        tag = saved_view(name, self.parent, info.objective, maximize=maximize, params=params, created_ms=now_ms)
         self.client.set_experiment_tag(self.experiment, *tag)
         self.page = f"#/experiments/{self.experiment}/runs?{TRAINING}&viewStateShareKey={view_key(name)}"
 
@@ -153,11 +155,11 @@ class MlflowTracker:
         return str(self.client.create_experiment(name, artifact_location=artifacts))
 
     def _child(self, number: int) -> Child:
-        """Return a trial's run. It is looked for only where an answer was lost, for that takes a call."""
+        """Return a trial's run; search for it only if its creation was not confirmed, because that takes a call."""
         if number not in self.children:
             key = f"{self.key}/{number}"
-            found = self._find(key) if number in self._doubtful else None
-            self._doubtful.add(number)
+            found = self._find(key) if number in self._maybe_created else None
+            self._maybe_created.add(number)
             if found is None:
                 tags = {"mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
                 found = Child(run_id=self._create(key, self.names.get(number, trial_name(number, {})), tags))
@@ -166,7 +168,7 @@ class MlflowTracker:
         return self.children[number]
 
     def _known_children(self) -> dict[int, Child]:
-        """Return the trials' runs that an earlier launch opened."""
+        """Return the trials' runs that earlier launches created."""
         children, token = {}, None
         while True:
             query = f"tags.`mlflow.parentRunId` = '{self.parent}'"
@@ -196,7 +198,7 @@ class MlflowTracker:
         params: Mapping[str, Any] | None = None,
         points: Sequence[Point] = (),
     ) -> None:
-        """Log all of it in as few calls as a server takes. Parameters that are there stay: they cannot be changed."""
+        """Log everything in as few calls as possible. Logged parameters are skipped, because they cannot be changed."""
         from mlflow.entities import Param, RunTag
 
         new = {k: str(v)[:500] for k, v in (params or {}).items() if k not in child.params}
@@ -232,7 +234,7 @@ class MlflowTracker:
 
 
 def _open(uri: str | None) -> tuple[str, Path | None]:
-    """Return the tracking URI and, of an embedded store, its file; by default the one that plain `mlflow ui` shows."""
+    """Return the tracking URI, and the file of an embedded store; by default the one that `mlflow ui` shows."""
     if uri is not None and not uri.startswith("sqlite:///"):
         return uri, None
     path = Path("mlflow.db" if uri is None else uri.removeprefix("sqlite:///")).absolute()
@@ -247,8 +249,8 @@ def _create_database(path: Path) -> None:
     store.engine.dispose()
 
 
-def _is_away(error: Exception) -> bool:
-    """Tell whether a tracking server does not answer, or not now; what it answers otherwise will not change."""
+def _is_unreachable(error: Exception) -> bool:
+    """Return whether a tracking server is unreachable for now; any other error is permanent."""
     from mlflow.exceptions import MlflowException, RestException
 
     if isinstance(error, RestException):

@@ -1,4 +1,4 @@
-"""What runs are called: a sweep by its own name, else by its data and what it tries; a trial by its values."""
+"""Names of runs: a sweep has its own name, or one made of its data and settings; a trial is named by its values."""
 
 import re
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.spec import DEMO_FILES
 from lorasweep.tracking.fields import short_name
 
-MOST_CHARS = 60  # of a run's name, which also names its folder
-UNINFORMATIVE = ("train", "data", "dataset", "default")  # file names that say nothing; their folder's name may
+MAX_CHARS = 60  # of a run's name, which also names its folder
+UNINFORMATIVE = ("train", "data", "dataset", "default")  # for these file names the folder's name is used
 
 
 def run_name(config: SweepConfig, domains: Mapping[str, Domain]) -> str:
-    """Return `sweep.name`, or where it is not set the data, the swept settings and their values."""
+    """Return `sweep.name`; if it is not set, the data, the swept settings and their values."""
     if config.sweep.name:
         return config.sweep.name
     parts = [_data_name(config.data.train)]
     parts += [_swept(key, domain) for key, domain in domains.items()] or [PurePath(config.model.id).name]
     name = "-".join(filter(None, map(_plain, parts)))
-    return name if len(name) <= MOST_CHARS else name[:MOST_CHARS].rstrip("._-")
+    return name if len(name) <= MAX_CHARS else name[:MAX_CHARS].rstrip("._-")
 
 
 def trial_name(number: int, params: Mapping[str, Any]) -> str:
@@ -32,7 +32,7 @@ def trial_name(number: int, params: Mapping[str, Any]) -> str:
 
 
 def _data_name(source: str) -> str:
-    """Return the name of a training file or of a hub data set, without folder, slice and ending."""
+    """Return the name of a training file or hub data set, without folder, slice and extension."""
     path = PurePath(re.sub(r"\[[^\]]*\]$", "", source.removeprefix(DEMO_FILES)))
     if not path.suffix:
         return path.name.partition(":")[0]
@@ -46,5 +46,5 @@ def _swept(key: str, domain: Domain) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return letters, digits, dots and underscores alone: they need no quotes in a shell."""
+    """Replace all but letters, digits and dots by underscores, so that the name needs no quotes in a shell."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("._")

@@ -1,4 +1,4 @@
-"""Events on their way to the tracker, on a thread of its own: a tracker that is slow or away delays no trial."""
+"""Deliver events to the tracker on a separate thread, so that a slow or unreachable tracker delays no trial."""
 
 import logging
 import threading
@@ -10,54 +10,54 @@ from textwrap import shorten
 from lorasweep.core.files import redact
 from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, SweepStarted, TrialStarted
 from lorasweep.core.result import TrialResult
-from lorasweep.tracking.base import Opening, Tracker
+from lorasweep.tracking.base import SweepInfo, Tracker
 
 log = logging.getLogger(__name__)
 
-AWAY_S = 30.0  # at most, before a tracker that failed is tried again; a second at first
-MOST_FAILURES = 3  # in a row, after which closing gives up
-LAST_WAIT_S = 1.0  # between the last tries
+MAX_WAIT_S = 30.0  # between retries; starts at one second
+MAX_FAILURES = 3  # consecutive ones, after which `close` gives up
+LAST_WAIT_S = 1.0  # between the last retries
 
 Tracked = Finished | Summary | TrialStarted | Rung
 
 
 class TrackingQueue:
-    """Hands events to a tracker in order. Results and the summary are repeated until they arrive.
+    """Delivers events to a tracker in order. Results and the summary are retried until they arrive.
 
-    `is_exported` and `mark_exported` remember, by trial number, which results the tracker has.
+    `is_exported` and `mark_exported` store, by trial number, which results the tracker has.
     """
 
     def __init__(
         self,
         tracker: Tracker,
-        opening: Opening,
+        info: SweepInfo,
         *,
         is_exported: Callable[[int], bool],
         mark_exported: Callable[[int], None],
     ) -> None:
-        self.tracker, self.opening = tracker, opening
+        self.tracker, self.info = tracker, info
         self.is_exported, self.mark_exported = is_exported, mark_exported
         self._events: deque[Tracked] = deque()
         self._changed = threading.Condition()
         self._has_begun = self._is_closing = False
-        self._num_failures = 0  # in a row
-        self._away_until_s = 0.0
+        self._num_failures = 0  # consecutive ones
+        self._retry_at_s = 0.0
         self._thread = threading.Thread(target=self._deliver_all, name="tracking", daemon=True)
         self._thread.start()
 
     def handle(self, event: SweepEvent) -> None:
-        """Queue an event. What a trial's result repeats is dropped while the tracker is away."""
+        """Queue an event. While the tracker fails, events that a trial's result repeats are dropped."""
         if isinstance(event, SweepStarted):
             for result in event.results:
                 if not self.is_exported(result.number):
                     self._put_result(result)
         elif isinstance(event, Finished):
             self._put_result(event.result)
-        elif isinstance(event, Summary) or (isinstance(event, TrialStarted | Rung) and not self._is_away):
+        elif isinstance(event, Summary) or (isinstance(event, TrialStarted | Rung) and not self._is_waiting):
             self._put(event)
 
     def close(self) -> int:
-        """Deliver what is left; return the number of results and summaries that the tracker did not take."""
+        """Deliver all queued events; return the number of results and summaries that could not be delivered."""
         with self._changed:
             self._is_closing, self._num_failures = True, 0
             self._changed.notify()
@@ -65,7 +65,7 @@ class TrackingQueue:
         return len(self._events)
 
     def abandon(self) -> None:
-        """Deliver no more; the next launch delivers what is left."""
+        """Stop delivering; the next launch delivers the remaining events."""
         with self._changed:
             self._events.clear()
             self._is_closing = True
@@ -83,14 +83,14 @@ class TrackingQueue:
             self._changed.notify()
 
     @property
-    def _is_away(self) -> bool:
-        return time.monotonic() < self._away_until_s
+    def _is_waiting(self) -> bool:
+        return time.monotonic() < self._retry_at_s
 
     def _deliver_all(self) -> None:
         while event := self._next():
             try:
                 self._deliver(event)
-            except Exception as error:  # whatever a tracking server's client raises
+            except Exception as error:  # tracking clients raise many types
                 self._failed(event, error)
             else:
                 if self._num_failures:
@@ -99,28 +99,28 @@ class TrackingQueue:
 
     def _deliver(self, event: Tracked) -> None:
         if not self._has_begun:
-            self.tracker.begin(self.opening)
+            self.tracker.begin(self.info)
             self._has_begun = True
         self.tracker.handle(event)
         if isinstance(event, Finished):
             self.mark_exported(event.number)
 
     def _next(self) -> Tracked | None:
-        """Wait for an event that can be delivered now; None where no more can."""
+        """Wait for an event that can be delivered now; None if there are no more."""
         with self._changed:
-            while not self._is_closing and (self._is_away or not self._events):
-                self._changed.wait(max(0.01, self._away_until_s - time.monotonic()) if self._is_away else None)
+            while not self._is_closing and (self._is_waiting or not self._events):
+                self._changed.wait(max(0.01, self._retry_at_s - time.monotonic()) if self._is_waiting else None)
             if self._is_closing and self._num_failures:
                 self._changed.wait(LAST_WAIT_S)
-            is_given_up = self._is_closing and self._num_failures >= MOST_FAILURES
-            return self._events.popleft() if self._events and not is_given_up else None
+            has_given_up = self._is_closing and self._num_failures >= MAX_FAILURES
+            return self._events.popleft() if self._events and not has_given_up else None
 
     def _failed(self, event: Tracked, error: Exception) -> None:
         with self._changed:
             if not self._num_failures:
                 why = shorten(redact(str(error)), 200)
-                log.warning("tracking failed (%s); training goes on, and it is tried again later", why)
-            self._away_until_s = time.monotonic() + min(AWAY_S, 2.0**self._num_failures)
+                log.warning("tracking failed (%s); training continues, and tracking is retried later", why)
+            self._retry_at_s = time.monotonic() + min(MAX_WAIT_S, 2.0**self._num_failures)
             self._num_failures += 1
-            # To the end: one result that cannot be delivered must not keep the others back.
+            # Append it, so that a result that cannot be delivered does not block the others.
             self._events = deque(e for e in (*self._events, event) if isinstance(e, Finished | Summary))

@@ -1,7 +1,6 @@
-"""A saved view of a sweep for MLflow's web page: its trials, best first, with the columns that matter.
+"""A saved view of a sweep for MLflow's web page: its trials, best first, with the most useful columns.
 
-MLflow keeps saved views as experiment tags and lists them under "Views"; out of the box its table shows no metrics at
-all.
+MLflow stores saved views as experiment tags and lists them under "Views"; its default table shows no metrics.
 """
 
 import json
@@ -9,12 +8,12 @@ import re
 from collections.abc import Sequence
 
 TAG = "mlflow.sharedViewState."
-# What every sweep shows; the objective and the swept parameters come first.
+# Columns of every sweep; the objective and the swept parameters come first.
 METRICS = ("forgetting", "loss", "peak_memory_gib", "its_per_s", "trainable_percent")
 
 
 def view_key(name: str) -> str:
-    """Return a key that the page's address can hold."""
+    """Return the name with all characters replaced that a URL cannot contain."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
@@ -24,12 +23,12 @@ def saved_view(
     """Return the experiment tag (name, value) of a view of one sweep's trials.
 
     Args:
-        name: what the view is called.
+        name: the name of the view.
         parent: run id of the sweep.
         objective: the metric that orders the trials.
         maximize: whether its largest value is best.
         params: the swept parameters, as they are logged.
-        created_ms: when the view was made, milliseconds since 1970.
+        created_ms: time of creation, in milliseconds since 1970.
     """
     metrics = dict.fromkeys((objective, *METRICS))
     columns = [*(f"params.`{p}`" for p in params), "tags.`state`", *(f"metrics.`{m}`" for m in metrics)]

@@ -135,8 +135,8 @@ def write(asked: Asked, rows: Sequence[TokenRow], max_new_tokens: int) -> list[l
             [row.ids[: row.prompt_length] for row in rows],
             eos_ids=sorted(stops | ({eos} if eos is not None else set())),
             max_new_tokens=max(max_new_tokens, longest_option),  # a label that is cut short could never be right
-            one_length=asked.base.paths.generation != "padded",
-            use_cache=asked.base.paths.generation != "no_cache",
+            one_length=asked.base.shortcuts.generation != "padded",
+            use_cache=asked.base.shortcuts.generation != "no_cache",
         ),
     )
     return [tokenizer.batch_decode(copy, skip_special_tokens=True) for copy in answers]
@@ -178,7 +178,7 @@ def _likelihoods(asked: Asked, rows: Sequence[TokenRow]) -> Likelihoods:
 
 def _ask(asked: Asked, score: Callable[..., T]) -> T:
     """Call a scorer; where the device is too small for a batch, with half of it."""
-    batch_rows = asked.batch_rows if asked.base.paths.can_pad else asked.copies
+    batch_rows = asked.batch_rows if asked.base.shortcuts.can_pad else asked.copies
     while True:
         try:
             return score(batch_rows=batch_rows, pad_id=asked.base.pad_id, copies=asked.copies, rows=asked.rows)

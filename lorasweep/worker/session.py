@@ -39,7 +39,7 @@ class Session:
 
     def _plain_passes(self) -> tuple[str, ...]:
         """Say which shortcuts this base does not allow."""
-        plain = "; ".join(self.base.paths.plain)
+        plain = "; ".join(self.base.shortcuts.slow_ways)
         return (f"{self.base.info.name}: {plain}, because a faster way is not exact on it",) if plain else ()
 
     def task(self, spec: TrialSpec) -> Task:

@@ -140,9 +140,9 @@ def test_a_missing_column_is_named_with_those_there_are(format: Format, column: 
 def test_few_rows_without_their_columns_are_left_out_and_told() -> None:
     rows = [{"text": str(i)} for i in range(150)] + [{"txt": "x"}]
     source = Rows(tuple(SourceRow(f"a:{i}", row) for i, row in enumerate(rows)))
-    examples, complaints = read_examples(source, ProbeSpec(name="p", path="a", format="text", metric="loss"))
+    examples, skipped = read_examples(source, ProbeSpec(name="p", path="a", format="text", metric="loss"))
     assert len(examples) == 150
-    assert complaints == ["a:150: has no 'text'; it has 'txt'"]
+    assert skipped == ["a:150: has no 'text'; it has 'txt'"]
 
 
 CHOICE = DataSpec(train="a.jsonl", format="multiple_choice")
@@ -168,7 +168,7 @@ def test_options_in_a_table_are_json() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"options": ["a", "b"], "answer": 2}, "neither one of its options .* nor a place from 0 to 1"),
+        ({"options": ["a", "b"], "answer": 2}, "neither one of its options .* nor an index from 0 to 1"),
         ({"options": ["a", "a"], "answer": 0}, "at least two 'options', all different"),
         ({"options": ["a"], "answer": 0}, "at least two 'options'"),
         ({"options": "a,b", "answer": 0}, "must be a list"),

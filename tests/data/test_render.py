@@ -184,13 +184,13 @@ def test_tools_and_their_calls_reach_the_template() -> None:
 
 
 def test_a_template_that_begins_answers_otherwise_than_it_asks_for_them_is_refused() -> None:
-    with pytest.raises(DataError, match=r"a\.jsonl:7: the base's chat template does not begin an answer as it asks"):
+    with pytest.raises(DataError, match=r"a\.jsonl:7: the base's chat template formats a prompt differently"):
         one(CHAT, base=chatty(REWRITES))
 
 
 def test_a_template_that_refuses_a_chat_is_quoted() -> None:
     chat = Example(messages=(("tool", "x"), ("assistant", "y")), completion="y", where="a.jsonl:3")
-    with pytest.raises(DataError, match=r"a\.jsonl:3: the base's chat template refuses this chat: no tools"):
+    with pytest.raises(DataError, match=r"a\.jsonl:3: the base's chat template rejects this chat: no tools"):
         one(chat, base=chatty())
 
 

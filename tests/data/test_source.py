@@ -86,7 +86,7 @@ def test_few_malformed_rows_are_left_out_and_told(tmp_path: Path) -> None:
     source = jsonl(tmp_path, 199, 2)
     rows = read_rows(source)
     assert len(rows.rows) == 199
-    assert [c.split(": ")[0] for c in rows.complaints] == [f"{source}:1", f"{source}:2"]
+    assert [c.split(": ")[0] for c in rows.skipped] == [f"{source}:1", f"{source}:2"]
 
 
 def test_many_malformed_rows_are_refused_and_the_first_five_named(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_a_csv_row_with_too_few_or_many_columns_is_malformed(tmp_path: Path) -> 
     source = write(tmp_path, "a.csv", "text,label\nhi\nhello, you,x\n")
     with pytest.raises(DataError) as caught:
         read_rows(source)
-    assert f"{source}:2: has not the 2 columns" in str(caught.value)
-    assert f"{source}:3: has not the 2 columns" in str(caught.value)
+    assert f"{source}:2: does not have the 2 columns" in str(caught.value)
+    assert f"{source}:3: does not have the 2 columns" in str(caught.value)
 
 
 def test_an_unclosed_quote_is_named(tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_an_empty_file_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     write(tmp_path, "train.csv", "a\n1\n")
-    with pytest.raises(DataError, match=r"trian\.csv: no such file .*; beside it: train\.csv"):
+    with pytest.raises(DataError, match=r"trian\.csv: no such file .*; in the same folder: train\.csv"):
         read_rows(str(tmp_path / "trian.csv"))
 
 
 def test_an_unknown_kind_of_file_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.parquet: is of no kind that can be read; convert it to one of \.json"):
+    with pytest.raises(DataError, match=r"a\.parquet: unknown file type; convert it to one of \.json"):
         read_rows(write(tmp_path, "a.parquet", "x"))
 
 

@@ -139,7 +139,7 @@ def test_rows_left_out_are_told_for_every_split(tmp_path: Path) -> None:
         validation=table(tmp_path, "b.csv", broken),
         test=table(tmp_path, "c.csv", broken),
     )
-    assert [c.split("/")[-1] for c in read_splits(spec).complaints] == [
+    assert [c.split("/")[-1] for c in read_splits(spec).skipped] == [
         "b.csv:2: has an empty label",
         "c.csv:2: has an empty label",
     ]

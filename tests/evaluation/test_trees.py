@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from evaluation.choices import option_choices
 from evaluation.scoring import TokenSequence, completion_logprobs
-from evaluation.trees import plant, tree_logprobs
+from evaluation.trees import lay_out, tree_logprobs
 from tests.evaluation.plain import label_logits_of
 
 CONFIGS = {
@@ -55,7 +55,7 @@ def test_a_row_of_options_scores_like_a_row_for_each(kind: str, copies: int) -> 
 
 def test_options_with_different_prompts_are_refused() -> None:
     with pytest.raises(ValueError, match="share one prompt"):
-        plant([TokenSequence(ids=(1, 2), prompt_length=1), TokenSequence(ids=(3, 2), prompt_length=1)])
+        lay_out([TokenSequence(ids=(1, 2), prompt_length=1), TokenSequence(ids=(3, 2), prompt_length=1)])
 
 
 def test_a_batch_counts_the_tokens_of_all_copies() -> None:

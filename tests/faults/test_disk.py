@@ -71,7 +71,8 @@ def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
     filler.unlink()
     assert play.code() == 0, play.text
     assert (
-        play.text.count("paused until there is room") == 1 and play.text.count("there is room on the disk again") == 1
+        play.text.count("paused until there is space") == 1
+        and play.text.count("there is free space on the disk again") == 1
     )
     audit(small_disk, 10)
     assert results(small_disk).items() >= done.items()
@@ -123,6 +124,6 @@ def test_no_trial_starts_on_a_disk_that_is_nearly_full(tmp_path: Path, monkeypat
     monkeypatch.setattr("lorasweep.driver.disk_guard.RETRY_S", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
-        assert not guard.has_room() and not guard.has_room()
-    assert guard.has_room()
+        assert not guard.has_space() and not guard.has_space()
+    assert guard.has_space()
     assert len(said) == 2 and "1 MiB are free, 64 are needed" in said[0]

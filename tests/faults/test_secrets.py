@@ -57,7 +57,7 @@ def test_a_setting_that_takes_a_secret_from_the_environment_is_refused_and_nothi
     for setting in ("sweep.question", "model.revision", "tracking.experiment"):
         play = staged(*FAKE, f"{setting}='key ${{oc.env:HF_TOKEN}}'", scene=partial(failing_with, "", secrets()))
         assert play.code() == 78, play.text
-        assert f"{setting}: holds the value of HF_TOKEN" in play.text and CANARY not in play.text
+        assert f"{setting}: contains the value of HF_TOKEN" in play.text and CANARY not in play.text
     assert list(in_tmp.iterdir()) == []
 
 

@@ -94,7 +94,7 @@ def test_what_a_worker_says_that_slept_past_its_deadline_is_not_heard(_stage: No
     driver.handles = [WorkerHandle(executor=far, num_slots=2, device="far", restart=FakeExecutor)]
     driver.run()
     late = [e.number for answer in far.answers for e in answer.result() if isinstance(e, Finished)]
-    assert late == [0, 1] and any("was silent for" in text for text in notes.texts)
+    assert late == [0, 1] and any("did not respond for" in text for text in notes.texts)
     assert [r.reason for r in driver.ledger.results.values()] == [""] * 6
     assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
     assert driver.study.states() == {"COMPLETE": 6}

@@ -13,7 +13,7 @@ from lorasweep.driver.ledger import Ledger
 from lorasweep.driver.worker_handle import WorkerHandle
 from lorasweep.planning.plan import Plan
 from lorasweep.testing import FakeExecutor, fake_driver
-from lorasweep.tracking.base import Opening
+from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.queue import TrackingQueue
 from tests.faults.sweeps import Notes, driver_of
 
@@ -48,7 +48,7 @@ def test_a_silent_worker_is_ended_and_its_trials_are_done_by_another(plan: Plan,
     driver = driver_of(plan, tmp_path, notes, hang_min=0.001)
     driver.handles = [WorkerHandle(executor=silent, num_slots=2, device="fake", restart=FakeExecutor)]
     driver.run()
-    assert silent.is_closed and any("was silent for" in text for text in notes.texts)
+    assert silent.is_closed and any("did not respond for" in text for text in notes.texts)
     assert [r.state for r in driver.ledger.results.values()] == [TrialState.COMPLETE] * 6
     assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
     assert driver.study.states() == {"COMPLETE": 6}
@@ -126,7 +126,7 @@ class Away:
     def __init__(self) -> None:
         self.num_calls, self.numbers = 0, list[int]()
 
-    def begin(self, opening: Opening) -> None: ...
+    def begin(self, opening: SweepInfo) -> None: ...
 
     def handle(self, event: SweepEvent) -> None:
         if isinstance(event, Finished):
@@ -139,9 +139,9 @@ class Away:
 def test_a_tracker_that_is_away_for_a_while_gets_everything_later(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorasweep.tracking.queue.AWAY_S", 0.0)
+    monkeypatch.setattr("lorasweep.tracking.queue.MAX_WAIT_S", 0.0)
     tracker, exported = Away(), set[int]()
-    opening = Opening(config="", tags={}, data={}, swept={}, objective="accuracy")
+    opening = SweepInfo(config="", tags={}, data={}, swept={}, objective="accuracy")
     queue = TrackingQueue(tracker, opening, is_exported=exported.__contains__, mark_exported=exported.add)
     fake_driver(plan, Ledger(tmp_path), queue).run()
     assert queue.close() == 0

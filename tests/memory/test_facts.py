@@ -148,7 +148,9 @@ def _kept_in_one_pass(spec: TrialSpec) -> tuple[int, int]:
     batches = [next(micro_batches(rows, batch_size=4, accumulation=1, seed=i)) for i in range(3)]
     saved = Saved(base.model)
     with torch.autograd.graph.saved_tensors_hooks(saved, lambda x: x):
-        bank.backward(slots, batches, pack(batches, 0, flat=base.paths.is_flat), steps=[0] * 3, scale_K=torch.ones(3))
+        bank.backward(
+            slots, batches, pack(batches, 0, flat=base.shortcuts.is_flat), steps=[0] * 3, scale_K=torch.ones(3)
+        )
     return saved.num_bytes, _predicted(base.info, [(spec, lengths_of(rows, rows))] * 3)
 
 
@@ -213,7 +215,9 @@ def _kept_by(specs: Sequence[TrialSpec]) -> tuple[int, int]:
     batches = [next(micro_batches(rows, batch_size=sizes[numbers[slot]], accumulation=1, seed=0)) for slot in slots]
     saved = Saved(base.model)
     with torch.autograd.graph.saved_tensors_hooks(saved, lambda x: x):
-        bank.backward(slots, batches, pack(batches, 0, flat=base.paths.is_flat), steps=[0] * 3, scale_K=torch.ones(3))
+        bank.backward(
+            slots, batches, pack(batches, 0, flat=base.shortcuts.is_flat), steps=[0] * 3, scale_K=torch.ones(3)
+        )
     return saved.num_bytes, _predicted(base.info, [(spec, lengths_of(rows, rows)) for spec in specs])
 
 

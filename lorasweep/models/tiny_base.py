@@ -1,6 +1,7 @@
-"""A tiny base of the same architecture, made from a configuration alone, to try things out in milliseconds.
+"""A tiny base of the same architecture, made from a configuration only, for tests that take milliseconds.
 
-Sizes shrink, windows to a few tokens; what decides the arithmetic (activations, biases, kinds of layers) stays.
+Sizes are small, and windows a few tokens; settings that determine the computation (activations, biases, kinds of
+layers) are kept.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ import torch
 from torch import nn
 
 WINDOW = 8  # tokens; rows of a test are longer
-MOST_LAYERS = 6
-MOST_PARAMETERS = 20_000_000  # of a twin; a configuration with sizes under unknown names would stay large
+MAX_LAYERS = 6
+MAX_PARAMETERS = 20_000_000  # a configuration with unknown names for its sizes would stay large
 VOCABULARY = 96
 
-# What configurations call their sizes. Where a configuration lacks a name, the name is passed over.
+# The names of sizes in configurations. Names that a configuration lacks are ignored.
 SIZES: dict[str, int] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim", "lru_width"), 64),
     **dict.fromkeys(("attention_hidden_size", "embed_dim", "embedding_size"), 64),
@@ -64,11 +65,11 @@ NO_SIZES = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transform
 
 
 def tiny_model(config: Any) -> nn.Module | None:
-    """Return a small random model of this architecture in fp32 on the CPU, None where none can be made."""
+    """Return a small random model of this architecture, in fp32 on the CPU; None if none can be made."""
     for make in (_shrunk, _default):
         try:
             model = random_model(make(config))
-        except Exception:  # configurations check themselves in many ways; then the next way is tried
+        except Exception:  # configurations validate themselves in many ways; try the next one
             continue
         if model is not None:
             return model
@@ -76,24 +77,24 @@ def tiny_model(config: Any) -> nn.Module | None:
 
 
 def random_model(config: Any) -> nn.Module | None:
-    """Return a model of this configuration with random weights, always the same; None where it would be large."""
+    """Return a model of this configuration with random weights, always the same; None if it would be large."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         sketch: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    if sum(p.numel() for p in sketch.parameters()) > MOST_PARAMETERS:
+    if sum(p.numel() for p in sketch.parameters()) > MAX_PARAMETERS:
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-        _spread(model)
+        _enlarge_weights(model)
     model.eval()
     return model  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
-def _spread(model: nn.Module) -> None:
-    """Make weights so large that tokens matter to each other; as they are drawn they hardly do."""
+def _enlarge_weights(model: nn.Module) -> None:
+    """Enlarge the weights so that tokens affect each other; with the default initialisation they hardly do."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "norm" not in name:
             parameter.normal_(0, 0.08)
@@ -107,15 +108,15 @@ def _default(config: Any) -> Any:
 
 
 def _shrunk(config: Any) -> Any:
-    return type(config)(**small(config.to_dict()))
+    return type(config)(**small_settings(config.to_dict()))
 
 
-def small(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with small sizes. Switches stay; of the layers, one of each kind stays."""
+def small_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with small sizes and one layer of each kind; other settings are kept."""
     found = {k: v for k, v in settings.items() if k not in NO_SIZES}
     for name, value in found.items():
         if name.endswith("_config") and isinstance(value, Mapping):
-            found[name] = small(value)
+            found[name] = small_settings(value)
     return {**found, **_layers(found), **{k: v for k, v in _sizes(found).items() if k not in LAYER_COUNTS}}
 
 
@@ -123,7 +124,7 @@ LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
 def _layers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the lists with an entry per layer, cut to one layer of each kind, and how many layers that makes."""
+    """Return the per-layer lists, cut to one layer of each kind, and the resulting number of layers."""
     name = next((n for n in LAYER_COUNTS if isinstance(settings.get(n), int)), None)
     if name is None:
         return {}
@@ -131,15 +132,15 @@ def _layers(settings: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[str, int] = {}
     for place in range(settings[name] if lists else 0):
         kinds.setdefault(repr([values[place] for values in lists.values()]), place)
-    places = list(kinds.values())[:MOST_LAYERS] or [0, 0]
+    places = list(kinds.values())[:MAX_LAYERS] or [0, 0]
     places = places * 2 if len(places) == 1 else places
     return {name: len(places), **{k: [v[place] for place in places] for k, v in lists.items()}}
 
 
 def _sizes(settings: Mapping[str, Any]) -> dict[str, Any]:
-    # With latent attention a head's size is its rotary part, and every head has its own keys.
+    # With latent attention the size of a head is that of its rotary part, and every head has its own keys.
     latent = {"head_dim": 8, "num_key_value_heads": 4} if settings.get("kv_lora_rank") else {}
     heads = next((settings[name] for name in HEADS if isinstance(settings.get(name), int)), None)
-    # Where every head has keys of its own, so it is in the twin.
+    # If every head of the base has its own keys, so does every head of the tiny base.
     own_keys = {name: SIZES[HEADS[0]] for name in KEY_HEADS if heads and settings.get(name) == heads}
     return {k: v for k, v in {**SIZES, **latent, **own_keys}.items() if isinstance(settings.get(k), int | float)}
