@@ -1,10 +1,12 @@
 """MLflow's own web page, started on the store that holds a run."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from lorasweep.core.files import redact, sqlite_url
 PORT = 5000  # that of plain `mlflow ui`
 HOST = "127.0.0.1"
 END_S = 10.0  # for the server to end after it was asked to
+# Jobs are evaluations of language models in the background, which no sweep has.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def store_of(raw: Mapping[str, Any], folder: Path) -> str:
@@ -55,9 +59,11 @@ def show(uri: str, page: str, port: int | None = None) -> int:
         print(f"{redact(uri).rstrip('/')}/{page}")
         return 0
     port = port or _free_port()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    # A session of its own, so that Ctrl-C reaches the server once, through this process.
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", HOST, "--port", str(port),
+               "--workers", "1"]  # fmt: skip
+    environment = {**os.environ, **ENVIRONMENT}
+    # A session of its own: Ctrl-C reaches the server once, through this process, and all that it starts ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     print(f"http://{HOST}:{port}/{page}", "Ctrl-C ends the server", sep="\n", flush=True)
     try:
@@ -89,11 +95,7 @@ def _free_port() -> int:
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
     """End the server with the processes that it started."""
-    if server.poll() is not None:
-        return
-    server.terminate()
-    try:
-        server.wait(END_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(server.pid, number)
+            server.wait(END_S)
