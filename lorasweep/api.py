@@ -185,11 +185,11 @@ def _workers_without_main() -> Iterator[None]:
     Workers need nothing of it, and a script without `if __name__ == "__main__"` would start its sweep in each of them.
     """
     main: Any = sys.modules["__main__"]
-    names = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
-    for name in names:
-        setattr(main, name, None)
+    spec, file = main.__spec__, vars(main).pop("__file__", None)
+    main.__spec__ = None
     try:
         yield
     finally:
-        for name, value in names.items():
-            setattr(main, name, value)
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file

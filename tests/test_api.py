@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_the_package_alone_imports_nothing_heavy() -> None:
 
 def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'sweeep'"):
-        _ = lorasweep.sweeep  # type: ignore[attr-defined]
+        _ = lorasweep.sweeep
 
 
 @pytest.mark.parametrize(
@@ -210,15 +211,9 @@ def test_a_frame_has_the_columns_and_values_of_the_csv(board: lorasweep.Leaderbo
 
 
 def test_a_notebook_shows_table_and_advice_without_the_users_tags(board: lorasweep.Leaderboard) -> None:
-    page = lorasweep.Leaderboard(
-        **{**{n: getattr(board, n) for n in fields_of(board)}, "question": "<b>?"}
-    )._repr_html_()
+    page = replace(board, question="<b>?")._repr_html_()
     assert "<table>" in page and "The highest-ranked" in page
     assert "<b>" not in page and "&lt;b&gt;?" in page
-
-
-def fields_of(board: lorasweep.Leaderboard) -> list[str]:
-    return list(board.__dataclass_fields__)
 
 
 def test_the_best_adapter_is_loaded_by_peft(board: lorasweep.Leaderboard) -> None:

@@ -21,7 +21,7 @@ from lorasweep.driver.ledger import Ledger
 from lorasweep.tracking.ui import show, store_of
 
 ROOT = Path(__file__).resolve().parent.parent
-# Too few validation rows, and probes: notes on data and by workers stand in the leaderboard. A test split has scores.
+# So few validation rows that a note says so, and a test split.
 QUICK = (
     "lora.r=2,4", "train.max_steps=3", "eval.rungs=1", "eval.num_samples=1", "eval.metrics=[]", "study.keep_adapters=2",
     "data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]",
@@ -160,17 +160,15 @@ def test_ui_answers_with_the_runs_view_until_ctrl_c(whole: Path) -> None:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "lorasweep", "ui", "--port", str(port)]
-    process = subprocess.Popen(
-        command, cwd=whole, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    address = process.stdout.readline().strip()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=whole, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert _answers(address)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
     (run,) = whole.glob("runs/*")
     assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/") and address.endswith(run.name)
-    assert _answers(address)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
     assert not _answers(address, wait_s=0)
 
 
