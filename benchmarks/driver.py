@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.output import command_line, write
-from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
+from lorasweep.config.folders import data_dir
 from lorasweep.core.messages import Finished, SweepEvent
 from lorasweep.driver.driver import Driver
 from lorasweep.driver.ledger import Ledger

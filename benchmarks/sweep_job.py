@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
+from lorasweep.config.folders import data_dir
 from lorasweep.core.rungs import rungs_of
 from lorasweep.core.spec import TrialSpec, digest
 from lorasweep.data.formats import Example

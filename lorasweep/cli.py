@@ -7,21 +7,24 @@ import difflib
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorasweep import __version__
+from lorasweep.config.folders import data_dir
 from lorasweep.core.errors import AlreadyRunning, ConfigError, LoraSweepError, is_disk_full, unusable_path
-from lorasweep.core.files import redact_values
+from lorasweep.core.files import redact, redact_values
 from lorasweep.core.logs import quiet
 
 if TYPE_CHECKING:
-    from lorasweep.run import Outcome
+    from lorasweep.report.leaderboard import Leaderboard
 
 VERBS = {
     "run": "train and rank every candidate (the default)",
     "plan": "check everything and say what would be run, without training",
+    "report": "print and rewrite the leaderboard of a run folder: report FOLDER",
+    "ui": "open MLflow on the runs of a run folder, by default the latest: ui [FOLDER] [--port N]",
 }
 EXIT_FAILED, EXIT_RUNNING, EXIT_PREEMPTED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 75, 78, 130
 REMEDY = "make it writable, or set output_dir, tracking.uri or the variable LORASWEEP_CACHE to a place that is"
@@ -29,13 +32,6 @@ EXIT_UNREAD = 141  # of a program that SIGPIPE has ended
 # The first kind that fits; whatever Hydra cannot compose is a mistake of configuration too.
 EXITS = {ConfigError: EXIT_CONFIG, AlreadyRunning: EXIT_RUNNING, LoraSweepError: EXIT_FAILED}
 STDOUT = 1
-PACKAGE = Path(__file__).resolve().parent
-
-
-def data_dir(name: str) -> Path:
-    """Return `conf` or `sweeps`: from the wheel, else from the checkout."""
-    # In a wheel the folder beside the package is site-packages, where `conf` may be someone else's.
-    return next(path for path in (PACKAGE / "_data" / name, PACKAGE.parent / name) if path.is_dir())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +58,8 @@ def _answer(arguments: Sequence[str] | None) -> int:
         return 0
     if given[:1] in (["--shell-completion"], ["-sc"]):
         return _complete(given[1:])
+    if verb in OF_FOLDERS:
+        return _told(lambda: OF_FOLDERS[verb](given))
     if given and "=" not in given[0] and not given[0].startswith(("-", "+", "~")):
         close = difflib.get_close_matches(given[0], VERBS, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else ""
@@ -130,21 +128,26 @@ FIRST = "reading the settings, the base and the data"  # said before the imports
 def _command(verb: str, overrides: list[str]) -> int:
     if not {"--cfg", "-c"} & {word.split("=")[0] for word in overrides}:
         print(FIRST, flush=True)
+    return _told(lambda: _composed(verb, overrides))
+
+
+def _composed(verb: str, overrides: list[str]) -> int:
+    from lorasweep.api import compose
+
+    raw, text = compose(overrides)
+    if raw is None:
+        print(redact(text))
+        return 0
+    quiet()
+    return _plan(raw) if verb == "plan" else _run(raw, text)
+
+
+def _told(command: Callable[[], int]) -> int:
+    """Return a command's exit code; what the user can mend is told in a sentence."""
     from hydra.errors import HydraException
 
-    from lorasweep.config.compose import compose
-    from lorasweep.core.files import redact
-
-    # Threads that spin for long while they wait halve the speed of a machine that does anything else; threads that
-    # sleep at once take longer to wake up than a small operation lasts.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        raw, text = compose(overrides, data_dir("conf"), data_dir("sweeps"))
-        if raw is None:
-            print(redact(text))
-            return 0
-        return _plan(raw) if verb == "plan" else _run(raw, text)
+        return command()
     except (HydraException, LoraSweepError) as error:
         print(f"lorasweep: {redact(str(error))}", file=sys.stderr)
         return next((code for kind, code in EXITS.items() if isinstance(error, kind)), EXIT_CONFIG)
@@ -162,7 +165,6 @@ def _command(verb: str, overrides: list[str]) -> int:
 
 
 def _plan(raw: dict[str, Any]) -> int:
-    quiet()
     from lorasweep.planning.describe import plan_text
     from lorasweep.planning.make import make_plan
 
@@ -171,16 +173,10 @@ def _plan(raw: dict[str, Any]) -> int:
 
 
 def _run(raw: dict[str, Any], text: str) -> int:
-    quiet()
-    from lorasweep.planning.describe import headline
-    from lorasweep.planning.make import make_plan
+    from lorasweep.api import run
 
-    plan = make_plan(raw)
-    print(redact_values(headline(plan)), "starting the workers, the study and the tracker", sep="\n", flush=True)
-    from lorasweep.run import run_sweep
-
-    outcome = run_sweep(plan, text)
-    _show(outcome, plan.config.tracking.uri)
+    plan, outcome = run(raw, text)
+    _show(outcome.board, outcome.folder, _where(plan.config.tracking.uri, outcome.page) if outcome.page else [])
     if outcome.halted:
         print(f"lorasweep: given up: {outcome.halted}", file=sys.stderr)
         return EXIT_FAILED
@@ -188,21 +184,67 @@ def _run(raw: dict[str, Any], text: str) -> int:
         saved = f"; {outcome.num_saved} unfinished trials are saved" if outcome.num_saved else ""
         print(f"stopped before the end{saved}; run the same command to go on", file=sys.stderr)
         return EXIT_PREEMPTED if outcome.is_preempted else EXIT_INTERRUPTED
-    return 0 if any(row.rank is not None for row in outcome.board.rows) else EXIT_FAILED
+    return 0 if outcome.board.ranked else EXIT_FAILED
 
 
-def _show(outcome: "Outcome", uri: str | None) -> None:
+def _report(given: list[str]) -> int:
+    from lorasweep.report.from_folder import load_leaderboard, update_reports
+
+    if len(given) != 1:
+        raise ConfigError(["report: takes one run folder, for example report runs/NAME"])
+    quiet()
+    folder = Path(given[0])
+    board = load_leaderboard(folder)
+    is_written = update_reports(board, folder)
+    note = "a sweep runs in this folder: these are its results so far, and its files are left as they are"
+    _show(board, folder, [] if is_written else [note])
+    return 0
+
+
+def _ui(given: list[str]) -> int:
+    from lorasweep.report.from_folder import TRACKED, noted, read_config
+    from lorasweep.tracking.ui import show, store_of
+
+    port, given = _port(given)
+    if len(given) > 1:
+        raise ConfigError(["ui: takes one run folder at most, for example ui runs/NAME --port 5001"])
+    folder = Path(given[0]) if given else _latest(Path("runs"))
+    return show(store_of(read_config(folder), folder), str(noted(folder, TRACKED).get("page", "")), port)
+
+
+def _port(given: list[str]) -> tuple[int | None, list[str]]:
+    """Return the value of `--port`, and the other words."""
+    words = [part for word in given for part in (word.split("=", 1) if word.startswith("--port=") else [word])]
+    if "--port" not in words:
+        return None, words
+    place = words.index("--port")
+    value = words[place + 1] if place + 1 < len(words) else ""
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise ConfigError([f"--port: {value!r} is no port; write for example --port 5001"])
+    return int(value), [*words[:place], *words[place + 2 :]]
+
+
+def _latest(folder: Path) -> Path:
+    """Return the run folder below `folder` that was begun or continued last."""
+    found = sorted(folder.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise ConfigError([f"ui: there is no run folder in {folder.absolute()}; name one, as in ui runs/NAME"])
+    return found[-1].parent
+
+
+OF_FOLDERS: dict[str, Callable[[list[str]], int]] = {"report": _report, "ui": _ui}
+
+
+def _show(board: "Leaderboard", folder: Path, more: Sequence[str]) -> None:
     """Print the table, where all of it is, and last what the sweep found out."""
     from rich.console import Console
 
     from lorasweep.report.text import rows_that_fit, to_text, verdict
 
-    console, last = Console(), verdict(outcome.board)
-    places = [f"full leaderboard: {outcome.folder}/leaderboard.html (also .md .csv .json)"]
-    if outcome.page:
-        places += _where(uri, outcome.page)
+    console, last = Console(), verdict(board)
+    places = [f"full leaderboard: {folder}/leaderboard.html (also .md .csv .json)", *more]
     num_lines = len(console.render_lines(last)) + len(places) + SPACES
-    console.print(to_text(outcome.board, console.width, rows_that_fit(outcome.board, console, num_lines)))
+    console.print(to_text(board, console.width, rows_that_fit(board, console, num_lines)))
     print("", *places, "", sep="\n")  # not by rich, which would break addresses
     console.print(last)
 
@@ -212,8 +254,6 @@ SPACES = 4  # blank lines, and the prompt
 
 def _where(uri: str | None, page: str) -> list[str]:
     """Say how to get to the tracker's page, its address in a line of its own."""
-    from lorasweep.core.files import redact
-
     if uri and uri.startswith("http"):
         return ["every run:", f"{redact(uri).rstrip('/')}/{page}"]
     store = f" --backend-store-uri {redact(uri)}" if uri else ""

@@ -5,10 +5,12 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lorasweep.core.files import redact_values, write_text
 from lorasweep.core.messages import Listener, Summary
@@ -26,7 +28,8 @@ from lorasweep.executors.table import make_executor
 from lorasweep.planning.describe import domain_text
 from lorasweep.planning.plan import Plan
 from lorasweep.report import write_reports
-from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.report.from_folder import CONFIG, HEADER, TRACKED, leaderboard_of
+from lorasweep.report.leaderboard import Leaderboard
 from lorasweep.report.settings import SEED
 from lorasweep.study.selection import Configuration
 from lorasweep.study.study import Study
@@ -64,7 +67,8 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
         if plan.config.study.retry_failed:
             ledger.set_failed_aside()
         check_inputs(plan, ledger)
-        write_text(folder / "config.yaml", text)
+        write_text(folder / CONFIG, text)
+        ledger.note(HEADER, _header(plan))
         return _run(plan, text, ledger)
     finally:
         ledger.close()
@@ -90,6 +94,8 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
             driver.run()
         board = _report(driver)
         _close(tracking, driver)
+        if tracking and tracking.tracker.page:
+            ledger.note(TRACKED, {"page": tracking.tracker.page})
     except BaseException:
         if tracking:
             tracking.abandon()
@@ -154,16 +160,7 @@ def _report(driver: Driver) -> Leaderboard:
     """Write the leaderboard, keep the best adapters, and send the summary to the tracker."""
     driver.recorder.show("writing the leaderboard, and the last results to the tracker")
     ledger, config = driver.ledger, driver.plan.config
-    board = build_leaderboard(
-        [r for r in ledger.results.values() if r.same_as is None],
-        name=config.sweep.name,
-        question=config.sweep.question,
-        objective=config.eval.objective,
-        domains=driver.plan.domains,
-        test_metrics=driver.test_metrics or None,
-        notes=(*driver.plan.warnings, *_notes(driver)),
-        num_saved=ledger.num_saved,
-    )
+    board = leaderboard_of(ledger.folder, ledger.results.values(), driver.plan.domains)
     files = write_reports(board, ledger.folder)
     # While seeds are missing, a mean over them may still change, and with it the winner.
     if driver.is_finished or SEED not in driver.plan.domains:
@@ -202,10 +199,15 @@ def _close(tracking: TrackingQueue | None, driver: Driver) -> None:
         log.warning("%d results are not in MLflow yet; run the same command again to upload them", num_left)
 
 
-def _notes(driver: Driver) -> list[str]:
-    """Return the notes of the data's readers and of the workers, each once."""
-    of_data = (note for facts in driver.plan.facts.values() for note in facts.notes)
-    return list(dict.fromkeys([*of_data, *driver.recorder.notes]))
+def _header(plan: Plan) -> dict[str, Any]:
+    """Return what the leaderboard says of the sweep as a whole, with each note on its data once."""
+    of_data = (note for facts in plan.facts.values() for note in facts.notes)
+    return {
+        "name": plan.config.sweep.name,
+        "question": plan.config.sweep.question,
+        "objective": plan.config.eval.objective,
+        "notes": list(dict.fromkeys([*plan.warnings, *of_data])),
+    }
 
 
 def _data(plan: Plan) -> dict[str, str]:
@@ -222,7 +224,13 @@ def _data(plan: Plan) -> dict[str, str]:
 
 @contextmanager
 def _interruptible(driver: Driver, signals: list[int]) -> Iterator[None]:
-    """Let the first Ctrl-C, or SIGTERM, end the sweep in order, the second at once; note which came."""
+    """Let the first Ctrl-C, or SIGTERM, end the sweep in order, the second at once; note which came.
+
+    Outside the main thread signals cannot be handled, and stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def on_signal(number: int, _frame: object) -> None:
         signals.append(number)

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
+from lorasweep.config.folders import data_dir
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 

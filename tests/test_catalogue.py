@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose, groups, questions, split
+from lorasweep.config.folders import data_dir
 from lorasweep.config.space import read_space
 from lorasweep.core.errors import ConfigError
 from tests.settings import composed

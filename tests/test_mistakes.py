@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.cli import EXIT_CONFIG, data_dir, main
+from lorasweep.cli import EXIT_CONFIG, main
 from lorasweep.config.compose import shell_completion
+from lorasweep.config.folders import data_dir
 from lorasweep.core import hub
 from lorasweep.core.errors import ConfigError
 from lorasweep.planning.make import make_plan

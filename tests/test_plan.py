@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lorasweep.cli import data_dir
 from lorasweep.config.compose import compose
+from lorasweep.config.folders import data_dir
 from lorasweep.core.errors import ConfigError
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_task

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.cli import PACKAGE, data_dir, main, usage
+from lorasweep.cli import main, usage
 from lorasweep.config.compose import compose
+from lorasweep.config.folders import PACKAGE, data_dir
 from lorasweep.driver.run_folder import run_folder
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 import pytest
 
-from lorasweep.cli import data_dir
+from lorasweep.config.folders import data_dir
 from lorasweep.config.grammar import parse
 from lorasweep.config.space import (
     alpha_of,

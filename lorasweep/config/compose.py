@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from lorasweep.config.fitting import fitting_data, fitting_probes, is_automatic, sets_probes
+from lorasweep.config.grammar import quoted
 from lorasweep.core.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
     is_own = bool(folder) and "--config-name" in options and (Path(folder or "") / f"{name}.yaml").is_file()
     first, second = (Path(folder or ""), conf) if is_own else (conf, Path(folder or conf))
     if folder:
-        overrides = [*overrides, f"hydra.searchpath=[{_quoted(f'file://{second.absolute()}')}]"]
+        overrides = [*overrides, f"hydra.searchpath=[{quoted(f'file://{second.absolute()}')}]"]
     with initialize_config_dir(version_base="1.3", config_dir=str(first.absolute())):
         composed = hydra_compose(config_name=name, overrides=overrides, return_hydra_config=True)
         group, plain = str(composed.hydra.runtime.choices.get("data")), _plain(composed)
@@ -225,7 +226,7 @@ def _to_space(overrides: Sequence[str], known_groups: set[str]) -> tuple[list[st
         if swept is not None:
             key = swept[0].lstrip("+").removeprefix("sweep.space.")
             target = key if key == "devices" else f"sweep.space.{key}"  # devices=0,1 uses both devices
-            result.append(f"++{target}={_quoted(swept[1])}")
+            result.append(f"++{target}={quoted(swept[1])}")
             continue
         key_of = pinned_key(override)
         if key_of is None or not _is_value(key_of, known_groups):
@@ -246,15 +247,8 @@ def _readable(override: str) -> str:
     except HydraException:
         key, equals, value = override.partition("=")
         if equals and "(" not in value and re.fullmatch(r"[+~]{0,2}[\w.@/]+", key):
-            return f"{key}={_quoted(value)}"
+            return f"{key}={quoted(value)}"
     return override
-
-
-def _quoted(text: str) -> str:
-    """Return the text quoted for Hydra's grammar."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return str(QuotedString(text=text, quote=Quote.double).with_quotes())
 
 
 def _is_value(key: str, known_groups: set[str]) -> bool:

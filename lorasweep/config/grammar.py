@@ -72,6 +72,13 @@ def pinned_key(override: str) -> str | None:
     return key.lstrip("+") if equals and not key.startswith("~") and swept_expression(override) is None else None
 
 
+def quoted(text: str) -> str:
+    """Return text as Hydra's grammar takes it whatever it holds."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return str(QuotedString(text=text, quote=Quote.double).with_quotes())
+
+
 def _hydra_value(key: str, text: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

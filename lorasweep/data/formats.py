@@ -13,7 +13,16 @@ from typing import Any
 from lorasweep.core.errors import DataError
 from lorasweep.core.spec import DataSpec, ProbeSpec, digest
 from lorasweep.data.benchmarks import arc_parts, hellaswag_parts, winogrande_parts
-from lorasweep.data.identity import PROMPT_KEYS, TEXT_KEYS, columns_of, first_key, question_name, row_name, text_keys
+from lorasweep.data.identity import (
+    LABEL_KEYS,
+    PROMPT_KEYS,
+    TEXT_KEYS,
+    columns_of,
+    first_key,
+    question_name,
+    row_name,
+    text_keys,
+)
 from lorasweep.data.source import Rows, accept
 
 # The preamble and headings of Stanford Alpaca, with and without input.
@@ -189,7 +198,7 @@ def _listed(value: Any) -> Any:
 def classification(values: Mapping[str, Any], spec: Layout, where: str) -> Example:
     """A text and its label. Its options are all labels; they are added when every split has been read."""
     data = spec if isinstance(spec, DataSpec) else None
-    label_keys = (data.label_column,) if data and data.label_column else ("label", "category", "intent", "class")
+    label_keys = (data.label_column,) if data and data.label_column else LABEL_KEYS
     text = _column(values, text_keys(data) if data else TEXT_KEYS, "text")
     label = _column(values, label_keys, "label")
     if not label.strip():

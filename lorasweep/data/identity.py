@@ -12,6 +12,7 @@ from lorasweep.core.spec import DataSpec, digest
 
 PROMPT_KEYS = ("prompt", "question", "input", "instruction")
 TEXT_KEYS = ("text", "sentence", "question", "content")
+LABEL_KEYS = ("label", "category", "intent", "class")
 NAMED = ("alpaca", "plain")  # named templates of the alpaca format
 
 

@@ -18,10 +18,10 @@ def load_untested(spec: ModelSpec, device: str) -> Base:
     """Load a frozen base without testing its shortcuts, which `adapters.load` does.
 
     Raises:
-        ModelError: the base is missing, has no safetensors weights, or its precision is not supported on this machine.
+        ModelError: see `read_model`.
     """
     info = describe(spec.id, spec.revision, spec.trust_remote_code)
-    return make_base(_read_weights(spec, device), load_tokenizer(spec), info, spec, device)
+    return make_base(read_model(spec, device), load_tokenizer(spec), info, spec, device)
 
 
 def make_base(model: Any, tokenizer: Any, info: BaseInfo, spec: ModelSpec, device: str) -> Base:
@@ -38,7 +38,12 @@ def make_base(model: Any, tokenizer: Any, info: BaseInfo, spec: ModelSpec, devic
     return base
 
 
-def _read_weights(spec: ModelSpec, device: str) -> Any:
+def read_model(spec: ModelSpec, device: str) -> Any:
+    """Return a base as transformers loads it.
+
+    Raises:
+        ModelError: it cannot be found, has no safetensors weights, or the precision does not work here.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from evaluation.forgetting import FORGETTING
 from evaluation.metrics import METRICS
 from evaluation.statistics import Interval
 from lorasweep.config.grammar import Domain
+from lorasweep.core.errors import LoraSweepError
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.report.advice import Findings, advise
 from lorasweep.report.edges import Edge, edges
@@ -41,6 +43,7 @@ class Row:
     interval: Interval | None
     is_tied_with_best: bool
     is_pareto: bool
+    adapter: Path | None = None  # the folder of the adapter, which only the best trials keep
 
     @property
     def result(self) -> TrialResult:
@@ -88,6 +91,25 @@ class Row:
         metrics = self.result.metrics if len(self.configuration.ranked) < 2 else {}
         low, high = (finite(metrics.get(f"{name}/{end}")) for end in ("low", "high"))
         return Interval(value=value, low=math.nan if low is None else low, high=math.nan if high is None else high)
+
+    def load(self, device: str = "cpu") -> tuple[Any, Any]:
+        """Return the trained model and its tokenizer: the base with the adapter, loaded by PEFT.
+
+        Args:
+            device: where PyTorch puts it, such as `cpu` or `cuda:0`.
+
+        Raises:
+            LoraSweepError: the adapter was not kept.
+            ModelError: the base cannot be loaded.
+        """
+        if self.adapter is None or not self.adapter.is_dir():
+            raise LoraSweepError(
+                f"trial {self.number}: its adapter was not kept; set study.keep_adapters to the number of trials that "
+                "keep theirs, and run the sweep in another output_dir"
+            )
+        from lorasweep.models.peft_model import load_peft_model  # imports torch, which a report does without
+
+        return load_peft_model(self.result.spec.model, self.adapter, device)
 
     @property
     def reason(self) -> str:
@@ -161,16 +183,17 @@ def build_leaderboard(
     test_metrics: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
     num_saved: int = 0,
+    adapters: Mapping[int, Path] | None = None,
 ) -> Leaderboard:
     """Rank the results by their validation objective; `test_metrics` are the winner's and rank nothing.
 
-    `num_saved` trials were interrupted and go on from their checkpoints.
+    `num_saved` trials were interrupted and go on from their checkpoints. `adapters` maps trials to their folders.
 
     `domains` is what the sweep may choose from: without it, no edges are found.
     """
     results = sorted(results, key=lambda result: result.number)
     ranked, others = in_order(results, objective)
-    rows = _rows(ranked, others, objective)
+    rows = _rows(ranked, others, objective, adapters or {})
     beside, better = references(ranked, objective), better_than_base(ranked, objective)
     found = Findings(
         references=beside,
@@ -192,7 +215,7 @@ def build_leaderboard(
         optimism=found.optimism,
         edges=found.edges,
         test_metrics=dict(found.test_metrics),
-        notes=(*notes, *_own_notes(rows, objective)),
+        notes=tuple(dict.fromkeys((*notes, *_own_notes(rows, objective)))),
         references=beside,
         better_than_base=better,
         is_recommended=bool(ranked) and not doubt(rows[0], objective, found),
@@ -212,7 +235,9 @@ def reason_of(result: TrialResult) -> str:
     return "no reason was recorded"
 
 
-def _rows(ranked: Sequence[Configuration], others: Sequence[Configuration], objective: str) -> tuple[Row, ...]:
+def _rows(
+    ranked: Sequence[Configuration], others: Sequence[Configuration], objective: str, adapters: Mapping[int, Path]
+) -> tuple[Row, ...]:
     ties, front = tied(ranked, objective), pareto(ranked, objective)
 
     def row(found: Configuration, rank: int | None) -> Row:
@@ -223,6 +248,7 @@ def _rows(ranked: Sequence[Configuration], others: Sequence[Configuration], obje
             interval=interval_of(found, objective) if rank else None,
             is_tied_with_best=found.result.number in ties,
             is_pareto=found.result.number in front,
+            adapter=adapters.get(found.result.number),
         )
 
     return (*(row(found, rank) for rank, found in enumerate(ranked, 1)), *(row(found, None) for found in others))

@@ -27,14 +27,19 @@ COSTS = (
 
 def to_csv(board: Leaderboard) -> str:
     """Return one line per row; a cell is empty where a setting had no effect or nothing was measured."""
-    lines = [_flat(row, board.objective) for row in board.rows]
-    lines += [_flat_reference(one, board.objective) for one in board.references]
-    names = _header(board, lines)
+    names, lines = to_table(board)
     file = io.StringIO()
     writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return file.getvalue()
+
+
+def to_table(board: Leaderboard) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the columns, and a mapping per row that lacks a column or holds an empty text where there is no value."""
+    lines = [_flat(row, board.objective) for row in board.rows]
+    lines += [_flat_reference(one, board.objective) for one in board.references]
+    return _header(board, lines), lines
 
 
 def to_json(board: Leaderboard) -> dict[str, Any]:

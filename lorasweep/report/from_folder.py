@@ -1,0 +1,125 @@
+"""The leaderboard of a run folder, from its files alone: nothing is trained, and no base or data file is read."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from lorasweep.config.grammar import Domain, parse
+from lorasweep.config.space import leaves
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.messages import CHECKPOINT
+from lorasweep.core.result import TrialResult
+from lorasweep.core.stored import RUN, from_json
+from lorasweep.report import write_reports
+from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.study.selection import winner
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+HEADER = "plan"  # the note of a run's name, question, objective and notes on its data
+TRACKED = "tracker"  # the note of where the tracker's web page shows the run
+
+
+def load_leaderboard(folder: Path) -> Leaderboard:
+    """Return the leaderboard of a run folder; files are only read.
+
+    Raises:
+        ConfigError: the folder is no run folder.
+    """
+    raw = read_config(folder)
+    return leaderboard_of(folder, _results(folder), _domains(raw))
+
+
+def leaderboard_of(folder: Path, results: Iterable[TrialResult], domains: Mapping[str, Domain]) -> Leaderboard:
+    """Rank the results of a run folder, with what its notes say of data, workers and the winner's test scores."""
+    results = [result for result in results if result.same_as is None]
+    header = noted(folder, HEADER) or noted(folder, "leaderboard")  # earlier versions wrote the leaderboard alone
+    if not header:
+        raise ConfigError([f"{folder}: holds neither {HEADER}.json nor leaderboard.json; run the same sweep again"])
+    objective = str(header["objective"])
+    best, test = winner(results, objective), noted(folder, "test")
+    is_tested = best is not None and test.get("trial") == best.result.number
+    trials = folder / "trials"
+    return build_leaderboard(
+        results,
+        name=str(header["name"]),
+        question=str(header["question"]),
+        objective=objective,
+        domains=domains,
+        test_metrics=test.get("metrics") if is_tested else None,
+        notes=tuple(dict.fromkeys([*header["notes"], *noted(folder, "notes").get("notes", [])])),
+        num_saved=len(list(trials.glob(f"*/{CHECKPOINT}"))),
+        adapters={int(p.parent.name): p for p in trials.glob("*/adapter") if p.parent.name.isdecimal()},
+    )
+
+
+def update_reports(board: Leaderboard, folder: Path) -> bool:
+    """Write the leaderboard's files anew; return False, and write nothing, while a sweep runs in the folder."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    try:
+        write_reports(board, folder)
+    finally:
+        lock.release()
+    return True
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the composed configuration of a run.
+
+    Raises:
+        ConfigError: the folder is no run folder; says what was looked for.
+    """
+    config = folder / CONFIG
+    missing = [name for name in (CONFIG, "run.json") if not (folder / name).is_file()]
+    if missing == ["run.json"] and (folder / "trials").is_dir():
+        missing = []  # earlier versions gave runs no name
+    if missing:
+        inside = sorted(path.parent for path in folder.glob("*/run.json"))
+        hint = f"; did you mean {inside[-1]}?" if inside else "; a sweep prints the path of its folder at the end"
+        raise ConfigError([f"{folder}: is no run folder: it holds no {' and no '.join(missing)}{hint}"])
+    raw = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return raw if isinstance(raw, dict) else {}
+
+
+def noted(folder: Path, name: str) -> dict[str, Any]:
+    """Return a JSON object beside the trials, empty where there is none."""
+    try:
+        value = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _domains(raw: Mapping[str, Any]) -> dict[str, Domain]:
+    space = (raw.get("sweep") or {}).get("space") or {}
+    return {key: parse(key, text) for key, text in leaves(space)}
+
+
+def _results(folder: Path) -> list[TrialResult]:
+    """Return the results that can be read; those that cannot are left out with a warning."""
+    raws = {}
+    for file in sorted((folder / "trials").glob("*/result.json")):
+        try:
+            raws[file] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("%s is left out: it cannot be read (%s)", file, error)
+    runs = Counter(str(raw[RUN]) for raw in raws.values() if isinstance(raw, dict) and raw.get(RUN))
+    run = noted(folder, "run").get("id") or next((name for name, _ in runs.most_common(1)), "")
+    results = []
+    for file, raw in raws.items():
+        try:
+            results.append(from_json(raw, str(run), int(file.parent.name)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            log.warning("%s is left out: %s", file, error)
+    return results
