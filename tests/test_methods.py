@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
@@ -60,7 +60,7 @@ class Scale(Method[ScaleSpec]):
     def num_kept(self, inputs: int, outputs: int, rank: int) -> int:
         return outputs
 
-    def start(self, tensors: Sequence[Tensor], spec: ScaleSpec, generator: Generator) -> None:
+    def start(self, tensors: Sequence[Tensor], spec: ScaleSpec, base: nn.Module, generator: Generator) -> None:
         """Leave d at zero."""
 
     def forward(self, rows: AdaptedRows, y_NO: Tensor, x_kMD: Tensor) -> tuple[Tensor, ...]:
@@ -239,3 +239,20 @@ def test_a_method_may_change_its_slot_after_each_step(folder: Path, monkeypatch:
     for _ in range(3):
         train_step(bank, [state])
     assert not any(b_RO.any() for _, b_RO in bank.group_of(state.slot).weights.values())
+
+
+class FromWeights(Scale):
+    """Starts at the mean of each row of the frozen weight."""
+
+    def start(self, tensors: Sequence[Tensor], spec: ScaleSpec, base: nn.Module, generator: Generator) -> None:
+        tensors[0].copy_(base.get_parameter("weight").mean(dim=1))
+
+
+def test_a_method_may_start_from_the_weights_of_the_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = make_bank(load_base(ModelSpec(id=str(folder)), "cpu"), 2)
+    path = "model.layers.1.self_attn.v_proj"
+    expected = bank.base.model.get_parameter(f"{path}.weight").mean(dim=1)
+    bank.add(0, scale_spec(bank.base.spec), 0)  # adapts the linear first
+    monkeypatch.setitem(METHODS, "scale", FromWeights())
+    slot = bank.add(1, scale_spec(bank.base.spec), 1)
+    assert torch.equal(slot.tensors[path][0], expected)

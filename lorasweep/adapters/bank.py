@@ -63,8 +63,8 @@ class Bank:
         """Put a new adapter into a free slot. `num_tokens` are those of its average micro-batch."""
         assert self.num_free > 0, number
         dims: Dims = self._dims(spec.target_modules)
-        self._wrap(dims)
         slot = make_slot(number, spec, seed, dims, num_tokens, self.base.device)
+        slot.start({path: self._adapted(path).base for path in dims})
         self.live.append(slot)
         self._groups = None
         return slot
@@ -91,15 +91,15 @@ class Bank:
             model.activation_checkpointing_enable()  # type: ignore[operator]
         model.train(wants)
 
-    def _wrap(self, dims: Dims) -> None:
-        """Replace these linears of the base by adapted ones."""
-        for path in dims:
-            parent_path, _, name = path.rpartition(".")
-            parent = self.base.model.get_submodule(parent_path)
-            original = getattr(parent, name)
-            if not isinstance(original, AdaptedLinear):
-                index = list(self.base.info.linears).index(path)
-                setattr(parent, name, AdaptedLinear(original, path, index, self.layout))
+    def _adapted(self, path: str) -> AdaptedLinear:
+        """Return the adapted linear at this path of the base; the first time it replaces the frozen one."""
+        parent_path, _, name = path.rpartition(".")
+        parent = self.base.model.get_submodule(parent_path)
+        linear = getattr(parent, name)
+        if not isinstance(linear, AdaptedLinear):
+            linear = AdaptedLinear(linear, path, list(self.base.info.linears).index(path), self.layout)
+            setattr(parent, name, linear)
+        return linear
 
     def group_of(self, slot: Slot) -> Group:
         """Return the group that a slot is in."""

@@ -46,10 +46,9 @@ def peft_config(model: ModelSpec, info: BaseInfo, spec: AdapterSpec) -> bytes:
 
     method = method_of(spec)
     make = PEFT_TYPE_TO_CONFIG_MAPPING[method.peft_type]
+    settings = method.peft_settings(spec)
     if "fan_in_fan_out" in make.__dataclass_fields__:
-        settings = {"fan_in_fan_out": info.is_transposed, **method.peft_settings(spec)}
-    else:
-        settings = method.peft_settings(spec)
+        settings |= {"fan_in_fan_out": info.is_transposed}
     config = make(
         task_type=TaskType.CAUSAL_LM,
         base_model_name_or_path=model_path(model.id),
@@ -61,6 +60,6 @@ def peft_config(model: ModelSpec, info: BaseInfo, spec: AdapterSpec) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         raw = json.loads((Path(folder) / CONFIG).read_text())
-    # PEFT keeps some lists as sets, whose order changes from run to run.
+    # PEFT stores sets as lists, whose order changes from run to run.
     raw |= {name: sorted(value) for name, value in raw.items() if isinstance(getattr(config, name, None), set)}
     return json.dumps(raw, indent=2, sort_keys=True).encode()

@@ -4,6 +4,7 @@ The slot's optimizer sees this vector alone, so an optimizer step is one operati
 the vector lies and which other slots it is stacked with.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -98,6 +99,12 @@ class Slot:
             self.place(self.vector.data, self.gradient)
         return self._parameters
 
+    def start(self, linears: Mapping[str, nn.Module]) -> None:
+        """Set the method's initial values, drawn from the slot's seed, on these frozen linears."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for path, tensors in self.tensors.items():
+            self.method.start(tensors, self.spec, linears[path], generator)
+
     def place(self, values_P: Tensor, grad_P: Tensor) -> None:
         """Point parameters and gradients at these vectors, which already hold the values."""
         self.vector.data, self.vector.grad = values_P, grad_P
@@ -130,12 +137,9 @@ def _flat(tensors: Tensors) -> list[Tensor]:
 
 
 def make_slot(number: int, spec: AdapterSpec, seed: int, dims: Dims, num_tokens: int, device: torch.device) -> Slot:
-    """Return a new adapter with its method's initial values, drawn from `seed`."""
+    """Return a slot whose numbers are zero until `start`."""
     method = method_of(spec)
     own = VectorLayout(method, dims, method.rank(spec))
     slot = Slot(number, spec, seed, num_tokens, own, own, nn.Parameter(torch.zeros(own.size, device=device)))
     slot.vector.grad = torch.zeros(own.size, device=device)
-    generator = torch.Generator().manual_seed(seed)
-    for tensors in slot.tensors.values():
-        method.start(tensors, spec, generator)
     return slot

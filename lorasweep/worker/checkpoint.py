@@ -54,13 +54,12 @@ def load_checkpoint(live: LiveTrial) -> str:
             return f"trial {live.number}: {path} is of another trial or version; it begins again"
         slot, optimizer = live.train_state.slot, _restored(live.train_state, facts, tensors)
         history = [Point(**point) for point in facts["live"].pop("history")]
-        weights = [(own, _stored(tensors, "weights", slot, path)) for path, own in slot.tensors.items()]
+        weights = _pairs(slot, slot.tensors, tensors, "weights")
         _put_facts(live.train_state, facts["learner"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         return f"trial {live.number}: {path} cannot be read ({error}); it begins again"
     for own, stored in weights:
-        for target, source in zip(own, stored, strict=True):
-            target.copy_(source)
+        own.copy_(stored)
     for parameter, state in optimizer:
         live.train_state.optimizer.state[parameter] = state
     _put_told(live, facts["live"], history)
@@ -143,9 +142,9 @@ def _named(prefix: str, slot: Slot, tensors: Tensors) -> dict[str, Tensor]:
     }
 
 
-def _stored(tensors: dict[str, Tensor], prefix: str, slot: Slot, path: str) -> list[Tensor]:
-    """Return the tensors of one linear that `_named` named."""
-    return [tensors[f"{prefix}/{path}/{name}"] for name in slot.method.tensor_names]
+def _pairs(slot: Slot, own: Tensors, stored: dict[str, Tensor], prefix: str) -> list[tuple[Tensor, Tensor]]:
+    """Return each tensor of a slot with the stored one of the same name."""
+    return [(x, stored[name]) for name, x in _named(prefix, slot, own).items()]
 
 
 def _states(x: TrainState, facts: dict[str, Any]) -> dict[str, Tensor]:
@@ -179,9 +178,8 @@ def _restored(x: TrainState, facts: dict[str, Any], tensors: dict[str, Tensor]) 
 
 def _spread(slot: Slot, name: str, index: int, tensors: dict[str, Tensor]) -> Tensor:
     flat = torch.zeros_like(slot.vector.data)
-    for path, own in slot.views(flat).items():
-        for target, source in zip(own, _stored(tensors, f"state/{index}/{name}", slot, path), strict=True):
-            target.copy_(source)
+    for own, stored in _pairs(slot, slot.views(flat), tensors, f"state/{index}/{name}"):
+        own.copy_(stored)
     return flat
 
 

@@ -14,6 +14,7 @@ from lorasweep.core.spec import LoraSpec
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+    from torch.nn import Module
 
     from lorasweep.adapters.products import AdaptedRows
 
@@ -41,7 +42,7 @@ class Lora(Method[LoraSpec]):
     def dropout(self, spec: LoraSpec) -> float:
         return spec.lora_dropout
 
-    def start(self, tensors: Sequence[Tensor], spec: LoraSpec, generator: Generator) -> None:
+    def start(self, tensors: Sequence[Tensor], spec: LoraSpec, base: Module, generator: Generator) -> None:
         """Draw A as PEFT does; B stays zero, so that the adapter changes nothing yet."""
         from torch import empty
         from torch.nn.init import kaiming_uniform_

@@ -16,6 +16,7 @@ from lorasweep.core.spec import AdapterSpec
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+    from torch.nn import Module
 
     from lorasweep.adapters.products import AdaptedRows
     from lorasweep.adapters.slot import Slot
@@ -65,8 +66,11 @@ class Method(ABC, Generic[S]):
     # Training
 
     @abstractmethod
-    def start(self, tensors: Sequence[Tensor], spec: S, generator: Generator) -> None:
-        """Set the initial values of one linear's tensors, which are zero, in place."""
+    def start(self, tensors: Sequence[Tensor], spec: S, base: Module, generator: Generator) -> None:
+        """Set the initial values of one linear's tensors, which are zero, in place.
+
+        `base` is the frozen linear itself, for methods that start from its weights.
+        """
 
     def constants(self, specs: Sequence[S], like: Tensor) -> tuple[Tensor, ...]:
         """Return what a stack needs beside the trained tensors: each (k, ...), of the type and device of `like`."""
@@ -81,7 +85,7 @@ class Method(ABC, Generic[S]):
         """
 
     def base_gradient(self, rows: AdaptedRows, gradient_NO: Tensor, kept: Sequence[Tensor]) -> None:
-        """Change the gradient of the linear's output into that of the base's output, in place, in these rows."""
+        """Turn the gradient of the linear's output into that of the base's output, in place, in these rows."""
 
     @abstractmethod
     def backward(
