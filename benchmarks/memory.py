@@ -92,17 +92,17 @@ def measure(case: Case, model: str) -> dict[str, Any]:
     gc.collect()
     meter.reset()  # the peak of loading is not predicted
     bank = Bank(base, case.slots)
-    bank.pace.is_learning = False
-    learners = fill(bank, [(spec.lora, replace(spec.train, seed=i)) for i in range(case.slots)], rows)
+    bank.pass_size.is_learning = False
+    train_states = fill(bank, [(spec.lora, replace(spec.train, seed=i)) for i in range(case.slots)], rows)
     if case.mode != "train":
-        slots = tuple(x.slot for x in learners)
+        slots = tuple(x.slot for x in train_states)
         score_suite(Asked(base, bank, slots, spec.eval.batch_rows), rows, spec.eval.all_metrics, spec.eval)
     else:
         if case.checkpointing:
             base.model.activation_checkpointing_enable()  # type: ignore[operator]
             base.model.train()
         for _ in range(STEPS):
-            train_step(bank, learners)
+            train_step(bank, train_states)
     kind, load = torch.device(device).type, (spec, lengths_of(rows, rows))
     need = footprint(base.info, [load] * case.slots, kind=kind, is_evaluated=case.mode != "train")
     predicted = (need if case.mode == "train" else replace(need, activations=0)).measurable(kind)

@@ -26,7 +26,7 @@ from benchmarks.stock import StockTrial, stock_trial
 from benchmarks.trials import SHAPES, Trial, fill, gemm_rate, rows_of, seconds, trial, write_base
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
-from lorasweep.adapters.pass_size import Pace
+from lorasweep.adapters.pass_size import PassSize
 from lorasweep.adapters.train import train_step
 from lorasweep.core.spec import DType, ModelSpec, Precision
 from lorasweep.data.render import TokenRow
@@ -80,17 +80,17 @@ def measure(
         AssertionError: an adapter was not trained, or losses differ.
     """
     bank = Bank(base, len(trials))
-    learners = fill(bank, trials, rows)
-    starts = [bank.adapter(x.slot) for x in learners]
-    num_tokens = sum(x.slot.num_tokens for x in learners)
-    paces = defaultdict[int, Pace](lambda: Pace(is_learning=device == "cpu"))
+    train_states = fill(bank, trials, rows)
+    starts = [bank.adapter(x.slot) for x in train_states]
+    num_tokens = sum(x.slot.num_tokens for x in train_states)
+    pass_sizes: defaultdict[int, PassSize] = defaultdict(PassSize)
     stock: list[StockTrial] = []
 
     def packed() -> None:
-        bank.pace = paces[torch.get_num_threads()]
-        while not bank.pace.is_settled(num_tokens):
-            train_step(bank, learners)
-        train_step(bank, learners)
+        bank.pass_size = pass_sizes[torch.get_num_threads()]
+        while not bank.pass_size.is_settled(num_tokens):
+            train_step(bank, train_states)
+        train_step(bank, train_states)
 
     def alone() -> None:
         for one in stock:
@@ -104,11 +104,11 @@ def measure(
     stock += [stock_trial(x.model, t, rows, start) for x, t, start in zip(likes, trials, starts, strict=False)]
     packed_s, stock_s = [*times, *typical_s(device, *([] if times else [packed]), alone)]
     stock[0].model.unload()
-    pairs = [(ours[1], b) for x, y in zip(learners, stock, strict=False)
+    pairs = [(ours[1], b) for x, y in zip(train_states, stock, strict=False)
              for ours, b in zip(x.losses[:COMPARED], y.losses, strict=False)]  # fmt: skip
     gap = max(abs(a - b) / max(1.0, b) for a, b in pairs)
     assert gap <= LOSS_GAP[base.spec.dtype], f"losses differ by {gap}"
-    assert all(b.abs().sum() > 0 for x in learners for _, b in x.slot.matrices.values()), "an untrained adapter"
+    assert all(b.abs().sum() > 0 for x in train_states for _, b in x.slot.tensors.values()), "an untrained adapter"
     floor_s = 4 * base.info.num_linear_parameters * num_tokens / gemm_rate(DTYPES[base.spec.dtype], device)
     stock_s *= len(trials) / len(stock)
     return {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lorasweep.adapters.bank import Bank
-from lorasweep.adapters.train_state import Learner, make_learner, usual_tokens
+from lorasweep.adapters.train_state import TrainState, make_train_state, usual_tokens
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
@@ -76,13 +76,13 @@ def trial(model: ModelSpec, seed: int, *, rank: int = RANK, targets: str = "all-
     )  # fmt: skip
 
 
-def fill(bank: Bank, trials: Sequence[Trial], rows: Sequence[TokenRow]) -> list[Learner]:
+def fill(bank: Bank, trials: Sequence[Trial], rows: Sequence[TokenRow]) -> list[TrainState]:
     """Give each trial a slot, and return what trains it."""
-    learners = []
+    train_states = []
     for i, (lora, train) in enumerate(trials):
         slot = bank.add(i, lora, train.seed, usual_tokens(rows, train))
-        learners.append(make_learner(slot, train, rows, EvalSpec(rungs=1), bank.base.spec.dtype))
-    return learners
+        train_states.append(make_train_state(slot, train, rows, EvalSpec(rungs=1), bank.base.spec.dtype))
+    return train_states
 
 
 def gemm_rate(dtype: torch.dtype, device: str = "cpu") -> float:

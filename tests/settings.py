@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from lorasweep.adapters.methods.table import num_trainable
 from lorasweep.config.compose import compose
 from lorasweep.config.folders import data_dir
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+from lorasweep.models.info import BaseInfo
 
 
 def composed(*arguments: str) -> dict[str, Any]:
@@ -45,6 +47,11 @@ def trained(**changes: Any) -> TrialSpec:
 def adapted(**changes: Any) -> TrialSpec:
     """Return the trial with another adapter."""
     return replace(SPEC, lora=replace(SPEC.lora, **changes))
+
+
+def num_parameters(info: BaseInfo, targets: tuple[str, ...], rank: int) -> int:
+    """Return the trained parameters of an adapter of this rank."""
+    return num_trainable(LoraSpec(r=rank, lora_alpha=1, target_modules=targets), info.adapted(targets))
 
 
 def result(number: int = 0, state: TrialState = TrialState.COMPLETE, **values: Any) -> TrialResult:

@@ -37,7 +37,7 @@ def filled(base: Base, targets: str = "all-linear", **changes: Any) -> tuple[Ban
     bank.add(0, replace(spec, r=8), 0)
     slot = bank.add(1, spec, 1)
     torch.manual_seed(0)
-    for tensor in slot.tensors:
+    for tensor in slot.parameters:
         tensor.data.normal_(0, 0.1)
     return bank, slot
 

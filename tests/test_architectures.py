@@ -16,7 +16,7 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.peft_format import save_adapter
 from lorasweep.adapters.train import train_step
-from lorasweep.adapters.train_state import Learner, make_learner
+from lorasweep.adapters.train_state import TrainState, make_train_state
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
@@ -35,7 +35,7 @@ class Packed:
 
     base: Base
     bank: Bank
-    learners: list[Learner]
+    train_states: list[TrainState]
     starts: list[dict[str, Tensor]]
 
 
@@ -59,19 +59,19 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                   lr_scheduler_type="constant", seed=1, weight_decay=0.1, adam_epsilon=EPSILON),
         TrainSpec(learning_rate=1e-3, per_device_train_batch_size=2, max_steps=STEPS, seed=2),
     ]  # fmt: skip
-    learners, starts = [], []
+    train_states, starts = [], []
     for number, (lora, train) in enumerate(zip(loras, trains, strict=True)):
         slot = bank.add(number, lora, train.seed)
         starts.append(bank.adapter(slot))
-        learners.append(make_learner(slot, train, rows(), EvalSpec(rungs=1), "fp32"))
-    diverged = learners[-1].slot
+        train_states.append(make_train_state(slot, train, rows(), EvalSpec(rungs=1), "fp32"))
+    diverged = train_states[-1].slot
     diverged.vector.data.fill_(torch.nan)
     bank.group_of(diverged).publish(diverged)
     for _ in range(2 * STEPS * 3):
-        train_step(bank, [x for x in learners if not x.is_done])
-        if all(x.is_done for x in learners):
+        train_step(bank, [x for x in train_states if not x.is_done])
+        if all(x.is_done for x in train_states):
             break
-    return Packed(base, bank, learners, starts)
+    return Packed(base, bank, train_states, starts)
 
 
 def rows() -> list[TokenRow]:
@@ -89,7 +89,8 @@ def stock(packed: Packed, number: int) -> Any:
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from transformers import AutoModelForCausalLM
 
-    lora = packed.learners[number].slot.spec
+    lora = packed.train_states[number].slot.spec
+    assert isinstance(lora, LoraSpec)
     model = AutoModelForCausalLM.from_pretrained(packed.base.spec.id, dtype=torch.float32)
     config = LoraConfig(r=lora.r, lora_alpha=int(lora.lora_alpha), target_modules=list(lora.target_modules),
                         fan_in_fan_out=packed.base.info.is_transposed)  # fmt: skip
@@ -105,11 +106,11 @@ def nats(model: Any, row: TokenRow) -> Tensor:
     return losses[torch.tensor(row.is_label[1:])].sum()
 
 
-def train_stock(model: Any, learner: Learner) -> list[float]:
+def train_stock(model: Any, train_state: TrainState) -> list[float]:
     """Train in a plain loop and return the losses."""
     from lorasweep.data.batches import epoch_order
 
-    spec, every = learner.spec, rows()
+    spec, every = train_state.spec, rows()
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=spec.learning_rate, weight_decay=spec.weight_decay, eps=EPSILON)
     size = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
@@ -145,7 +146,7 @@ def loaded(packed: Packed, number: int, folder: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base, slot = packed.base, packed.learners[number].slot
+    base, slot = packed.base, packed.train_states[number].slot
     save_adapter(packed.bank, slot, folder)
     own = AutoModelForCausalLM.from_pretrained(base.spec.id, dtype=torch.float32)
     model: Any = PeftModel.from_pretrained(own, str(folder)).eval()
@@ -176,13 +177,13 @@ def written(model: Any, prompt: Sequence[int]) -> list[int]:
 
 
 def test_it_trains_and_answers_and_writes_as_in_stock_peft(packed: Packed, tmp_path: Path) -> None:
-    for learner, model in zip(packed.learners, (stock(packed, 0), stock(packed, 1)), strict=False):
-        assert [loss for _, loss, _ in learner.losses] == pytest.approx(train_stock(model, learner), rel=5e-5)
+    for train_state, model in zip(packed.train_states, (stock(packed, 0), stock(packed, 1)), strict=False):
+        assert [loss for _, loss, _ in train_state.losses] == pytest.approx(train_stock(model, train_state), rel=5e-5)
     packed.base.model.eval()
     models = [loaded(packed, number, tmp_path / str(number)) for number in (0, 1)]
     base, bank = packed.base, packed.bank
     engine: Any = base.model
-    slots = [learner.slot for learner in packed.learners]  # that of the diverged trial too
+    slots = [train_state.slot for train_state in packed.train_states]  # that of the diverged trial too
     ask: dict[str, Any] = {"pad_id": 0, "copies": 3, "rows": lambda count: bank.rows([(slot, count) for slot in slots])}
     size = 64 if base.shortcuts.can_pad else 3
     scored = option_choices(base.label_logits, questions(), **base.option_logits, batch_rows=size, **ask)

@@ -14,7 +14,7 @@ from lorasweep.adapters import stack_plan
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.train import train_step
-from lorasweep.adapters.train_state import Learner, make_learner, usual_tokens
+from lorasweep.adapters.train_state import TrainState, make_train_state, usual_tokens
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
@@ -64,32 +64,36 @@ def make_bank(base: Base, num_slots: int) -> Bank:
     return Bank(base, num_slots)
 
 
-def join(bank: Bank, number: int, lora: LoraSpec, train: TrainSpec) -> Learner:
+def join(bank: Bank, number: int, lora: LoraSpec, train: TrainSpec) -> TrainState:
     slot = bank.add(number, lora, train.seed, usual_tokens(token_rows(), train))
-    return make_learner(slot, train, token_rows(), EvalSpec(), bank.base.spec.dtype)
+    return make_train_state(slot, train, token_rows(), EvalSpec(), bank.base.spec.dtype)
 
 
-def train_all(bank: Bank, learners: list[Learner]) -> None:
-    while learners := [x for x in learners if not x.is_done]:
-        train_step(bank, learners)
+def train_all(bank: Bank, train_states: list[TrainState]) -> None:
+    while train_states := [x for x in train_states if not x.is_done]:
+        train_step(bank, train_states)
 
 
-def curve(learner: Learner) -> torch.Tensor:
-    return torch.tensor([loss for _, loss, _ in learner.losses])
+def curve(train_state: TrainState) -> torch.Tensor:
+    return torch.tensor([loss for _, loss, _ in train_state.losses])
 
 
 def alone(base: Base, lora: LoraSpec, train: TrainSpec) -> torch.Tensor:
     bank = make_bank(base, 1)
-    learner = join(bank, 0, lora, train)
-    train_all(bank, [learner])
-    return curve(learner)
+    train_state = join(bank, 0, lora, train)
+    train_all(bank, [train_state])
+    return curve(train_state)
 
 
 def stock_peft(spec: ModelSpec, start: dict[str, torch.Tensor], lora: LoraSpec, train: TrainSpec) -> torch.Tensor:
-    """The losses of stock PEFT and a plain PyTorch loop, from the same initial adapter on the same batches."""
+    """The losses of stock PEFT, from the same initial adapter on the same batches."""
+    return train_stock(peft_model(load_base(spec, "cpu"), start, lora), train)
+
+
+def train_stock(model: Any, train: TrainSpec) -> torch.Tensor:
+    """Train a PEFT model in a plain PyTorch loop and return its losses."""
     from transformers.optimization import get_scheduler
 
-    model = peft_model(load_base(spec, "cpu"), start, lora)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=train.learning_rate, weight_decay=train.weight_decay)
     steps = train.max_steps
@@ -157,13 +161,13 @@ def assert_as_stock_peft(spec: ModelSpec, num: int, tolerance: float = 1e-5) -> 
     """Train trials packed and each by itself in stock PEFT, and compare every loss."""
     bank = make_bank(load_base(spec, "cpu"), num)
     trials = mixed(spec, num=num)
-    learners = [join(bank, i, *trial) for i, trial in enumerate(trials)]
-    starts = [bank.adapter(x.slot) for x in learners]
-    train_all(bank, learners)
-    for learner, start, trial in zip(learners, starts, trials, strict=True):
+    train_states = [join(bank, i, *trial) for i, trial in enumerate(trials)]
+    starts = [bank.adapter(x.slot) for x in train_states]
+    train_all(bank, train_states)
+    for train_state, start, trial in zip(train_states, starts, trials, strict=True):
         reference = stock_peft(spec, start, *trial)
-        assert (curve(learner) - reference).abs().max() < tolerance, trial
-        moved = max(float(b_RO.abs().max()) for _, b_RO in learner.slot.matrices.values())
+        assert (curve(train_state) - reference).abs().max() < tolerance, trial
+        moved = max(float(b_RO.abs().max()) for _, b_RO in train_state.slot.tensors.values())
         assert moved > 1e-3, "a trial that learns nothing would prove nothing"
 
 
@@ -195,21 +199,21 @@ def test_a_trial_with_dropout_is_the_same_packed_and_alone(bases: dict[str, Path
     base = load_base(spec, "cpu")
     trials = mixed(spec, dropout=0.2, num=6)
     bank = make_bank(base, 6)
-    learners = [join(bank, i, *trial) for i, trial in enumerate(trials)]
-    train_all(bank, learners)
-    for learner, trial in zip(learners, trials, strict=True):
-        assert (curve(learner) - alone(base, *trial)).abs().max() < 1e-5
+    train_states = [join(bank, i, *trial) for i, trial in enumerate(trials)]
+    train_all(bank, train_states)
+    for train_state, trial in zip(train_states, trials, strict=True):
+        assert (curve(train_state) - alone(base, *trial)).abs().max() < 1e-5
 
 
 def test_a_trial_has_the_losses_of_the_hugging_face_trainer(bases: dict[str, Path], tmp_path: Path) -> None:
     spec = ModelSpec(id=str(bases["llama"]))
     trials = mixed(spec, num=4)
     bank = make_bank(load_base(spec, "cpu"), 4)
-    learners = [join(bank, i, *trial) for i, trial in enumerate(trials)]
-    starts = [bank.adapter(x.slot) for x in learners]
-    train_all(bank, learners)
+    train_states = [join(bank, i, *trial) for i, trial in enumerate(trials)]
+    starts = [bank.adapter(x.slot) for x in train_states]
+    train_all(bank, train_states)
     reference = hugging_face_trainer(spec, starts[1], *trials[1], folder=tmp_path)
-    assert (curve(learners[1]) - reference).abs().max() < 1e-5
+    assert (curve(train_states[1]) - reference).abs().max() < 1e-5
 
 
 def hugging_face_trainer(
@@ -280,8 +284,8 @@ def test_a_slot_that_leaves_and_is_refilled_does_not_touch_its_neighbours(bases:
         train_step(bank, [third, second])
     newcomer = join(bank, 3, *trials[3])
     train_all(bank, [third, second, newcomer])
-    for learner, i in ((second, 1), (third, 0), (newcomer, 3)):
-        assert (curve(learner) - alone(base, *trials[i])).abs().max() < 1e-5
+    for train_state, i in ((second, 1), (third, 0), (newcomer, 3)):
+        assert (curve(train_state) - alone(base, *trials[i])).abs().max() < 1e-5
 
 
 def test_a_diverged_neighbour_stays_alone_with_its_nan(bases: dict[str, Path]) -> None:
@@ -300,15 +304,15 @@ def test_a_diverged_neighbour_stays_alone_with_its_nan(bases: dict[str, Path]) -
 def test_what_a_slot_does_not_use_stays_exactly_zero(bases: dict[str, Path]) -> None:
     base = load_base(ModelSpec(id=str(bases["llama"])), "cpu")
     bank = make_bank(base, 4)
-    learners = [join(bank, i, *trial) for i, trial in enumerate(mixed(base.spec, num=4))]
-    train_all(bank, learners)
+    train_states = [join(bank, i, *trial) for i, trial in enumerate(mixed(base.spec, num=4))]
+    train_all(bank, train_states)
     (group,) = bank.groups
     used = torch.zeros_like(group.weights_kP, dtype=torch.bool)
     for index, slot in enumerate(group.slots):
-        for matrices in slot.corners(used[index]).values():
+        for matrices in slot.views(used[index]).values():
             for matrix in matrices:
                 matrix.fill_(True)
-    assert group.weights_kP[used].count_nonzero() == used.sum() == sum(x.slot.num_trainable for x in learners)
+    assert group.weights_kP[used].count_nonzero() == used.sum() == sum(x.slot.num_trainable for x in train_states)
     assert not group.weights_kP[~used].any()
 
 
@@ -327,10 +331,10 @@ def test_packing_slots_in_bf16_follows_the_trial_alone(bases: dict[str, Path]) -
     base = load_base(ModelSpec(id=str(bases["llama"]), dtype="bf16"), "cpu")
     trials = mixed(base.spec, num=4)
     bank = make_bank(base, 4)
-    learners = [join(bank, i, *trial) for i, trial in enumerate(trials)]
-    train_all(bank, learners)
-    for learner, trial in zip(learners, trials, strict=True):
-        assert (curve(learner) - alone(base, *trial)).abs().max() < 0.05
+    train_states = [join(bank, i, *trial) for i, trial in enumerate(trials)]
+    train_all(bank, train_states)
+    for train_state, trial in zip(train_states, trials, strict=True):
+        assert (curve(train_state) - alone(base, *trial)).abs().max() < 0.05
 
 
 def test_paged_adamw_8bit_and_fp16_train(bases: dict[str, Path]) -> None:

@@ -81,7 +81,7 @@ def test_a_worker_that_is_gone_loses_the_steps_since_the_rung_only(tmp_path: Pat
     repeated = again.advance([start(0, tmp_path, specs()[0])])
     # The driver may have died before it heard: the same report is made again.
     assert [e for e in repeated if isinstance(e, Rung)] == [e for e in events if isinstance(e, Rung)]
-    assert again.live[0].learner.step == 4  # it is judged before it goes on, as it would have been
+    assert again.live[0].train_state.step == 4  # it is judged before it goes on, as it would have been
     result, later = ended(again)
     assert not [e for e in later if isinstance(e, Rung)]
     assert [p.step for p in result[0].history if "eval/accuracy" in p.metrics] == [4, 8]
@@ -91,7 +91,7 @@ def test_a_trial_that_was_paused_at_its_rung_reports_there(tmp_path: Path) -> No
     w = worker(1)
     w.advance([start(0, tmp_path, specs()[0])])
     w.live[0].rung = 2  # so that it passes its rung without a word
-    while w.live[0].learner.step < 4:
+    while w.live[0].train_state.step < 4:
         w.advance([])
     w.live[0].rung = 0
     w.advance([Pause()])
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_told_and_the_trial_begins_again(tmp_path: Path,
     w = worker(1)
     (note,) = [e for e in w.advance([start(0, tmp_path, specs()[0])]) if isinstance(e, Note)]
     assert "cannot be read" in note.text and "begins again" in note.text
-    assert w.live[0].learner.step == 1
+    assert w.live[0].train_state.step == 1
     whole = run(tmp_path / "whole", specs()[:1])
     assert losses(ended(w)[0][0]) == losses(whole[0])
 
@@ -125,12 +125,12 @@ def test_a_checkpoint_of_another_trial_is_not_taken_up(tmp_path: Path) -> None:
     w = worker(1)
     events = w.advance([start(0, tmp_path, specs()[1])])
     assert any(isinstance(e, Note) and "another trial" in e.text for e in events)
-    assert w.live[0].learner.step == 1
+    assert w.live[0].train_state.step == 1
 
 
 def test_a_trial_that_is_not_finite_is_not_saved_by_a_pause(tmp_path: Path) -> None:
     w = worker(1)
     w.advance([start(0, tmp_path, specs()[0])])
-    w.live[0].learner.slot.vector.data.fill_(math.nan)
+    w.live[0].train_state.slot.vector.data.fill_(math.nan)
     assert ended(w)[0][0].state is TrialState.FAILED
     assert not (tmp_path / "0" / CHECKPOINT).exists()

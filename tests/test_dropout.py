@@ -16,7 +16,7 @@ from lorasweep.adapters.linear import AdaptedLinear
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.slot import Slot
 from lorasweep.adapters.train import train_step
-from lorasweep.adapters.train_state import make_learner
+from lorasweep.adapters.train_state import make_train_state
 from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.models.base import Base
@@ -61,10 +61,10 @@ def recorded() -> Iterator[Masks]:
 def trained(base: Base, steps: int) -> tuple[list[float], dict[str, Tensor], Masks]:
     """Train a lone trial; return its losses, its adapter before the first step, and its masks."""
     bank = Bank(base, 1)
-    learner = make_learner(bank.add(0, lora_of(base), 0), TRAIN, token_rows(), EvalSpec(), "fp32")
-    start = bank.adapter(learner.slot)
+    train_state = make_train_state(bank.add(0, lora_of(base), 0), TRAIN, token_rows(), EvalSpec(), "fp32")
+    start = bank.adapter(train_state.slot)
     with recorded() as masks:
-        losses = [train_step(bank, [learner])[0] for _ in range(steps)]
+        losses = [train_step(bank, [train_state])[0] for _ in range(steps)]
     return losses, start, masks
 
 
@@ -125,7 +125,7 @@ def noise(slot: Slot, step: int) -> tuple[Noise, ...]:
 def test_the_mean_over_masks_is_the_output_without_dropout(base: Base) -> None:
     bank = Bank(base, 1)
     slot = bank.add(0, lora_of(base), 0)
-    for _, b_RO in slot.matrices.values():
+    for _, b_RO in slot.tensors.values():
         b_RO.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     linear = next(module for module in base.model.modules() if isinstance(module, AdaptedLinear))
     x_BSD = torch.randn(1, len(token_rows()[0].ids), 64, generator=torch.Generator().manual_seed(1))
@@ -157,26 +157,26 @@ def test_trials_of_unequal_seed_have_unequal_masks(base: Base) -> None:
 def test_a_neighbour_without_dropout_keeps_all_its_inputs(base: Base) -> None:
     bank = Bank(base, 2)
     slots = [bank.add(0, lora_of(base), 0), bank.add(1, replace(lora_of(base), lora_dropout=0.0), 1)]
-    learners = [make_learner(slot, TRAIN, token_rows(), EvalSpec(), "fp32") for slot in slots]
-    sizes = {x.slot: x.feed.part(10**6).num_tokens for x in learners}
+    train_states = [make_train_state(slot, TRAIN, token_rows(), EvalSpec(), "fp32") for slot in slots]
+    sizes = {x.slot: x.loader.part(10**6).num_tokens for x in train_states}
     with recorded() as masks:
-        train_step(bank, learners)
+        train_step(bank, train_states)
     kept = [(mask == 1).all(dim=-1).sum() for _, mask in masks]
     assert {int(count) for count in kept} == {sizes[slots[1]]}
 
 
-@pytest.mark.parametrize("most_tokens", [1, 20, 40], ids=["a row", "a row or two", "some rows"])
+@pytest.mark.parametrize("max_tokens", [1, 20, 40], ids=["a row", "a row or two", "some rows"])
 @pytest.mark.parametrize("is_flat", [True, False])
-def test_a_micro_batch_in_parts_has_the_masks_of_the_whole(base: Base, is_flat: bool, most_tokens: int) -> None:
+def test_a_micro_batch_in_parts_has_the_masks_of_the_whole(base: Base, is_flat: bool, max_tokens: int) -> None:
     base.shortcuts = replace(base.shortcuts, is_flat=is_flat)
 
     def losses(tokens: int) -> list[float]:
         bank = Bank(base, 1)
-        bank.most_tokens = tokens
+        bank.max_tokens = tokens
         train = replace(TRAIN, per_device_train_batch_size=6)
-        learner = make_learner(bank.add(0, lora_of(base), 0), train, token_rows(), EvalSpec(), "fp32")
-        while learner.step < 4:
-            train_step(bank, [learner])
-        return [loss for _, loss, _ in learner.losses]
+        train_state = make_train_state(bank.add(0, lora_of(base), 0), train, token_rows(), EvalSpec(), "fp32")
+        while train_state.step < 4:
+            train_step(bank, [train_state])
+        return [loss for _, loss, _ in train_state.losses]
 
-    assert losses(most_tokens) == pytest.approx(losses(10**6), abs=1e-5)
+    assert losses(max_tokens) == pytest.approx(losses(10**6), abs=1e-5)

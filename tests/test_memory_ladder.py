@@ -21,8 +21,8 @@ from tests.specs import start, trial, worker
 class Small:
     """A device on which a pass may have so many tokens, eight times as many where activations are spared."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, most_tokens: int, gain: int = 8) -> None:
-        self.most_tokens, self.gain = most_tokens, gain
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, max_tokens: int, gain: int = 8) -> None:
+        self.max_tokens, self.gain = max_tokens, gain
         self.fitted: list[int] = []
         self.num_refused = 0
         whole = Bank.backward
@@ -30,7 +30,7 @@ class Small:
         def backward(bank: Bank, slots: Any, batches: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
             tokens = sum(batch.num_tokens for batch in batches)
             loss_K = whole(bank, slots, batches, *args, **kwargs)  # gradients are there when it fails
-            if tokens > self.most_tokens * (self.gain if bank.base.model.training else 1):
+            if tokens > self.max_tokens * (self.gain if bank.base.model.training else 1):
                 self.num_refused += 1
                 raise torch.OutOfMemoryError("the device is full")
             self.fitted.append(tokens)
@@ -66,14 +66,14 @@ def losses(result: TrialResult) -> list[float]:
     return [p.metrics["train/step_loss"] for p in result.history if "train/step_loss" in p.metrics]
 
 
-@pytest.mark.parametrize(("most_tokens", "gain"), [(150, 8), (70, 8), (10, 8)], ids=["some", "few", "sparing"])
+@pytest.mark.parametrize(("max_tokens", "gain"), [(150, 8), (70, 8), (10, 8)], ids=["some", "few", "sparing"])
 def test_smaller_passes_give_the_same_losses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_tokens: int, gain: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_tokens: int, gain: int
 ) -> None:
     whole, _ = run(tmp_path / "whole", specs())
-    small = Small(monkeypatch, most_tokens, gain)
+    small = Small(monkeypatch, max_tokens, gain)
     cut, events = run(tmp_path / "cut", specs())
-    assert small.num_refused and max(small.fitted) <= most_tokens * gain
+    assert small.num_refused and max(small.fitted) <= max_tokens * gain
     assert not [e for e in events if isinstance(e, Evicted)]
     for number, plain in whole.items():
         assert losses(cut[number]) == pytest.approx(losses(plain), abs=1e-5)
@@ -106,7 +106,7 @@ def test_the_hungriest_waits_with_a_checkpoint_and_its_neighbour_loses_nothing(
     assert (tmp_path / "cut" / "1" / CHECKPOINT).is_file()
     later = worker(1)
     later.advance([start(1, tmp_path / "cut", specs()[1])])
-    assert later.live[1].learner.losses  # it did not begin again
+    assert later.live[1].train_state.losses  # it did not begin again
     assert losses(drained(later)[0][1]) == pytest.approx(losses(whole[1]), abs=1e-5)
 
 

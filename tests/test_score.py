@@ -32,7 +32,7 @@ def bank_of(base: Base, num_slots: int) -> Bank:
     bank = Bank(base, num_slots)
     for number in range(num_slots):
         slot = bank.add(number, LoraSpec(r=4, lora_alpha=64, target_modules=targets), seed=number)
-        for _, b_RO in slot.matrices.values():
+        for _, b_RO in slot.tensors.values():
             b_RO.normal_(0, 0.02 * (number + 1))
     return bank
 

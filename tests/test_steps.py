@@ -12,7 +12,7 @@ from lorasweep.adapters import stack_plan
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.train import train_step
-from lorasweep.adapters.train_state import Learner, make_learner, mean_loss
+from lorasweep.adapters.train_state import TrainState, make_train_state, mean_loss
 from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, Optimizer, TrainSpec
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
@@ -30,60 +30,66 @@ def loaded(folder: Path, dtype: DType = "fp32") -> Base:
     return load_base(ModelSpec(id=str(folder), dtype=dtype), "cpu")
 
 
-def joined(bank: Bank, number: int = 0, train: TrainSpec = TRAIN) -> Learner:
+def joined(bank: Bank, number: int = 0, train: TrainSpec = TRAIN) -> TrainState:
     lora = LoraSpec(r=4, lora_alpha=8, target_modules=resolve_targets(bank.base.spec, "qv"))
-    return make_learner(bank.add(number, lora, number), train, token_rows(), EvalSpec(), bank.base.spec.dtype)
+    return make_train_state(bank.add(number, lora, number), train, token_rows(), EvalSpec(), bank.base.spec.dtype)
 
 
-def state_of(learner: Learner) -> dict[str, Tensor]:
+def state_of(train_state: TrainState) -> dict[str, Tensor]:
     """Return copies of all numbers that an optimizer step changes."""
-    state = {k: x.clone() for k, x in learner.optimizer.state[learner.slot.vector].items() if isinstance(x, Tensor)}
-    return {**state, "vector": learner.slot.vector.data.clone(), "rate": torch.tensor(learner.schedule.get_last_lr())}
+    state = {
+        k: x.clone() for k, x in train_state.optimizer.state[train_state.slot.vector].items() if isinstance(x, Tensor)
+    }
+    return {
+        **state,
+        "vector": train_state.slot.vector.data.clone(),
+        "rate": torch.tensor(train_state.schedule.get_last_lr()),
+    }
 
 
 def test_a_loss_that_is_no_number_leaves_vector_and_optimizer_untouched(folder: Path) -> None:
     base = loaded(folder)
     bank = Bank(base, 1)
-    learner = joined(bank)
+    train_state = joined(bank)
     for _ in range(3):
-        train_step(bank, [learner])
-    before, weight = state_of(learner), base.model.get_parameter("model.norm.weight")
+        train_step(bank, [train_state])
+    before, weight = state_of(train_state), base.model.get_parameter("model.norm.weight")
     weight.data[0] = math.nan  # of the base, so that the loss and the whole gradient are no number
-    train_step(bank, [learner])
-    after = state_of(learner)
-    assert math.isnan(learner.loss) and len(before) == 5
+    train_step(bank, [train_state])
+    after = state_of(train_state)
+    assert math.isnan(train_state.loss) and len(before) == 5
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert learner.step == 4 and not learner.slot.gradient.any()
+    assert train_state.step == 4 and not train_state.slot.gradient.any()
 
 
 def test_a_step_on_a_finite_loss_changes_all_of_these(folder: Path) -> None:
     bank = Bank(loaded(folder), 1)
-    learner = joined(bank)
-    train_step(bank, [learner])
-    before = state_of(learner)
-    train_step(bank, [learner])
-    assert not any(torch.equal(value, before[name]) for name, value in state_of(learner).items())
+    train_state = joined(bank)
+    train_step(bank, [train_state])
+    before = state_of(train_state)
+    train_step(bank, [train_state])
+    assert not any(torch.equal(value, before[name]) for name, value in state_of(train_state).items())
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_a_gradient_is_clipped_at_its_true_size(folder: Path, dtype: DType) -> None:
     """In fp16 the loss is scaled, so gradients are 65,536 times too large until they are scaled back."""
     bank = Bank(loaded(folder, dtype), 1)
-    learner = joined(bank, train=replace(TRAIN, max_grad_norm=1e-3))
-    train_step(bank, [learner])
-    moment = learner.optimizer.state[learner.slot.vector]["exp_avg"]
+    train_state = joined(bank, train=replace(TRAIN, max_grad_norm=1e-3))
+    train_step(bank, [train_state])
+    moment = train_state.optimizer.state[train_state.slot.vector]["exp_avg"]
     assert float(moment.norm()) == pytest.approx((1 - TRAIN.adam_beta1) * 1e-3, rel=1e-2)
 
 
 def test_gradients_beyond_fp16_are_skipped_and_halve_the_loss_scale(folder: Path) -> None:
     bank = Bank(loaded(folder, "fp16"), 1)
-    learner = joined(bank)
-    train_step(bank, [learner])
-    before = learner.slot.vector.data.clone()
-    learner.scaler.update(2.0**40)
-    train_step(bank, [learner])
-    assert torch.equal(learner.slot.vector.data, before)
-    assert learner.scaler.get_scale() == 2.0**39
+    train_state = joined(bank)
+    train_step(bank, [train_state])
+    before = train_state.slot.vector.data.clone()
+    train_state.scaler.update(2.0**40)
+    train_step(bank, [train_state])
+    assert torch.equal(train_state.slot.vector.data, before)
+    assert train_state.scaler.get_scale() == 2.0**39
 
 
 @pytest.mark.parametrize("optim", ["adamw", "paged_adamw_8bit"])
@@ -97,14 +103,14 @@ def test_an_optimizer_has_the_settings_of_its_trial(folder: Path, optim: Optimiz
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_next_pass_multiplies_with_what_the_step_has_changed(folder: Path, dtype: DType) -> None:
     bank = Bank(loaded(folder, dtype), 2)
-    learners = [joined(bank, n) for n in range(2)]
-    before = [x.slot.vector.data.clone() for x in learners]
-    train_step(bank, learners)
-    for learner, old in zip(learners, before, strict=True):
-        group = bank.group_of(learner.slot)
-        row = group.weights_kP[group.slots.index(learner.slot)]
-        assert not torch.equal(learner.slot.vector.data, old)
-        assert torch.equal(row, learner.slot.vector.data.to(row.dtype))
+    train_states = [joined(bank, n) for n in range(2)]
+    before = [x.slot.vector.data.clone() for x in train_states]
+    train_step(bank, train_states)
+    for train_state, old in zip(train_states, before, strict=True):
+        group = bank.group_of(train_state.slot)
+        row = group.weights_kP[group.slots.index(train_state.slot)]
+        assert not torch.equal(train_state.slot.vector.data, old)
+        assert torch.equal(row, train_state.slot.vector.data.to(row.dtype))
 
 
 def test_a_loaded_adapter_is_multiplied_with_at_once(folder: Path) -> None:
@@ -120,14 +126,14 @@ def test_a_fresh_adapter_is_drawn_as_peft_draws_it_from_its_own_seed(folder: Pat
     """PEFT draws A from kaiming_uniform with a = sqrt(5): evenly between -1 and 1 over the root of the width."""
     bank = Bank(loaded(folder), 3)
     one, other, again = (joined(bank, n).slot for n in (0, 1, 0))
-    for path, (a_RD, b_RO) in one.matrices.items():
+    for path, (a_RD, b_RO) in one.tensors.items():
         assert 0.9 < float(a_RD.abs().max()) * math.sqrt(a_RD.shape[1]) <= 1
         assert not b_RO.any()
-        assert torch.equal(a_RD, again.matrices[path][0]) and not torch.equal(a_RD, other.matrices[path][0])
+        assert torch.equal(a_RD, again.tensors[path][0]) and not torch.equal(a_RD, other.tensors[path][0])
 
 
 def ranks(bank: Bank) -> list[list[int]]:
-    return sorted([slot.spec.r for slot in group.slots] for group in bank.groups)
+    return sorted([slot.own.rank for slot in group.slots] for group in bank.groups)
 
 
 def joined_ranks(bank: Bank, *found: int) -> list[list[int]]:
@@ -153,10 +159,10 @@ def test_no_slot_is_filled_up_beyond_four_times_its_size(folder: Path, monkeypat
 
 
 def test_the_reported_training_loss_is_the_mean_of_the_last_steps(folder: Path) -> None:
-    learner = joined(Bank(loaded(folder), 1))
-    assert math.isnan(mean_loss(learner))
-    learner.losses = [(step, float(step), 0.0) for step in range(1, 31)]
-    assert mean_loss(learner) == pytest.approx(25.5)
+    train_state = joined(Bank(loaded(folder), 1))
+    assert math.isnan(mean_loss(train_state))
+    train_state.losses = [(step, float(step), 0.0) for step in range(1, 31)]
+    assert mean_loss(train_state) == pytest.approx(25.5)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gpt2"])

@@ -12,6 +12,7 @@ import torch
 from lorasweep.core.errors import ModelError
 from lorasweep.models.info import BaseInfo, describe
 from lorasweep.models.targets import PRESETS, matches, resolve
+from tests.settings import num_parameters
 
 SMALL = {
     "hidden_size": 64,
@@ -115,7 +116,7 @@ def test_trainable_parameters_are_those_that_peft_counts(kind: str, preset: str,
     info = info_of(folders, kind)
     targets = resolve(preset, info.linears, kind)
     for rank in (2, 8):
-        assert info.num_trainable(targets, rank) == peft_count(folders[kind], targets, rank)
+        assert num_parameters(info, targets, rank) == peft_count(folders[kind], targets, rank)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_rank_eight_of_llama_2_7b_has_its_published_size(targets: tuple[str, ...
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 32000, **shape}))
     info = describe(str(tmp_path))
     assert info.num_parameters == 6_738_415_616
-    assert info.num_trainable(targets, 8) == count
+    assert num_parameters(info, targets, 8) == count
 
 
 def test_a_list_that_means_a_preset_is_that_preset(folders: dict[str, Path]) -> None:

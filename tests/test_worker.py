@@ -103,7 +103,7 @@ def test_a_stopped_trial_is_pruned_with_the_reason_and_frees_its_slot(tmp_path: 
 def test_a_loss_that_is_not_finite_fails_its_trial_alone(tmp_path: Path) -> None:
     w = worker()
     w.advance([start(0, tmp_path, trial()), start(1, tmp_path, trial(lr=1e-3))])
-    w.live[0].learner.slot.tensors[0].data.fill_(math.nan)
+    w.live[0].train_state.slot.parameters[0].data.fill_(math.nan)
     ended = results(drain(w))
     assert ended[0].state is TrialState.FAILED and "not finite" in ended[0].reason
     assert ended[1].state is TrialState.COMPLETE
@@ -121,7 +121,7 @@ def test_an_exception_fails_the_trials_it_hit_and_the_worker_goes_on(tmp_path: P
 def test_a_trial_that_cannot_be_set_up_leaves_its_slot_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     w = worker(1)
     with monkeypatch.context() as patch:
-        patch.setattr("lorasweep.worker.live_trials.make_learner", lambda *_: 1 / 0)
+        patch.setattr("lorasweep.worker.live_trials.make_train_state", lambda *_: 1 / 0)
         assert results(w.advance([start(0, tmp_path, trial())]))[0].state is TrialState.FAILED
     assert results(w.advance([start(1, tmp_path, trial())]) + drain(w))[1].state is TrialState.COMPLETE
 

@@ -1,4 +1,4 @@
-"""Dropout that is a slot's own: the same alone or packed, when activations are computed again, and after a restart."""
+"""Dropout per slot: the same masks alone or packed, when activations are recomputed, and after a restart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from lorasweep.data.batches import MicroBatch
 class Noise:
     """A slot's dropout in one forward pass: where its rows (or tokens) are, and what seeds its masks.
 
-    Masks are drawn for the whole micro-batch, in `shape` (tokens, or rows and their length), of which the pass may hold
-    a part, from `first` on: neither a neighbour's longer rows nor a smaller pass change anything.
+    Masks are drawn for the whole micro-batch in `shape`, (tokens,) or (rows, tokens), of which the pass may hold a part
+    from index `first` on. So they depend neither on a neighbour's longer rows nor on the size of the pass.
     """
 
     rate: float
@@ -31,20 +31,19 @@ class Noise:
 def noise_of(
     blocks: Sequence[tuple[Slot, int]], batches: Sequence[MicroBatch], steps: Sequence[int], *, is_flat: bool
 ) -> tuple[Noise, ...]:
-    """Return the dropout of a pass in which each slot owns a block of so many rows (or tokens)."""
+    """Return the dropout of a pass whose (slot, size) blocks are rows, or tokens of a flat batch."""
     parts, start = [], 0
     for (slot, size), batch, step in zip(blocks, batches, steps, strict=True):
-        if slot.spec.lora_dropout:
+        if rate := slot.method.dropout(slot.spec):
             seed = (slot.seed + 1) * 1_000_003 + step
             shape, first = _drawn(batch, is_flat=is_flat)
-            rate = slot.spec.lora_dropout
             parts.append(Noise(rate=rate, start=start, stop=start + size, shape=shape, first=first, seed=seed))
         start += size
     return tuple(parts)
 
 
 def _drawn(batch: MicroBatch, *, is_flat: bool) -> tuple[tuple[int, ...], int]:
-    """Return the shape that a micro-batch's masks are drawn in, whole, and where in it this part begins."""
+    """Return the shape of a whole micro-batch's masks, and the index in it where this part begins."""
     rows = batch.whole or batch.rows
     lengths = [len(row.ids) for row in rows]
     if is_flat:
@@ -53,9 +52,9 @@ def _drawn(batch: MicroBatch, *, is_flat: bool) -> tuple[tuple[int, ...], int]:
 
 
 def dropout_mask(x_BSD: Tensor, noise: Sequence[Noise], index: int, *, is_flat: bool) -> Tensor:
-    """Return what x is multiplied with: 0 or 1/(1-p) in rows with dropout, 1 elsewhere.
+    """Return a mask in the shape of x: 0 or 1/(1-p) in rows with dropout (arXiv 1207.0580), 1 elsewhere.
 
-    Each mask is drawn anew from (slot's seed, module), never from a running generator.
+    Each mask is drawn from a new generator, seeded by the slot's seed, the step and the linear's index.
     """
     mask = torch.ones_like(x_BSD)
     for part in noise:
@@ -67,7 +66,7 @@ def dropout_mask(x_BSD: Tensor, noise: Sequence[Noise], index: int, *, is_flat: 
 
 
 def _place_noise(mask_BSD: Tensor, keep: Tensor, part: Noise, *, is_flat: bool) -> None:
-    """Put the part's own share of a micro-batch's noise where its tokens are."""
+    """Copy the masks of a part's tokens to their place in the batch."""
     if is_flat:
         mask_BSD[0, part.start : part.stop] = keep[part.first : part.first + part.stop - part.start]
     elif len(part.shape) == 1:  # a base that takes rows end to end, and a single row

@@ -1,4 +1,4 @@
-"""Which rows of a batch belong to which slot: what all adapted linears of a bank go by in a pass."""
+"""Which rows of a batch belong to which slot. All adapted linears of a bank share one layout in a pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from lorasweep.core.errors import ModelError
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """Neighbours [first, last) of a group with `sizes` rows each (of a flat batch: tokens), from row `start` on."""
+    """Slots [first, last) of a group with adjacent rows: `sizes` rows each (of a flat batch: tokens) from `start`."""
 
     group: Group
     first: int
@@ -33,17 +33,17 @@ class Run:
         return min(self.sizes) == max(self.sizes)
 
     def part(self, *stacked: Tensor) -> tuple[Tensor, ...]:
-        """Return this run's slots of what is stacked for the whole group."""
+        """Return the run's slots of tensors (k, ...) that are stacked for the whole group."""
         if len(self.sizes) == len(self.group.slots):
             return stacked
         return tuple(x[self.first : self.last] for x in stacked)
 
     def of(self, rows_NW: Tensor, unit: int) -> Tensor:
-        """View this run's tokens, where a row has `unit` of them."""
+        """View the run's tokens, where a row has `unit` tokens."""
         return rows_NW[self.start * unit : (self.start + sum(self.sizes)) * unit]
 
     def padded(self, rows_NW: Tensor, unit: int) -> Tensor:
-        """Return this run's tokens as (k, M, width), with zeros behind those of shorter slots."""
+        """Return the run's tokens as (k, M, width), with zeros behind those of shorter slots; a view if none is."""
         mine_TW = self.of(rows_NW, unit)
         shape = (len(self.sizes), max(self.sizes) * unit, rows_NW.shape[-1])
         if self.is_even:
@@ -52,16 +52,23 @@ class Run:
         return padded.index_copy_(0, self._place(unit, rows_NW.device), mine_TW).view(shape)
 
     def add_product(self, rows_NW: Tensor, left_kMR: Tensor, right_kRW: Tensor, unit: int) -> None:
-        """Add a batched product to this run's tokens, in place."""
+        """Add a batched product to the run's tokens, in place."""
         left_kMR, right_kRW = left_kMR.to(rows_NW.dtype), right_kRW.to(rows_NW.dtype)
         if self.is_even:
             self.padded(rows_NW, unit).baddbmm_(left_kMR, right_kRW)
-            return
-        product = torch.bmm(left_kMR, right_kRW).flatten(0, 1)
-        self.of(rows_NW, unit).add_(product.index_select(0, self._place(unit, rows_NW.device)))
+        else:
+            self.add(rows_NW, torch.bmm(left_kMR, right_kRW), unit)
+
+    def add(self, rows_NW: Tensor, update_kMW: Tensor, unit: int) -> None:
+        """Add to the run's tokens, in place."""
+        if self.is_even:
+            self.padded(rows_NW, unit).add_(update_kMW)
+        else:
+            place = self._place(unit, rows_NW.device)
+            self.of(rows_NW, unit).add_(update_kMW.flatten(0, 1).index_select(0, place))
 
     def _place(self, unit: int, device: torch.device) -> Tensor:
-        """Return where this run's tokens are among the padded ones."""
+        """Return the indices of the run's tokens among the padded ones."""
         if unit not in self._places:
             longest = max(self.sizes) * unit
             spans = [torch.arange(size * unit) + i * longest for i, size in enumerate(self.sizes)]
@@ -70,7 +77,7 @@ class Run:
 
 
 def runs_of(blocks: Sequence[tuple[Slot, int]], groups: Sequence[Group]) -> list[Run]:
-    """Merge (slot, size) blocks, in their order in the batch, into as few runs as possible."""
+    """Merge (slot, size) blocks, in the order of the batch, into as few runs as possible."""
     where = {slot: (group, index) for group in groups for index, slot in enumerate(group.slots)}
     runs: list[Run] = []
     start = 0
@@ -86,11 +93,11 @@ def runs_of(blocks: Sequence[tuple[Slot, int]], groups: Sequence[Group]) -> list
 
 @dataclass(slots=True)
 class Layout:
-    """Which rows of the batch belong to which slot; of a flat batch, which tokens. All linears of a bank share one."""
+    """Which rows of the batch belong to which slot; of a flat batch, which tokens."""
 
     is_flat: bool = False
     num_rows: int = 0  # of the batch; of a flat batch, tokens
-    num_tokens: int = 0  # of the batch, padding included; 0 before the embeddings have seen it
+    num_tokens: int = 0  # of the batch, padding included; 0 before the embeddings have run
     runs: list[Run] = field(default_factory=list)
     noise: tuple[Noise, ...] = ()
     # Makes autograd call backward where neither x nor y needs a gradient, as in the first layer.
@@ -101,14 +108,14 @@ class Layout:
         self.runs, self.noise, self._last, self.num_tokens = [], (), None, 0
 
     def batched(self, x: Tensor, path: str) -> Tensor:
-        """View a linear's input as x_BSD, in the batch's own rows. Some layers hand over all tokens end to end.
+        """View a linear's input as x_BSD, in the rows of the batch. Some layers pass all tokens end to end.
 
         Raises:
-            ModelError: the layer gives this linear other tokens than those of the batch, so none has a known slot.
+            ModelError: the linear gets other tokens than those of the batch, so their slots are unknown.
         """
         num_tokens = x.numel() // x.shape[-1]
         first = 1 if self.is_flat else self.num_rows
-        # A row's own tokens may be fewer, or more, than the batch's: the last one, or those of a cache.
+        # A row may have fewer or more tokens here than in the batch: the last one alone, or those of a cache too.
         has_rows = len(x) == first and not self.is_flat and x.dim() > 2
         if not has_rows and num_tokens != self.num_tokens:
             raise ModelError(
@@ -120,7 +127,7 @@ class Layout:
         return x.reshape(first, num_tokens // first, x.shape[-1])
 
     def note_tokens(self, num_tokens: int) -> None:
-        """Say how many tokens the pass at hand has."""
+        """Record how many tokens the current pass has."""
         self.num_tokens = num_tokens
 
     def unit(self, x_BSD: Tensor) -> int:
@@ -128,7 +135,10 @@ class Layout:
         return 1 if self.is_flat else x_BSD.shape[1]
 
     def inputs(self, x_BSD: Tensor, index: int, runs: Sequence[Run]) -> tuple[list[Tensor], Tensor | None]:
-        """Return each run's padded input, and the dropout mask. Queries, keys and values share what they can."""
+        """Return each run's padded input x_kMD, and the dropout mask_ND or None.
+
+        Without dropout the linears with the same input, such as queries, keys and values, share its padded copy.
+        """
         rows, unit = x_BSD.detach().flatten(0, 1).to(runs[0].group.weights_kP.dtype), self.unit(x_BSD)
         if self.noise:
             mask = dropout_mask(x_BSD, self.noise, index, is_flat=self.is_flat).flatten(0, 1).to(rows.dtype)

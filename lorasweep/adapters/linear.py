@@ -1,4 +1,4 @@
-"""A frozen linear that carries the LoRA adapters of all slots."""
+"""A frozen linear with the adapters of all slots."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lorasweep.adapters.products import AdaptedProduct, Adapters, AddAdapters
 
 
 class AdaptedLinear(nn.Module):
-    """A base linear that adds the products of whichever slots adapt it."""
+    """A linear of the base, adapted by those slots of the pass that adapt its path."""
 
     def __init__(self, base: nn.Module, path: str, index: int, layout: Layout) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class AdaptedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base's weight: some layers ask for its dtype or device."""
+        """The base's weight, whose dtype or device some layers read."""
         weight: Tensor = self.base.weight  # type: ignore[assignment]
         return weight
 
@@ -53,7 +53,7 @@ class AdaptedLinear(nn.Module):
 
 
 def _plain_weight(base: nn.Module) -> Tensor | None:
-    """Return the weight_OD of a linear whose product is an ordinary one; a quantised layer has its own."""
+    """Return the weight_OD of a linear whose product is an ordinary one; None for a quantised layer."""
     if type(base) is nn.Linear:
         return base.weight
     return base.weight.t() if type(base).__name__ == "Conv1D" else None  # type: ignore[operator]

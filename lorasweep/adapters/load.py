@@ -33,14 +33,14 @@ def load_base(spec: ModelSpec, device: str) -> Base:
 def tested_shortcuts(base: Base) -> Shortcuts:
     """Return the shortcuts that both the base itself and a tiny base of its architecture allow, tested once each.
 
-    The tiny one shows in fp32, beyond a short window, what 16 bits or a long window hide.
+    The tiny base shows in fp32, and beyond a short window, differences that 16 bits or a long window hide.
     """
     config: Any = base.model.config
     where = [base.device.type, *covered(base.spec, IN_CONFIG).values()]
     own = _remembered([config_key(config), where], lambda: examine(base))
     expected = tiny_base_shortcuts(config)
     unwrap(base)
-    base.empty_cache()  # what the tests took is no trial's need
+    base.empty_cache()  # memory of the tests must not count as a trial's
     paths = own.within(max(windows(config), default=0) <= LONGEST) if expected is None else own.both(expected)
     if paths.own_attention and not varlen_attention.is_installed(base.model):
         varlen_attention.install(base.model)
@@ -49,7 +49,7 @@ def tested_shortcuts(base: Base) -> Shortcuts:
     return paths
 
 
-# Fields of a base that decide no shortcut, each with the reason.
+# Fields of a base that no shortcut depends on, each with the reason.
 IN_CONFIG = {
     "id": "the configuration names the architecture",
     "revision": "the configuration names the architecture",
@@ -61,7 +61,7 @@ def tiny_base_shortcuts(config: Any) -> Shortcuts | None:
     """Return the shortcuts that a tiny base of this architecture allows on the CPU; None where none can be made."""
     try:
         return _remembered([config_key(config), "twin"], lambda: _examine_tiny_base(config))
-    except Exception:  # sizes that do not suit each other break a tiny base in any way; then the base itself decides
+    except Exception:  # small sizes may break an architecture in any way; then the base itself decides
         return None
 
 
@@ -75,7 +75,7 @@ def _examine_tiny_base(config: Any) -> Shortcuts:
 
 
 def _remembered(key: object, test: Callable[[], Shortcuts]) -> Shortcuts:
-    """Return what a test found before, or test. A damaged file is made anew."""
+    """Return the stored result of a test, or run it. A damaged file is replaced."""
     path = cache_dir() / "paths" / f"{digest(key)}.json"
     try:
         kept = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Adapters on disk, in PEFT's format: `PeftModel.from_pretrained` reads them as its own."""
+"""Adapters on disk in PEFT's format, which `PeftModel.from_pretrained` reads."""
 
 import json
 import tempfile
@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.methods.table import method_of
 from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_bytes
-from lorasweep.core.spec import LoraSpec, ModelSpec
+from lorasweep.core.spec import AdapterSpec, ModelSpec
 from lorasweep.models.info import BaseInfo, model_path
 
 WEIGHTS = "adapter_model.safetensors"
@@ -39,25 +40,26 @@ def load_adapter(folder: Path) -> dict[str, Tensor]:
         raise ModelError(f"{folder}: holds no readable adapter ({error}); run the trial again") from error
 
 
-def peft_config(model: ModelSpec, info: BaseInfo, lora: LoraSpec) -> bytes:
+def peft_config(model: ModelSpec, info: BaseInfo, spec: AdapterSpec) -> bytes:
     """Return `adapter_config.json` as PEFT itself writes it."""
-    from peft import LoraConfig, TaskType
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, TaskType
 
-    alpha = int(lora.lora_alpha) if lora.lora_alpha == int(lora.lora_alpha) else lora.lora_alpha
-    config = LoraConfig(
+    method = method_of(spec)
+    make = PEFT_TYPE_TO_CONFIG_MAPPING[method.peft_type]
+    settings = method.peft_settings(spec)
+    if "fan_in_fan_out" in make.__dataclass_fields__:
+        settings |= {"fan_in_fan_out": info.is_transposed}
+    config = make(
         task_type=TaskType.CAUSAL_LM,
         base_model_name_or_path=model_path(model.id),
         revision=model.revision,
-        r=lora.r,
-        lora_alpha=alpha,
-        lora_dropout=lora.lora_dropout,
-        use_rslora=lora.use_rslora,
-        target_modules=list(lora.target_modules),
-        fan_in_fan_out=info.is_transposed,
+        target_modules=list(spec.target_modules),
         inference_mode=True,
+        **settings,
     )
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         raw = json.loads((Path(folder) / CONFIG).read_text())
-    raw["target_modules"] = sorted(raw["target_modules"])  # PEFT keeps a set, whose order changes from run to run
+    # PEFT stores sets as lists, whose order changes from run to run.
+    raw |= {name: sorted(value) for name, value in raw.items() if isinstance(getattr(config, name, None), set)}
     return json.dumps(raw, indent=2, sort_keys=True).encode()

@@ -1,10 +1,9 @@
-"""The products of an adapted linear, forward and backward, as one node of autograd.
+"""An adapted linear, forward and backward, as one node of autograd.
 
-For the rows of slot k: y = base(x) + scale_k * (dropout_k(x) A_k^T) B_k   (arXiv 2106.09685, equation 3). The base's
-product runs once over all rows; the adapters run as one batched product per group of slots.
+The base's product runs once over all rows; each stack of adapters then works on its own rows (`methods`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,48 +13,83 @@ from torch.nn import functional as F
 
 from lorasweep.adapters.layout import Run
 
-# k slots of a run, R rank, D inputs, O outputs, M tokens of the longest slot; B rows, S tokens, N = B * S
+# k slots of a run, D inputs, O outputs, M tokens of the longest slot; B rows, S tokens, N = B * S
 
 
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """One linear's adapters in a pass. Tensors are handed in: what is kept for backward is autograd's to keep."""
+@dataclass(slots=True)
+class AdaptedRows:
+    """The rows of one run at one linear, and the stacked tensors of the run's slots."""
 
+    run: Run
     path: str
-    runs: Sequence[Run]
-    unit: int
+    unit: int  # tokens per row
+    tensors: tuple[Tensor, ...]  # each (k, *shape), in the type that they are multiplied in
+    constants: tuple[Tensor, ...]  # each (k, ...)
+    num_kept: int = 0  # tensors that forward kept for backward
+
+    @property
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Return the accumulated gradients of `tensors`, in fp32."""
+        return self.run.part(*self.run.group.grads[self.path])
+
+    def padded(self, rows_NW: Tensor) -> Tensor:
+        """Return the run's tokens as (k, M, width), with zeros behind those of shorter slots.
+
+        Where all slots have as many tokens it is a view.
+        """
+        return self.run.padded(rows_NW, self.unit)
+
+    def add(self, rows_NW: Tensor, update_kMW: Tensor) -> None:
+        """Add to the run's tokens, in place."""
+        self.run.add(rows_NW, update_kMW, self.unit)
+
+    def add_product(self, rows_NW: Tensor, left_kMR: Tensor, right_kRW: Tensor) -> None:
+        """Add a batched product to the run's tokens, in place."""
+        self.run.add_product(rows_NW, left_kMR, right_kRW, self.unit)
+
+
+class Adapters:
+    """One linear's adapters in a pass. Tensors are handed in: autograd keeps what backward needs."""
+
+    def __init__(self, path: str, runs: Sequence[Run], unit: int) -> None:
+        self.parts = [
+            AdaptedRows(run, path, unit, run.part(*run.group.weights[path]), run.part(*run.group.constants))
+            for run in runs
+        ]
 
     def add(self, y_NO: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Add the adapters' output on inputs x_kMD to the base's; return the hidden h_kMR of each run."""
-        hidden = []
-        for run, x_kMD in zip(self.runs, inputs, strict=True):
-            a, b, scale = self._weights(run)
-            h_kMR = torch.bmm(x_kMD, a.transpose(1, 2)).mul_(scale)
-            run.add_product(y_NO, h_kMR, b, self.unit)
-            hidden.append(h_kMR)
-        return hidden
+        """Add the adapters' output on inputs x_kMD to the base's; return the tensors to keep for backward."""
+        kept: list[Tensor] = []
+        for rows, x_kMD in zip(self.parts, inputs, strict=True):
+            found = rows.run.group.method.forward(rows, y_NO, x_kMD)
+            rows.num_kept = len(found)
+            kept += found
+        return kept
+
+    def base_gradient(self, gy_BSO: Tensor, kept: Sequence[Tensor]) -> Tensor:
+        """Return the gradient of the base's output, where that of the linear's output is `gy_BSO`."""
+        if not any(rows.run.group.method.changes_base_output for rows in self.parts):
+            return gy_BSO
+        gradient_BSO = gy_BSO.clone()
+        for rows, _, own in self._kept(kept):
+            rows.run.group.method.base_gradient(rows, gradient_BSO.flatten(0, 1), own)
+        return gradient_BSO
 
     def backward(self, gy_NO: Tensor, gx_ND: Tensor | None, kept: Sequence[Tensor]) -> None:
-        """Add the gradients of A and B to the groups' stacks, and that of the adapters' input to `gx_ND`."""
-        inputs, hidden = kept[: len(self.runs)], kept[len(self.runs) :]
-        for run, x_kMD, h_kMR in zip(self.runs, inputs, hidden, strict=True):
-            a, b, scale = self._weights(run)
-            gy_kMO = run.padded(gy_NO, self.unit).to(x_kMD.dtype)
-            gh_kMR = torch.bmm(gy_kMO, b.transpose(1, 2)).mul_(scale)
-            grad_a, grad_b = run.part(*run.group.grads[self.path])
-            # Not baddbmm_: into a stack, whose matrices do not lie end to end, it multiplies slot by slot.
-            grad_b.add_(torch.bmm(h_kMR.transpose(1, 2), gy_kMO))
-            grad_a.add_(torch.bmm(gh_kMR.transpose(1, 2), x_kMD))
-            if gx_ND is not None:
-                run.add_product(gx_ND, gh_kMR, a, self.unit)
+        """Add the gradients of the tensors to the groups' stacks, and that of the adapters' input to `gx_ND`."""
+        for rows, x_kMD, own in self._kept(kept):
+            rows.run.group.method.backward(rows, gy_NO, gx_ND, x_kMD, own)
 
-    def _weights(self, run: Run) -> tuple[Tensor, Tensor, Tensor]:
-        a_kRD, b_kRO, scale_k11 = run.part(*run.group.weights[self.path], run.group.scale_k11)
-        return a_kRD, b_kRO, scale_k11
+    def _kept(self, kept: Sequence[Tensor]) -> Iterator[tuple[AdaptedRows, Tensor, Sequence[Tensor]]]:
+        """Yield each run with its input and the tensors that its forward kept."""
+        start = len(self.parts)
+        for rows, x_kMD in zip(self.parts, kept[:start], strict=True):
+            yield rows, x_kMD, kept[start : start + rows.num_kept]
+            start += rows.num_kept
 
 
 class AdaptedProduct(torch.autograd.Function):
-    """x W^T + bias + adapters, in one node: the frozen weight asks for no gradient, and x's is summed in place."""
+    """x W^T + bias + adapters, in one node: the frozen weight needs no gradient, and x's is summed in place."""
 
     @staticmethod
     def forward(
@@ -69,8 +103,8 @@ class AdaptedProduct(torch.autograd.Function):
         *inputs: Tensor,
     ) -> Tensor:
         y_BSO = F.linear(x_BSD, weight_OD, bias)
-        hidden = adapters.add(y_BSO.view(-1, y_BSO.shape[-1]), inputs)
-        ctx.save_for_backward(weight_OD, mask_ND, *inputs, *hidden)
+        kept = adapters.add(y_BSO.view(-1, y_BSO.shape[-1]), inputs)
+        ctx.save_for_backward(weight_OD, mask_ND, *inputs, *kept)
         ctx.adapters = adapters
         return y_BSO
 
@@ -78,13 +112,15 @@ class AdaptedProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weight_OD, mask_ND, *kept = ctx.saved_tensors
         gy_BSO = grads[0].contiguous()
-        gx_BSD = torch.matmul(gy_BSO, weight_OD) if ctx.needs_input_grad[0] else None
+        gx_BSD = None
+        if ctx.needs_input_grad[0]:
+            gx_BSD = torch.matmul(ctx.adapters.base_gradient(gy_BSO, kept), weight_OD)
         _backward(ctx.adapters, gy_BSO, gx_BSD, mask_ND, kept)
         return gx_BSD, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 class AddAdapters(torch.autograd.Function):
-    """Add the adapters' output to a base's that was computed by a layer with a product of its own."""
+    """Add the adapters' output to that of a base layer with a product of its own, such as a quantised one."""
 
     @staticmethod
     def forward(
@@ -100,8 +136,8 @@ class AddAdapters(torch.autograd.Function):
             y_BSO = y_BSO.clone()
         else:
             ctx.mark_dirty(y_BSO)
-        hidden = adapters.add(y_BSO.view(-1, y_BSO.shape[-1]), inputs)
-        ctx.save_for_backward(mask_ND, *inputs, *hidden)
+        kept = adapters.add(y_BSO.view(-1, y_BSO.shape[-1]), inputs)
+        ctx.save_for_backward(mask_ND, *inputs, *kept)
         ctx.adapters, ctx.shape, ctx.dtype = adapters, x_BSD.shape, x_BSD.dtype
         return y_BSO
 
@@ -111,13 +147,13 @@ class AddAdapters(torch.autograd.Function):
         gy_BSO = grads[0].contiguous()
         gx_BSD = gy_BSO.new_zeros(ctx.shape, dtype=ctx.dtype) if ctx.needs_input_grad[0] else None
         _backward(ctx.adapters, gy_BSO, gx_BSD, mask_ND, kept)
-        return gx_BSD, gy_BSO, *[None] * (len(ctx.needs_input_grad) - 2)
+        return gx_BSD, ctx.adapters.base_gradient(gy_BSO, kept), *[None] * (len(ctx.needs_input_grad) - 2)
 
 
 def _backward(
     adapters: Adapters, gy_BSO: Tensor, gx_BSD: Tensor | None, mask_ND: Tensor | None, kept: Sequence[Tensor]
 ) -> None:
-    """Run the adapters' backward; what comes back through dropout passes its mask before it joins x's gradient."""
+    """Run the adapters' backward; the gradient of a dropped-out input is masked before it is added to x's."""
     gx_ND = None if gx_BSD is None else gx_BSD.flatten(0, 1)
     through = gx_ND if gx_ND is None or mask_ND is None else torch.zeros_like(gx_ND)
     adapters.backward(gy_BSO.flatten(0, 1), through, kept)

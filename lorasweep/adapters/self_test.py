@@ -1,8 +1,8 @@
-"""Try out on a base which shortcuts give the numbers of plain passes, one row at a time.
+"""Test which shortcuts give a base the same numbers as plain passes, one row at a time.
 
 Rows of a batch may lie end to end, the options of a question may share one row, prompts may be padded on the left. Each
-shortcut is compared with rows alone, forward and backward, through a bank of two different adapters of which one may
-have diverged. What differs is not used.
+shortcut is compared with rows alone, forward and backward, through a bank of two different adapters, of which one may
+have diverged. A shortcut that differs is not used.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,14 +36,14 @@ ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a pass gives each slot: its loss and its gradient."""
+    """Each slot's loss and gradient."""
 
     loss: Tensor
     gradients: tuple[Tensor, ...]
 
 
 def examine(base: Base) -> Shortcuts:
-    """Return the shortcuts that this base allows, which has its stock attention. Whatever bank it has is taken off."""
+    """Return the shortcuts that this base allows. It must have its stock attention; its bank is removed."""
     bank = _bank(base)
     length = min(max(windows(base.model.config), default=SHORT_ROWS[1]) + 6, LONGEST)
     rows = _rows((*SHORT_ROWS[:1], length, *SHORT_ROWS[1:]))
@@ -68,14 +68,14 @@ def _examine(bank: Bank, rows: Sequence[TokenRow], alone: Trained, length: int, 
 
 
 def windows(config: Any) -> list[int]:
-    """Return how far layers look back, where that is not to the start."""
+    """Return the window sizes of layers whose attention does not reach back to the first token."""
     text = config.get_text_config()
     names = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_attention")
     return [size for name in names if isinstance(size := getattr(text, name, None), int) and size > 0]
 
 
 def carries_no_state(base: Base) -> bool:
-    """Tell whether all layers are known to be attention; others may carry a state from token to token, row to row."""
+    """Tell whether all layers are attention layers; others may carry a state from token to token and row to row."""
     text = base.model.config.get_text_config()  # type: ignore[union-attr,operator]
     layers = set(getattr(text, "layer_types", None) or ATTENTION_LAYERS)
     return layers <= ATTENTION_LAYERS and not getattr(base.model, "_is_stateful", False)
@@ -84,12 +84,12 @@ def carries_no_state(base: Base) -> bool:
 def _bank(base: Base) -> Bank:
     """Return a bank of two small random adapters on all linears that can carry one."""
     bank = Bank(base, 2)
-    lora = LoraSpec(r=1, lora_alpha=1, target_modules=tuple(base.info.linears))
+    spec = LoraSpec(r=1, lora_alpha=1, target_modules=tuple(base.info.linears))
     for number in range(2):
-        slot = bank.add(number, lora, number)
+        slot = bank.add(number, spec, number)
         generator = torch.Generator().manual_seed(number)
-        for matrix in (x for pair in slot.matrices.values() for x in pair):
-            matrix.copy_(torch.randn(matrix.shape, generator=generator) * 0.05)
+        for tensor in (x for parts in slot.tensors.values() for x in parts):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.05)
         bank.group_of(slot).publish(slot)
     return bank
 
@@ -104,7 +104,7 @@ def _rows(lengths: Sequence[int], seed: int = 0) -> list[TokenRow]:
 
 
 def _alone(bank: Bank, rows: Sequence[TokenRow]) -> Trained:
-    """Pass each row through the base by itself; the first half of the rows is slot 0's."""
+    """Pass each row through the base by itself; the first half of the rows belongs to slot 0."""
     losses, gradients = [], []
     for slot, own in zip(bank.live, _halves(rows), strict=True):
         slot.gradient.zero_()
@@ -116,7 +116,7 @@ def _alone(bank: Bank, rows: Sequence[TokenRow]) -> Trained:
 
 
 def _together(bank: Bank, rows: Sequence[TokenRow], *, flat: bool) -> Trained:
-    """Pass all rows at once; then once more beside a neighbour that has diverged."""
+    """Pass all rows at once; then again beside a neighbour that has diverged."""
     batches = [
         MicroBatch(rows=tuple(own), num_labels=sum(row.num_labels for row in own), is_last=True)
         for own in _halves(rows)
@@ -159,16 +159,16 @@ def _halves(rows: Sequence[TokenRow]) -> tuple[Sequence[TokenRow], Sequence[Toke
 def _is_same(base: Base, attempt: Callable[[], Trained], alone: Trained) -> bool:
     try:
         found = attempt()
-    except Exception:  # an architecture may refuse in any way; then the plain path is what is left
+    except Exception:  # an architecture may fail in any way; then the plain path is used
         return False
-    times = len(found.gradients) // len(alone.gradients)  # once more beside a neighbour that has diverged
+    times = len(found.gradients) // len(alone.gradients)  # again beside a neighbour that has diverged
     expected = alone.gradients * times
     pairs = [(found.loss, alone.loss.repeat(times)), *zip(found.gradients, expected, strict=True)]
     return all(_agree(base, x, y) for x, y in pairs)
 
 
 def _agree(base: Base, found: Tensor, expected: Tensor) -> bool:
-    """Tell whether a difference can be rounding; NaN never is."""
+    """Tell whether a difference can be due to rounding; NaN cannot."""
     tolerance = TOLERANCES[DTYPES[base.spec.dtype]]
     tolerance = tolerance if base.spec.precision == "none" else max(tolerance, QUANTISED)
     distance, size = (found - expected).norm(), expected.norm()
@@ -177,7 +177,7 @@ def _agree(base: Base, found: Tensor, expected: Tensor) -> bool:
 
 @torch.no_grad()
 def _option_form(bank: Bank, length: int, *, has_own: bool) -> OptionForm:
-    """Return the first form that gives every option what it is given alone."""
+    """Return the first form that gives every option the same log-probability as alone."""
     base = bank.base
     base.model.eval()
     prompts = [row.ids for row in _rows((length, SHORT_ROWS[0]), seed=1)]

@@ -1,65 +1,76 @@
-"""One adapter in training: its numbers as one vector, whatever they are multiplied with at the time.
+"""One adapter in training. All of its numbers lie in one fp32 vector.
 
-A slot's optimizer sees the vector only, so a step is one operation, and where the numbers lie is the bank's affair.
+The slot's optimizer sees this vector alone, so an optimizer step is one operation. The bank decides in which memory
+the vector lies and which other slots it is stacked with.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lorasweep.core.spec import LoraSpec
+from lorasweep.adapters.methods.method import Dims, Method
+from lorasweep.adapters.methods.table import method_of
+from lorasweep.core.spec import AdapterSpec
 
-# P numbers of a room, R rank, D inputs, O outputs
+# P numbers of a vector
 
-Matrices = dict[str, tuple[Tensor, Tensor]]
-Dims = Mapping[str, tuple[int, int]]
+Tensors = dict[str, tuple[Tensor, ...]]  # an adapter's tensors by the path of their linear
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """The shape that a vector is laid out for: adapted linears with their (inputs, outputs), and the rank of all."""
+class VectorLayout:
+    """Where the tensors of an adapter lie in a vector: linear after linear, each with its tensors in order."""
 
+    method: Method[Any]
     dims: Dims
     rank: int
 
     @property
     def size(self) -> int:
-        """Return r (d_in + d_out), summed over the adapted linears (arXiv 2106.09685, section 4.2)."""
-        return sum(self.rank * (inputs + outputs) for inputs, outputs in self.dims.values())
+        return self.method.num_parameters(self.dims, self.rank)
 
-    def split(self, flat: Tensor) -> Matrices:
-        """View the last dimension of `flat` as (A, B) per linear: (..., P) becomes (..., R, D) and (..., R, O)."""
+    def shapes(self, path: str) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the tensors of one linear."""
+        return self.method.shapes(*self.dims[path], self.rank)
+
+    def split(self, flat: Tensor) -> Tensors:
+        """View the last dimension of `flat`, (..., P), as tensors (..., *shape)."""
         found, start = {}, 0
-        for path, (inputs, outputs) in self.dims.items():
-            middle, stop = start + self.rank * inputs, start + self.rank * (inputs + outputs)
-            found[path] = (
-                _view(flat[..., start:middle], self.rank),
-                _view(flat[..., middle:stop], self.rank),
-            )
-            start = stop
+        for path in self.dims:
+            parts = []
+            for shape in self.shapes(path):
+                stop = start + prod(shape)
+                parts.append(flat[..., start:stop].view(*flat.shape[:-1], *shape))
+                start = stop
+            found[path] = tuple(parts)
         return found
 
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """An adapter of shape `own`, in a vector laid out for `room`.
+    """An adapter whose tensors have the shapes of `own`, in a vector with the layout `layout`.
 
-    The room may be larger, so that unequal slots can be stacked. What is too much is zero, gets a gradient of zero,
-    and so stays zero under any optimizer.
+    `layout` may be larger than `own`, so that unequal slots can be stacked. The numbers beyond `own` are zero, get a
+    gradient of zero, and so stay zero under any optimizer.
     """
 
     number: int
-    spec: LoraSpec
+    spec: AdapterSpec
     seed: int
-    num_tokens: int  # of a usual micro-batch; a hint for who multiplies with whom
-    own: Room
-    room: Room
+    num_tokens: int  # of an average micro-batch; it affects which slots are stacked
+    own: VectorLayout
+    layout: VectorLayout
     vector: nn.Parameter
     optimizer: torch.optim.Optimizer | None = None
-    _tensors: list[nn.Parameter] = field(default_factory=list)
+    _parameters: list[nn.Parameter] = field(default_factory=list)
+
+    @property
+    def method(self) -> Method[Any]:
+        return self.own.method
 
     @property
     def num_trainable(self) -> int:
@@ -71,62 +82,64 @@ class Slot:
         return self.vector.grad
 
     @property
-    def matrices(self) -> Matrices:
-        """Return views (A_RD, B_RO) of its own rank per adapted linear. Rank comes first in both."""
-        return self.corners(self.vector.data)
+    def tensors(self) -> Tensors:
+        """Return views of the adapter's tensors, without padding."""
+        return self.views(self.vector.data)
 
-    def corners(self, flat_P: Tensor) -> Matrices:
-        """View what is this slot's own of a vector laid out for its room."""
-        matrices = self.room.split(flat_P)
-        return {path: (a[: self.own.rank], b[: self.own.rank]) for path in self.own.dims for a, b in [matrices[path]]}
+    def views(self, flat_P: Tensor) -> Tensors:
+        """View the adapter's own part of a vector with its layout."""
+        padded = self.layout.split(flat_P)
+        return {path: tuple(map(_corner, padded[path], self.own.shapes(path))) for path in self.own.dims}
 
     @property
-    def tensors(self) -> list[nn.Parameter]:
-        """Return the matrices as parameters, for optimizers that treat each tensor by itself."""
-        if not self._tensors:
-            self._tensors = [nn.Parameter(x) for pair in self.matrices.values() for x in pair]
+    def parameters(self) -> list[nn.Parameter]:
+        """Return each tensor as a parameter, for optimizers that treat each by itself."""
+        if not self._parameters:
+            self._parameters = [nn.Parameter(x) for x in _flat(self.tensors)]
             self.place(self.vector.data, self.gradient)
-        return self._tensors
+        return self._parameters
+
+    def start(self, linears: Mapping[str, nn.Module]) -> None:
+        """Set the method's initial values, drawn from the slot's seed, on these frozen linears."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for path, tensors in self.tensors.items():
+            self.method.start(tensors, self.spec, linears[path], generator)
 
     def place(self, values_P: Tensor, grad_P: Tensor) -> None:
-        """Let the numbers, which these must hold already, lie here from now on."""
+        """Point parameters and gradients at these vectors, which already hold the values."""
         self.vector.data, self.vector.grad = values_P, grad_P
-        if self._tensors:
-            values = [x for pair in self.matrices.values() for x in pair]
-            grads = [x for pair in self.corners(grad_P).values() for x in pair]
-            for parameter, value, grad in zip(self._tensors, values, grads, strict=True):
+        if self._parameters:
+            parts = zip(self._parameters, _flat(self.tensors), _flat(self.views(grad_P)), strict=True)
+            for parameter, value, grad in parts:
                 parameter.data, parameter.grad = value, grad
 
-    def fit(self, room: Room) -> None:
-        """Lay the numbers, their gradient and what the optimizer keeps of each out for another room."""
-        if room == self.room:
+    def change_layout(self, layout: VectorLayout) -> None:
+        """Copy the values, their gradient and the optimizer's state of each into vectors with another layout."""
+        if layout == self.layout:
             return
-        old = [self.vector.data, self.gradient]
         state = self.optimizer.state.get(self.vector, {}) if self.optimizer else {}
         kept = {name: x for name, x in state.items() if isinstance(x, Tensor) and x.shape == self.vector.shape}
-        corners = [self.corners(x) for x in (*old, *kept.values())]
-        new = [x.new_zeros(room.size) for x in (*old, *kept.values())]
-        self.room = room
-        for source, target in zip(corners, new, strict=True):
-            torch._foreach_copy_(_flat(self.corners(target)), _flat(source))
+        old = [_flat(self.views(x)) for x in (self.vector.data, self.gradient, *kept.values())]
+        new = [self.vector.data.new_zeros(layout.size, dtype=x[0].dtype) for x in old]
+        self.layout = layout
+        for source, target in zip(old, new, strict=True):
+            torch._foreach_copy_(_flat(self.views(target)), source)
         self.place(new[0], new[1])
         state.update(zip(kept, new[2:], strict=True))
 
 
-def _view(part: Tensor, rank: int) -> Tensor:
-    return part.view(*part.shape[:-1], rank, part.shape[-1] // rank)
+def _corner(padded: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return padded[tuple(slice(size) for size in shape)]
 
 
-def _flat(matrices: Matrices) -> list[Tensor]:
-    return [x for pair in matrices.values() for x in pair]
+def _flat(tensors: Tensors) -> list[Tensor]:
+    return [x for parts in tensors.values() for x in parts]
 
 
-def make_slot(number: int, spec: LoraSpec, seed: int, dims: Dims, num_tokens: int, device: torch.device) -> Slot:
-    """Return a fresh adapter: A drawn as PEFT draws it, B zero, so that it changes nothing yet."""
-    own = Room(dims, spec.r)
+def make_slot(number: int, spec: AdapterSpec, seed: int, dims: Dims, num_tokens: int, device: torch.device) -> Slot:
+    """Return a slot whose numbers are zero until `start`."""
+    method = method_of(spec)
+    own = VectorLayout(method, dims, method.rank(spec))
     slot = Slot(number, spec, seed, num_tokens, own, own, nn.Parameter(torch.zeros(own.size, device=device)))
     slot.vector.grad = torch.zeros(own.size, device=device)
-    generator = torch.Generator().manual_seed(seed)
-    for a_RD, _ in slot.matrices.values():
-        a_RD.copy_(nn.init.kaiming_uniform_(torch.empty(a_RD.shape), a=math.sqrt(5), generator=generator))
     return slot

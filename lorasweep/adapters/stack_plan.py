@@ -1,39 +1,46 @@
-"""Which adapters share a batched product. Planned from shapes alone, so that memory is predicted by the same plan.
+"""Which adapters are stacked. Planned from shapes alone, so that the memory prediction follows the same plan.
 
-Of unequal adapters the smaller are filled up with zeros, which costs products with zeros and saves operations; which
-of the two costs more decides.
+In a stack the smaller adapters are filled up with zeros. That costs products with zeros and saves operations; the
+plan takes whichever costs less.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from lorasweep.adapters.methods.method import Dims, Method
 from lorasweep.core.sizes import for_device
 
 T = TypeVar("T")
 
-PRODUCTS = 6  # per adapted linear: two forward, four backward
 # What one operation costs besides its arithmetic, in multiply-adds that the device could have done in that time.
 OVERHEAD = {"cpu": 2_000_000, "cuda": 400_000_000}
-MOST_PADDING = 4  # times its own size that an adapter may be filled up to, beyond what is small anyway
+PASSES = 3  # multiply-adds per number and token: forward, gradient of the number, gradient of its input
+MOST_PADDING = 4  # times its own size that an adapter may be filled up to, once it is larger than SMALL
 SMALL = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """What decides which stack an adapter belongs to; `num_tokens` are those of a usual micro-batch."""
+    """What decides which stack an adapter is in; `num_tokens` are those of an average micro-batch."""
 
-    dims: Mapping[str, tuple[int, int]]  # adapted linears with their inputs and outputs
+    method: Method[Any]
+    dims: Dims
     rank: int
     num_tokens: int
 
     @cached_property
-    def width(self) -> int:
-        """Return the inputs and outputs of all adapted linears."""
-        return sum(inputs + outputs for inputs, outputs in self.dims.values())
+    def num_parameters(self) -> int:
+        return self.method.num_parameters(self.dims, self.rank)
+
+    @property
+    def stackable(self) -> Hashable:
+        """Return a value that adapters of one stack have in common."""
+        shapes = () if self.method.can_pad else (tuple(self.dims), self.rank)
+        return (self.method.name, shapes)
 
 
 def may_be_padded(own: int, size: int) -> bool:
@@ -42,11 +49,29 @@ def may_be_padded(own: int, size: int) -> bool:
 
 
 def stacks(items: Sequence[T], member_of: Callable[[T], Member], device: str) -> list[list[T]]:
-    """Return the items in groups that together cost least on a kind of device."""
+    """Return the items in the stacks that together cost least on a kind of device."""
+    apart: dict[Hashable, list[tuple[Member, T]]] = {}
+    for item in items:
+        member = member_of(item)
+        apart.setdefault(member.stackable, []).append((member, item))
     overhead = for_device(OVERHEAD, device)
-    pairs = [(member_of(item), item) for item in items]
+    return [stack for pairs in apart.values() for stack in _stacks(pairs, overhead)]
+
+
+def padded_sizes(members: Sequence[Member]) -> list[int]:
+    """Return the most numbers that each adapter may be filled up to beside the others."""
+    sizes: dict[Hashable, int] = {}
+    for key in {m.stackable for m in members}:
+        alike = [m for m in members if m.stackable == key]
+        sizes[key] = alike[0].method.num_parameters(_union(alike), max(m.rank for m in alike))
+    own = [(m.num_parameters, sizes[m.stackable]) for m in members]
+    return [largest if may_be_padded(size, largest) else size for size, largest in own]
+
+
+def _stacks(pairs: Sequence[tuple[Member, T]], overhead: int) -> list[list[T]]:
+    """Return the stacks of adapters that can all share one."""
     if len({(id(m.dims), m.rank, m.num_tokens) for m, _ in pairs}) == 1:
-        return [list(items)]
+        return [[item for _, item in pairs]]
     orders = [
         sorted(pairs, key=lambda p: (tuple(p[0].dims), p[0].rank, p[0].num_tokens)),
         sorted(pairs, key=lambda p: (p[0].rank, tuple(p[0].dims), p[0].num_tokens)),
@@ -58,7 +83,7 @@ def stacks(items: Sequence[T], member_of: Callable[[T], Member], device: str) ->
 
 
 def _cheapest(order: Sequence[Member], overhead: int) -> tuple[float, list[int]]:
-    """Cut an order into neighbours that cost least: dynamic programming over the last cut."""
+    """Cut an order into the stacks of neighbours that cost least, by dynamic programming over the last cut."""
     best: list[tuple[float, list[int]]] = [(0.0, [0])]
     for stop in range(1, len(order) + 1):
         found = [(best[i][0] + _cost(order[i:stop], overhead), [*best[i][1], stop]) for i in range(stop)]
@@ -67,11 +92,20 @@ def _cheapest(order: Sequence[Member], overhead: int) -> tuple[float, list[int]]
 
 
 def _cost(members: Sequence[Member], overhead: int) -> float:
-    """Return multiply-adds of a stack's products, with those of the zeros, and what its operations cost besides."""
-    first, shapes = members[0], {id(m.dims): m.dims for m in members}
-    whole = first if len(shapes) == 1 else Member({p: d for s in shapes.values() for p, d in s.items()}, 0, 0)
-    size = max(m.rank for m in members) * whole.width
-    if not all(may_be_padded(m.rank * m.width, size) for m in members):
+    """Return the multiply-adds of a stack, those with zeros included, and the overhead of its operations."""
+    method, dims = members[0].method, _union(members)
+    largest = max(members, key=lambda m: m.rank)
+    # On equal linears the size is known; this is called for every pair of slots.
+    size = largest.num_parameters if dims is largest.dims else method.num_parameters(dims, largest.rank)
+    if not all(may_be_padded(m.num_parameters, size) for m in members):
         return inf
     tokens = max(m.num_tokens for m in members)
-    return PRODUCTS * len(whole.dims) * overhead + PRODUCTS / 2 * len(members) * tokens * size
+    return method.num_operations * len(dims) * overhead + PASSES * len(members) * tokens * size
+
+
+def _union(members: Sequence[Member]) -> Dims:
+    """Return the linears that any of them adapts."""
+    different = {id(m.dims): m.dims for m in members}
+    if len(different) == 1:
+        return members[0].dims
+    return {path: size for dims in different.values() for path, size in dims.items()}

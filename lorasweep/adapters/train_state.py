@@ -1,4 +1,4 @@
-"""What trains one slot: its optimizer, its schedule, its place in the data, and how far it is."""
+"""The training state of one slot: its optimizer, its schedule, its position in the data, and its counters."""
 
 import math
 import warnings
@@ -12,29 +12,29 @@ from transformers.optimization import get_scheduler  # brings PEFT and bitsandby
 from lorasweep.adapters.slot import Slot
 from lorasweep.core.rungs import rung_at, rungs_of
 from lorasweep.core.spec import EvalSpec, TrainSpec
-from lorasweep.data.loader import Feed
+from lorasweep.data.loader import BatchLoader
 from lorasweep.data.render import TokenRow
 
 
 @dataclass(slots=True)
 class Partial:
-    """What is known of an effective batch that is not complete yet."""
+    """The sums of an effective batch that is not complete yet."""
 
     loss: float = 0.0
-    num_micro: int = 0  # micro-batches that are through
+    num_micro: int = 0  # complete micro-batches
     num_tokens: int = 0
 
 
 @dataclass(eq=False, slots=True)
-class Learner:
-    """What trains one slot: optimizer, schedule, data order, and how far it is."""
+class TrainState:
+    """The training state of one slot."""
 
     slot: Slot
     spec: TrainSpec
     optimizer: torch.optim.Optimizer
     schedule: Any
     scaler: torch.amp.GradScaler
-    feed: Feed
+    loader: BatchLoader
     num_steps: int
     rungs: tuple[int, ...]
     step: int = 0
@@ -42,7 +42,7 @@ class Learner:
     loss: float = math.nan  # of the effective batch before the last optimizer step
     losses: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, learning rate
     num_tokens: int = 0
-    train_s: float = 0.0  # of the steps it took part in, neighbours included
+    train_s: float = 0.0  # of the steps it took part in, together with other slots
     partial: Partial = field(default_factory=Partial)
 
     @property
@@ -50,30 +50,32 @@ class Learner:
         return self.step >= self.num_steps
 
     def rewind(self) -> None:
-        """Go back to the last optimizer step: what was begun after it is done again."""
+        """Go back to the last optimizer step and discard what was accumulated after it."""
         self.micro_step -= self.partial.num_micro
         self.partial = Partial()
-        self.slot.gradient.zero_()  # in place: it lies in a stack
-        self.feed.rewind(self.step)
+        self.slot.gradient.zero_()  # in place: it is a row of a stack
+        self.loader.rewind(self.step)
 
     @property
     def rung(self) -> int:
-        """Return the number of the rung that this step is, counting from 1; 0 between rungs."""
+        """Return the number of the rung at this step, counted from 1; 0 between rungs."""
         return rung_at(self.rungs, self.step)
 
 
-def make_learner(slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], evaluation: EvalSpec, dtype: str) -> Learner:
-    """Return a learner at step 0; its evaluation says at which steps it reports."""
+def make_train_state(
+    slot: Slot, spec: TrainSpec, rows: Sequence[TokenRow], evaluation: EvalSpec, dtype: str
+) -> TrainState:
+    """Return the training state at step 0. `evaluation` sets the steps of its rungs."""
     num_steps = spec.num_steps(len(rows))
     optimizer = slot.optimizer = OPTIMIZERS[spec.optim](slot, spec)
-    return Learner(
+    return TrainState(
         slot=slot,
         spec=spec,
         optimizer=optimizer,
         schedule=get_scheduler(spec.lr_scheduler_type, optimizer, spec.num_warmup_steps(num_steps), num_steps),
         # In fp16 small gradients vanish unless the loss is scaled; each slot finds its own scale.
         scaler=torch.amp.GradScaler(slot.vector.device.type, enabled=dtype == "fp16"),
-        feed=Feed(rows, spec),
+        loader=BatchLoader(rows, spec),
         num_steps=num_steps,
         rungs=rungs_of(evaluation, num_steps),
     )
@@ -99,9 +101,9 @@ def _adamw(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
 def _paged_adamw_8bit(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
     from bitsandbytes.optim import PagedAdamW8bit
 
-    warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")  # it says so, and goes on unpaged
+    warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")  # there it runs unpaged
     optimizer: torch.optim.Optimizer = PagedAdamW8bit(
-        slot.tensors,  # it quantises each by itself
+        slot.parameters,  # it quantises each tensor by itself
         lr=spec.learning_rate,
         betas=(spec.adam_beta1, spec.adam_beta2),
         eps=spec.adam_epsilon,
@@ -113,7 +115,7 @@ def _paged_adamw_8bit(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
 OPTIMIZERS = {"adamw": _adamw, "paged_adamw_8bit": _paged_adamw_8bit}
 
 
-def mean_loss(learner: Learner, steps: int = 10) -> float:
+def mean_loss(state: TrainState, steps: int = 10) -> float:
     """Return the mean training loss of the last steps, nats per label token."""
-    recent = [loss for _, loss, _ in learner.losses[-steps:]]
+    recent = [loss for _, loss, _ in state.losses[-steps:]]
     return sum(recent) / len(recent) if recent else math.nan

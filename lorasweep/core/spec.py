@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Container
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from evaluation.metrics import LOSS
 
@@ -43,9 +43,20 @@ class ModelSpec:
     trust_remote_code: bool = False
 
 
+class AdapterSpec(Protocol):
+    """What the settings of every adapter method have. `method` is its name in `adapters.methods.table`."""
+
+    method: ClassVar[str]
+
+    @property
+    def target_modules(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSpec:
     """One adapter, with PEFT's names (arXiv 2106.09685; rank-stabilised scale: arXiv 2312.03732)."""
+
+    method: ClassVar[str] = "lora"
 
     r: int
     lora_alpha: float
@@ -193,6 +204,7 @@ class TrialSpec:
         # The layout of these values must not change: stored results are found by their fingerprint.
         targets = sorted(lora.pop("target_modules"))
         lora |= {"scale": spec.lora.scale, "dropout": lora.pop("lora_dropout")}
+        lora |= {} if spec.lora.method == LoraSpec.method else {"method": spec.lora.method}
         return digest([x for name, part in found.items() for x in ([part, targets] if name == "lora" else [part])])
 
     @property

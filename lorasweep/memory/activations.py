@@ -7,6 +7,8 @@ values share one, and so do gate and up. Attention keeps padded rows, on a CPU i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorasweep.adapters.methods.method import Dims
+from lorasweep.adapters.methods.table import method_of
 from lorasweep.adapters.stack_plan import Member, stacks
 from lorasweep.core.sizes import DTYPE_BYTES, chunk_rows
 from lorasweep.core.spec import ModelSpec, TrialSpec
@@ -43,23 +45,28 @@ class Stack:
 
     rank: int
     tokens: int  # of the longest
-    adapted: Mapping[str, tuple[int, int]]  # by any of them
+    adapted: Dims  # linears, by any of them
 
 
 def stacks_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: str) -> list[Stack]:
     """Return each trial's stack, as the bank forms them (`stack_plan`)."""
-    every = {names: shape.adapted(names) for names in {spec.lora.target_modules for spec in specs}}
-
-    def member(index: int) -> Member:
-        spec = specs[index]
-        return Member(every[spec.lora.target_modules], spec.lora.r, each[index].usual)
-
+    members = members_of(shape, specs, each)
     found: dict[int, Stack] = {}
-    for group in stacks(range(len(specs)), member, kind):
-        adapted = {p: d for i in group for p, d in every[specs[i].lora.target_modules].items()}
-        tokens, rank = max(each[i].tokens for i in group), max(specs[i].lora.r for i in group)
+    for group in stacks(range(len(specs)), lambda i: members[i], kind):
+        adapted = {p: d for i in group for p, d in members[i].dims.items()}
+        tokens, rank = max(each[i].tokens for i in group), max(members[i].rank for i in group)
         found |= dict.fromkeys(group, Stack(rank, tokens, adapted))
     return [found[i] for i in range(len(specs))]
+
+
+def members_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load]) -> list[Member]:
+    """Return what of each trial decides its stack."""
+    every = {names: shape.adapted(names) for names in {spec.lora.target_modules for spec in specs}}
+    methods = [method_of(spec.lora) for spec in specs]
+    return [
+        Member(method, every[spec.lora.target_modules], method.rank(spec.lora), load.usual)
+        for method, spec, load in zip(methods, specs, each, strict=True)
+    ]
 
 
 def kept_bytes(shape: Shape, spec: TrialSpec, load: Load, *, kind: str, stack: Stack, dropout: bool) -> int:
@@ -85,10 +92,11 @@ def _layer_bytes(shape: Shape, spec: TrialSpec, load: Load, kind: str, stack: St
 
 
 def _adapter_numbers(shape: Shape, spec: TrialSpec, load: Load, stack: Stack, dropout: bool) -> int:
-    """Return the numbers that all adapted linears keep: inputs and products, padded to the longest of the stack."""
+    """Return the numbers that all adapted linears keep for backward, padded to the longest of the stack."""
     is_int8 = spec.model.precision == "int8"  # such a layer keeps its input, whether it is adapted or not
     own = load.tokens * _shared_inputs(shape.linears) if is_int8 else 0
-    products = stack.tokens * len(stack.adapted) * stack.rank
+    method = method_of(spec.lora)
+    products = stack.tokens * sum(method.num_kept(i, o, stack.rank) for i, o in stack.adapted.values())
     if dropout:  # each linear has a mask and an input of its own
         return own + (load.tokens + stack.tokens) * sum(i for i, _ in stack.adapted.values()) + products
     if is_int8 and stack.tokens == load.tokens:  # what is not padded is a view of what the layer keeps

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lorasweep.adapters.methods.table import method_of
+from lorasweep.adapters.stack_plan import padded_sizes
 from lorasweep.core.sizes import MIB, for_device
 from lorasweep.core.spec import TrialSpec
-from lorasweep.memory.activations import Load, kept_bytes, load_of, stacks_of, workspace_bytes
+from lorasweep.memory.activations import Load, kept_bytes, load_of, members_of, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.lengths import Lengths
 from lorasweep.memory.shape import Shape
-from lorasweep.memory.weights import adapter_bytes, rooms, weight_bytes
+from lorasweep.memory.weights import adapter_bytes, weight_bytes
 
 Loads = Sequence[tuple[TrialSpec, Lengths]]
 
@@ -64,7 +66,7 @@ def footprint(shape: Shape, loads: Loads, *, kind: str = "cpu", is_evaluated: bo
     evaluation = evaluation_bytes(shape, specs, widest) if is_evaluated else 0
     return Footprint(
         weights=weight_bytes(shape, model),
-        adapters=sum(adapter_bytes(shape, s, room) for s, room in zip(specs, rooms(shape, specs), strict=True)),
+        adapters=sum(_adapter_bytes(shape, specs, each)),
         activations=activations,
         evaluation=evaluation,
         overhead=for_device(OVERHEAD, kind),
@@ -87,14 +89,20 @@ def _slack(specs: Sequence[TrialSpec], activations: int, evaluation: int, kind: 
 def own_bytes(shape: Shape, loads: Loads, *, kind: str = "cpu") -> list[int]:
     """Return what each of these trials adds by itself: its adapter and its activations."""
     specs = [spec for spec, _ in loads]
-    kept = [_kept(shape, [spec], [load_of(spec, lengths)], kind)[0] for spec, lengths in loads]
-    room = rooms(shape, specs)
-    return [adapter_bytes(shape, s, r) + k for s, r, k in zip(specs, room, kept, strict=True)]
+    each = [load_of(spec, lengths) for spec, lengths in loads]
+    kept = [_kept(shape, [spec], [load], kind)[0] for spec, load in zip(specs, each, strict=True)]
+    return [a + k for a, k in zip(_adapter_bytes(shape, specs, each), kept, strict=True)]
+
+
+def _adapter_bytes(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load]) -> list[int]:
+    """Return each trial's adapter, padded as far as it may be beside the others."""
+    sizes = padded_sizes(members_of(shape, specs, each))
+    return [adapter_bytes(shape, spec, size) for spec, size in zip(specs, sizes, strict=True)]
 
 
 def _kept(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: str) -> list[int]:
     stacks = stacks_of(shape, specs, each, kind)
-    dropout = any(spec.lora.lora_dropout for spec in specs)
+    dropout = any(method_of(spec.lora).dropout(spec.lora) for spec in specs)
     return [
         kept_bytes(shape, spec, load, kind=kind, stack=stack, dropout=dropout)
         for spec, load, stack in zip(specs, each, stacks, strict=True)
@@ -102,13 +110,13 @@ def _kept(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: 
 
 
 def slots_that_fit(shape: Shape, loads: Loads, budget: float, most: int, *, kind: str, factor: float = 1.0) -> int:
-    """Return how many of the hungriest of these trials fit together into `budget` bytes, at most `most`."""
+    """Return how many copies of the largest of these trials fit together into `budget` bytes, at most `most`."""
 
     def need(load: tuple[TrialSpec, Lengths], count: int) -> int:
         return footprint(shape, [load] * count, kind=kind).corrected(factor, kind).total
 
-    hungriest = max(loads, key=lambda load: need(load, 1))
+    largest = max(loads, key=lambda load: need(load, 1))
     count = 0
-    while count < most and need(hungriest, count + 1) <= budget:
+    while count < most and need(largest, count + 1) <= budget:
         count += 1
     return count

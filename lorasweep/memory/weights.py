@@ -1,8 +1,8 @@
 """Bytes of what lasts: the base's weights, and adapters with their gradients and optimizer states."""
 
-from collections.abc import Sequence
+from math import prod
 
-from lorasweep.adapters.stack_plan import may_be_padded
+from lorasweep.adapters.methods.table import method_of, num_trainable
 from lorasweep.core.sizes import DTYPE_BYTES
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.shape import Shape
@@ -35,23 +35,16 @@ def _stored(inputs: int, outputs: int, precision: str) -> float:
     return size / 2 + 4 * constants
 
 
-def adapter_bytes(shape: Shape, spec: TrialSpec, room: int | None = None) -> int:
+def adapter_bytes(shape: Shape, spec: TrialSpec, padded_size: int | None = None) -> int:
     """Return one adapter: the numbers in fp32, their gradient, the optimizer's state, and in 16 bits the copy that
-    is multiplied. `room` numbers are what it takes up in a stack with larger ones, by default its own.
+    is multiplied. `padded_size` is how many numbers it takes up in a stack with larger ones, by default its own.
     """
-    own = shape.num_trainable(spec.lora.target_modules, spec.lora.r)
+    method, dims = method_of(spec.lora), shape.adapted(spec.lora.target_modules)
+    size = padded_size or num_trainable(spec.lora, dims)
     copy = 0 if spec.model.dtype == "fp32" else DTYPE_BYTES[spec.model.dtype]
-    padded = (room or own) * (4 + 4 + copy)
+    stacked = size * (4 + 4 + copy)
     if spec.train.optim == "adamw":
-        return int(padded + (room or own) * STATE_BYTES["adamw"])
-    rank = spec.lora.r
-    tensors = [rank * side for dims in shape.adapted(spec.lora.target_modules).values() for side in dims]
-    return int(padded + sum(n * (8 if n < SMALLEST_8BIT else STATE_BYTES["paged_adamw_8bit"]) for n in tensors))
-
-
-def rooms(shape: Shape, specs: Sequence[TrialSpec]) -> list[int]:
-    """Return the most numbers that each adapter may be padded to beside the others."""
-    union = {p: d for t in {s.lora.target_modules for s in specs} for p, d in shape.adapted(t).items()}
-    largest = max(s.lora.r for s in specs) * sum(i + o for i, o in union.values())
-    own = [shape.num_trainable(s.lora.target_modules, s.lora.r) for s in specs]
-    return [largest if may_be_padded(n, largest) else n for n in own]
+        return int(stacked + size * STATE_BYTES["adamw"])
+    rank = method.rank(spec.lora)
+    tensors = [prod(shape) for sides in dims.values() for shape in method.shapes(*sides, rank)]
+    return int(stacked + sum(n * (8 if n < SMALLEST_8BIT else STATE_BYTES["paged_adamw_8bit"]) for n in tensors))

@@ -56,10 +56,6 @@ class BaseInfo:
         """Return the linears that these targets name."""
         return {p: s for p, s in self.linears.items() if any(targets.matches(p, t) for t in target_modules)}
 
-    def num_trainable(self, target_modules: tuple[str, ...], rank: int) -> int:
-        """Return the adapter's parameters: r (d_in + d_out) per adapted matrix (arXiv 2106.09685, section 4.2)."""
-        return sum(rank * (i + o) for i, o in self.adapted(target_modules).values())
-
 
 @lru_cache(maxsize=8)
 def describe(model_id: str, revision: str | None = None, trust_remote_code: bool = False) -> BaseInfo:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from evaluation.metrics import METRICS
+from lorasweep.adapters.methods.table import num_trainable
 from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.rungs import rung_shares
 from lorasweep.core.sizes import GIB
@@ -159,7 +160,7 @@ def _configurations(plan: Plan) -> Iterator[str]:
     for trial in plan.trials[:SHOWN]:
         spec = trial.spec
         info = plan.info(spec.model)
-        count = info.num_trainable(spec.lora.target_modules, spec.lora.r)
+        count = num_trainable(spec.lora, info.adapted(spec.lora.target_modules))
         share = 100 * count / (info.num_parameters + count)
         yield (
             f"  {params_text(trial.params) or 'defaults'}: {count:,} trainable ({share:.3f} %), "

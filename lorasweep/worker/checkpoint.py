@@ -1,6 +1,6 @@
-"""What a live trial needs to go on after its process is gone: one file, written aside and renamed.
+"""The state that a live trial needs to continue in another process: one file, written aside and renamed.
 
-Kept in the adapter's own shape, whatever stack it lay in; tensors and JSON only, so that reading it runs nothing.
+Tensors are stored without the padding of their stack. The file holds tensors and JSON only, so reading it runs no code.
 """
 
 import json
@@ -15,34 +15,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lorasweep.adapters.slot import Matrices, Slot
-from lorasweep.adapters.train_state import Learner
+from lorasweep.adapters.slot import Slot, Tensors
+from lorasweep.adapters.train_state import TrainState
 from lorasweep.core.files import write_bytes
 from lorasweep.core.messages import CHECKPOINT
 from lorasweep.core.result import Point
 from lorasweep.core.spec import TrialSpec, digest
 from lorasweep.worker.live_trial import LiveTrial
 
-FORMAT = 1  # raise it when what is kept changes
+FORMAT = 1  # raise it when the content changes
 
 
 def save_checkpoint(live: LiveTrial) -> None:
-    """Keep a trial as it was after its last optimizer step.
+    """Write a trial's state after its last optimizer step.
 
     Raises:
-        OSError: it could not be written; the one before is still there.
+        OSError: it could not be written; the previous checkpoint is unchanged.
     """
-    facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _facts(live.learner), "live": _told(live)}
-    tensors = {**_named("weights", live.learner.slot.matrices), **_states(live.learner, facts)}
+    facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _facts(live.train_state), "live": _told(live)}
+    slot = live.train_state.slot
+    tensors = {**_named("weights", slot, slot.tensors), **_states(live.train_state, facts)}
     data = save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, {"facts": json.dumps(facts)})
     write_bytes(Path(live.folder) / CHECKPOINT, data)
     live.saved_s = time.monotonic()
 
 
 def load_checkpoint(live: LiveTrial) -> str:
-    """Bring a fresh trial to where its checkpoint was; return a note where there is one that cannot be used.
+    """Restore a new trial from its checkpoint, if it has one; return a note if the checkpoint cannot be used.
 
-    Nothing of the trial changes unless all of the checkpoint could be read.
+    The trial changes only if the whole checkpoint could be read.
     """
     path = Path(live.folder) / CHECKPOINT
     if not path.is_file():
@@ -51,24 +52,23 @@ def load_checkpoint(live: LiveTrial) -> str:
         facts, tensors = _read(path)
         if (facts["format"], facts["spec"]) != (FORMAT, _key(live.spec)):
             return f"trial {live.number}: {path} is of another trial or version; it begins again"
-        slot, optimizer = live.learner.slot, _restored(live.learner, facts, tensors)
+        slot, optimizer = live.train_state.slot, _restored(live.train_state, facts, tensors)
         history = [Point(**point) for point in facts["live"].pop("history")]
-        weights = [(pair, _pair(tensors, "weights", path)) for path, pair in slot.matrices.items()]
-        _put_facts(live.learner, facts["learner"])
+        weights = _pairs(slot, slot.tensors, tensors, "weights")
+        _put_facts(live.train_state, facts["learner"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         return f"trial {live.number}: {path} cannot be read ({error}); it begins again"
-    for own, kept in weights:
-        for target, source in zip(own, kept, strict=True):
-            target.copy_(source)
+    for own, stored in weights:
+        own.copy_(stored)
     for parameter, state in optimizer:
-        live.learner.optimizer.state[parameter] = state
+        live.train_state.optimizer.state[parameter] = state
     _put_told(live, facts["live"], history)
-    live.learner.rewind()
+    live.train_state.rewind()
     return ""
 
 
 def _key(spec: TrialSpec) -> str:
-    """Name all of a trial: its rungs too, which its fingerprint leaves out."""
+    """Return a digest of the whole trial, including its rungs, which its fingerprint leaves out."""
     return digest(asdict(spec))
 
 
@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return facts, load(data)
 
 
-def _facts(x: Learner) -> dict[str, Any]:
+def _facts(x: TrainState) -> dict[str, Any]:
     return {
         "step": x.step,
         "micro_step": x.micro_step - x.partial.num_micro,
@@ -94,12 +94,12 @@ def _facts(x: Learner) -> dict[str, Any]:
     }
 
 
-def _put_facts(x: Learner, facts: dict[str, Any]) -> None:
+def _put_facts(x: TrainState, facts: dict[str, Any]) -> None:
     step, micro_step, train_s = int(facts["step"]), int(facts["micro_step"]), float(facts["train_s"])
     losses = [(int(at), float(loss), float(rate)) for at, loss, rate in facts["losses"]]
     loss, num_tokens, rates = float(facts["loss"]), int(facts["num_tokens"]), [float(r) for r in facts["rates"]]
     if not (0 <= step <= x.num_steps and len(losses) == step and len(rates) == len(x.optimizer.param_groups)):
-        raise ValueError("its counters do not belong together")
+        raise ValueError("its counters do not match")
     if x.scaler.is_enabled():
         x.scaler.load_state_dict(facts["scaler"])
     x.schedule.load_state_dict(facts["schedule"])
@@ -133,15 +133,21 @@ def _put_told(live: LiveTrial, facts: dict[str, Any], history: list[Point]) -> N
     live.eval_s = facts.get("eval_s", 0.0)  # older checkpoints have none
 
 
-def _named(prefix: str, matrices: Matrices) -> dict[str, Tensor]:
-    return {f"{prefix}/{path}/{side}": x for path, pair in matrices.items() for side, x in zip("AB", pair, strict=True)}
+def _named(prefix: str, slot: Slot, tensors: Tensors) -> dict[str, Tensor]:
+    """Return the tensors of all linears by the names that they have in a checkpoint."""
+    return {
+        f"{prefix}/{path}/{name}": x
+        for path, parts in tensors.items()
+        for name, x in zip(slot.method.tensor_names, parts, strict=True)
+    }
 
 
-def _pair(tensors: dict[str, Tensor], prefix: str, path: str) -> tuple[Tensor, Tensor]:
-    return tensors[f"{prefix}/{path}/A"], tensors[f"{prefix}/{path}/B"]
+def _pairs(slot: Slot, own: Tensors, stored: dict[str, Tensor], prefix: str) -> list[tuple[Tensor, Tensor]]:
+    """Return each tensor of a slot with the stored one of the same name."""
+    return [(x, stored[name]) for name, x in _named(prefix, slot, own).items()]
 
 
-def _states(x: Learner, facts: dict[str, Any]) -> dict[str, Tensor]:
+def _states(x: TrainState, facts: dict[str, Any]) -> dict[str, Tensor]:
     """Return the optimizer's tensors by parameter; numbers go into `facts`."""
     tensors: dict[str, Tensor] = {}
     plain: list[dict[str, Any]] = []
@@ -150,15 +156,15 @@ def _states(x: Learner, facts: dict[str, Any]) -> dict[str, Tensor]:
         plain.append({name: value for name, value in state.items() if not isinstance(value, Tensor)})
         for name, value in state.items():
             if isinstance(value, Tensor) and _is_laid_out(x.slot, parameter, value):
-                tensors |= _named(f"state/{i}/{name}", x.slot.corners(value))
+                tensors |= _named(f"state/{i}/{name}", x.slot, x.slot.views(value))
             elif isinstance(value, Tensor):
                 tensors[f"state/{i}/{name}"] = value
     facts["plain"] = plain
     return tensors
 
 
-def _restored(x: Learner, facts: dict[str, Any], tensors: dict[str, Tensor]) -> list[tuple[Tensor, dict[str, Any]]]:
-    """Return each parameter's state, built anew for where the adapter lies now."""
+def _restored(x: TrainState, facts: dict[str, Any], tensors: dict[str, Tensor]) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Return each parameter's optimizer state in the current layout of the slot."""
     found = []
     for i, parameter in enumerate(_parameters(x)):
         state: dict[str, Any] = dict(facts["plain"][i])
@@ -172,14 +178,13 @@ def _restored(x: Learner, facts: dict[str, Any], tensors: dict[str, Tensor]) -> 
 
 def _spread(slot: Slot, name: str, index: int, tensors: dict[str, Tensor]) -> Tensor:
     flat = torch.zeros_like(slot.vector.data)
-    for path, own in slot.corners(flat).items():
-        for target, source in zip(own, _pair(tensors, f"state/{index}/{name}", path), strict=True):
-            target.copy_(source)
+    for own, stored in _pairs(slot, slot.views(flat), tensors, f"state/{index}/{name}"):
+        own.copy_(stored)
     return flat
 
 
-def _at(x: Learner, parameter: Tensor, value: Tensor) -> Tensor:
-    """Put a state's tensor on the device; a paged optimizer says itself where its large ones lie."""
+def _at(x: TrainState, parameter: Tensor, value: Tensor) -> Tensor:
+    """Copy a state's tensor to the device; a paged optimizer allocates large ones itself."""
     make = getattr(x.optimizer, "get_state_buffer", None)
     if make is None or value.shape != parameter.shape:
         return value.to(parameter.device)
@@ -187,7 +192,7 @@ def _at(x: Learner, parameter: Tensor, value: Tensor) -> Tensor:
     return buffer.copy_(value)
 
 
-def _parameters(x: Learner) -> list[Tensor]:
+def _parameters(x: TrainState) -> list[Tensor]:
     return [parameter for group in x.optimizer.param_groups for parameter in group["params"]]
 
 

@@ -53,7 +53,7 @@ def finish(
     forgotten = probes.forgotten(asked.bank, asked.slots)
     outputs = _samples(asked, rows[: spec.num_samples], scored, spec)
     # Saving may fail where the disk is full, so it comes before the trial counts as ended.
-    sizes = [save_adapter(asked.bank, x.learner.slot, Path(x.folder) / "adapter") for x in lives]
+    sizes = [save_adapter(asked.bank, x.train_state.slot, Path(x.folder) / "adapter") for x in lives]
     results = []
     for live, score, (drops, lost), samples, size in zip(lives, scored, forgotten, outputs, sizes, strict=True):
         live.record({**score.metrics, **lost}, peak_bytes)
@@ -97,7 +97,7 @@ def _result(live: LiveTrial, state: TrialState, reason: str, base: Base, peak_by
 
 def _history(live: LiveTrial) -> tuple[Point, ...]:
     """Merge the training losses, thinned out, with what was measured at rungs."""
-    losses = live.learner.losses
+    losses = live.train_state.losses
     every = max(1, len(losses) // CURVE_POINTS)
     now = time.time()
     curve = [Point(step=s, metrics={"train/step_loss": loss}, time_s=now) for s, loss, _ in losses[::every]]
@@ -105,7 +105,7 @@ def _history(live: LiveTrial) -> tuple[Point, ...]:
 
 
 def _cost(live: LiveTrial, base: Base, peak_bytes: int) -> Cost:
-    x = live.learner
+    x = live.train_state
     trainable = x.slot.num_trainable
     total = base.info.num_parameters + trainable
     return Cost(

@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from lorasweep.adapters.train_state import Learner, mean_loss
+from lorasweep.adapters.train_state import TrainState, mean_loss
 from lorasweep.core.messages import Progress, Rung
 from lorasweep.core.result import Point
 from lorasweep.core.spec import TrialSpec
@@ -18,7 +18,7 @@ class LiveTrial:
 
     trial: Trial
     folder: str
-    learner: Learner
+    train_state: TrainState
     started_s: float
     began_s: float = field(default_factory=time.monotonic)
     before_s: float = 0.0  # wall time of earlier launches
@@ -44,23 +44,23 @@ class LiveTrial:
     @property
     def is_due(self) -> bool:
         """Tell whether it stands at a rung that it has not reported yet."""
-        return self.learner.rung > self.rung
+        return self.train_state.rung > self.rung
 
     @property
     def memory_order(self) -> int:
         """Order trials by the memory that they add to a bank."""
         rows = self.spec.train.per_device_train_batch_size
-        return rows * 10**12 + self.learner.slot.num_trainable
+        return rows * 10**12 + self.train_state.slot.num_trainable
 
     @property
     def has_diverged(self) -> bool:
         """Tell whether its last loss is not finite."""
-        losses = self.learner.losses
+        losses = self.train_state.losses
         return bool(losses) and not math.isfinite(losses[-1][1])
 
     def progress(self) -> Progress:
         """Return the event that tells how far it is."""
-        x = self.learner
+        x = self.train_state
         pace = x.step / x.train_s if x.train_s else 0.0
         return Progress(number=self.number, step=x.step, num_steps=x.num_steps, loss=mean_loss(x), its_per_s=pace)
 
@@ -78,7 +78,7 @@ class LiveTrial:
 
     def record(self, metrics: dict[str, float], peak_bytes: int) -> None:
         """Keep what was measured at the current rung."""
-        x = self.learner
+        x = self.train_state
         speed = {
             "train/loss": mean_loss(x),
             "train/first_loss": x.losses[0][1],
@@ -89,6 +89,6 @@ class LiveTrial:
         }
         self.rung = x.rung
         known = self.spec.eval.all_metrics  # a rung measures more, for the pruner alone
-        self.metrics = {name: value for name, value in metrics.items() if name in known or self.learner.is_done}
+        self.metrics = {name: value for name, value in metrics.items() if name in known or self.train_state.is_done}
         named = {f"eval/{name}": value for name, value in metrics.items()}
         self.history.append(Point(step=x.step, metrics={**named, **speed}, time_s=time.time()))

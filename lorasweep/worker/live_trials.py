@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from lorasweep.adapters.train import warm_up
-from lorasweep.adapters.train_state import Learner, make_learner, usual_tokens
+from lorasweep.adapters.train_state import TrainState, make_train_state, usual_tokens
 from lorasweep.core.errors import is_disk_full, is_out_of_memory
 from lorasweep.core.messages import DiskFull, Event, Evicted, Finished, Measured, Note, Start, Stop
 from lorasweep.core.result import TrialState
@@ -51,21 +51,21 @@ class LiveTrials:
         """Give a trial its slot and bring it to its checkpoint; notes say what was cut from the data."""
         trial, session = command.trial, self.load(command.trial.spec.model)
         events: list[Event] = [Note(text=note) for note in session.prepare(trial.spec)]
-        learner = self._take_slot(trial.number, trial.spec)
-        live = LiveTrial(trial=trial, folder=command.folder, learner=learner, started_s=time.time())
+        train_state = self._take_slot(trial.number, trial.spec)
+        live = LiveTrial(trial=trial, folder=command.folder, train_state=train_state, started_s=time.time())
         self.live[trial.number] = live
         note = load_checkpoint(live)
-        session.bank.group_of(learner.slot).publish(learner.slot)
+        session.bank.group_of(train_state.slot).publish(train_state.slot)
         if live.rung:  # the driver may not have this report
             events.append(live.rung_event())
         return [*events, Note(text=note)] if note else events
 
-    def _take_slot(self, number: int, spec: TrialSpec) -> Learner:
+    def _take_slot(self, number: int, spec: TrialSpec) -> TrainState:
         """Put a fresh adapter into a slot and return what trains it."""
         bank, rows = self.session.bank, self.session.task(spec).train
         slot = bank.add(number, spec.lora, spec.train.seed, usual_tokens(rows, spec.train))
         try:
-            return make_learner(slot, spec.train, rows, spec.eval, spec.model.dtype)
+            return make_train_state(slot, spec.train, rows, spec.eval, spec.model.dtype)
         except BaseException:
             bank.remove(slot)
             raise
@@ -77,11 +77,11 @@ class LiveTrials:
         live = self.largest
         self.session.is_warmed_up = True
         try:
-            warm_up(self.session.bank, live.learner, self.session.task(live.spec).train)
+            warm_up(self.session.bank, live.train_state, self.session.task(live.spec).train)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            live.learner.rewind()  # the training steps find out what fits
+            live.train_state.rewind()  # the training steps find out what fits
             return []
         return [Measured(number=live.number, peak_bytes=self.meter.peak_bytes())]
 
@@ -89,7 +89,7 @@ class LiveTrials:
         """Measure the objective of trials at a rung, which share data and evaluation."""
         spec = lives[0].spec
         began_s = time.perf_counter()
-        asked = self.session.asked([x.learner.slot for x in lives], spec.eval)
+        asked = self.session.asked([x.train_state.slot for x in lives], spec.eval)
         scored = rung_metrics(asked, self.session.task(spec), spec.eval)
         for live, metrics in zip(lives, scored, strict=True):
             live.eval_s = time.perf_counter() - began_s
@@ -100,7 +100,7 @@ class LiveTrials:
         """Measure finished trials in full, keep their adapters and free their slots."""
         spec = lives[0].spec
         began_s = time.perf_counter()
-        asked = self.session.asked([x.learner.slot for x in lives], spec.eval)
+        asked = self.session.asked([x.train_state.slot for x in lives], spec.eval)
         task, probes, base = self.session.task(spec), self.session.probes(spec), self.session.base_score(spec)
         results = finish(asked, lives, task, probes, base, self.meter.peak_bytes())
         eval_s = time.perf_counter() - began_s
@@ -151,7 +151,7 @@ class LiveTrials:
         return event
 
     def _free(self, live: LiveTrial) -> None:
-        self.session.bank.remove(live.learner.slot)
+        self.session.bank.remove(live.train_state.slot)
         del self.live[live.number]
         if not self.live:
             self.meter.reset()

@@ -78,12 +78,12 @@ class Worker:
             live.shared_by = max(live.shared_by, len(lives))
         # A trial may be due already: its checkpoint lies at a rung, or its last report failed.
         while not any(live.has_diverged or live.is_due for live in lives):
-            train_step(bank, [live.learner for live in lives])
+            train_step(bank, [live.train_state for live in lives])
             if time.perf_counter() > deadline:
                 break
         events += [live.progress() for live in lives]
         for live in (x for x in lives if x.has_diverged):
-            reason = f"{NOT_FINITE} at step {live.learner.step}"
+            reason = f"{NOT_FINITE} at step {live.train_state.step}"
             events.append(self.trials.end(live.number, TrialState.FAILED, reason))
         due = [live for live in lives if live.is_due and not live.has_diverged]
         if len(due) > num_due:  # an evaluation may take long: first the driver learns how far the trials are
@@ -96,10 +96,10 @@ class Worker:
         """Evaluate trials at a rung: the objective on the way, everything at the end; together where asked the same."""
         slots = self.trials.session.bank.slots
         events: list[Event] = []
-        for alike in _grouped(sorted(lives, key=lambda x: slots.index(x.learner.slot))):
+        for alike in _grouped(sorted(lives, key=lambda x: slots.index(x.train_state.slot))):
             # An earlier group may have cost them their slots.
             still = [x for x in alike if self.live.get(x.number) is x]
-            act = self.trials.finish if alike[0].learner.is_done else self.trials.evaluate_rung
+            act = self.trials.finish if alike[0].train_state.is_done else self.trials.evaluate_rung
             if still:
                 events += self._guarded([x.number for x in still], partial(act, still))
         return events
@@ -153,5 +153,5 @@ def _grouped(lives: Sequence[LiveTrial]) -> list[list[LiveTrial]]:
     """Group trials with the same evaluation and data."""
     groups: dict[object, list[LiveTrial]] = {}
     for live in lives:
-        groups.setdefault((live.spec.eval, live.spec.data_key, live.learner.is_done), []).append(live)
+        groups.setdefault((live.spec.eval, live.spec.data_key, live.train_state.is_done), []).append(live)
     return list(groups.values())

@@ -15,7 +15,7 @@ import torch
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.train import train_step
-from lorasweep.adapters.train_state import make_learner, usual_tokens
+from lorasweep.adapters.train_state import make_train_state, usual_tokens
 from lorasweep.core.spec import DataSpec, DType, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import footprint, lengths_of
@@ -58,12 +58,14 @@ def main(slots: int, spec: TrialSpec) -> None:
     gc.collect()
     meter.reset()  # the peak of loading is not predicted
     bank = Bank(base, slots)
-    bank.pace.is_learning = False
+    bank.pass_size.is_learning = False
     trains = [replace(spec.train, seed=i) for i in range(slots)]
     slot_of = [bank.add(i, spec.lora, i, usual_tokens(rows, train)) for i, train in enumerate(trains)]
-    learners = [make_learner(s, t, rows, spec.eval, spec.model.dtype) for s, t in zip(slot_of, trains, strict=True)]
+    train_states = [
+        make_train_state(s, t, rows, spec.eval, spec.model.dtype) for s, t in zip(slot_of, trains, strict=True)
+    ]
     for _ in range(STEPS):
-        train_step(bank, learners)
+        train_step(bank, train_states)
     need = footprint(base.info, [(spec, lengths_of(rows, rows))] * slots, is_evaluated=False)
     print(json.dumps({"predicted": need.measurable("cpu"), "measured": meter.peak_bytes()}))
 

@@ -18,7 +18,7 @@ from lorasweep.memory import Loads, lengths_of, weight_bytes
 from lorasweep.memory.activations import kept_bytes, load_of, stacks_of
 from lorasweep.memory.gpus import fitting, rule_of_thumb
 from lorasweep.models.info import BaseInfo, describe, resolve_targets
-from tests.settings import SPEC
+from tests.settings import SPEC, num_parameters
 from tests.tiny import token_rows
 
 COMMON = {
@@ -57,7 +57,7 @@ def test_llama_2_7b_has_the_published_number_of_trainable_parameters(
     llama_2_7b: BaseInfo, preset: str, count: int
 ) -> None:
     names = resolve_targets(ModelSpec(id=llama_2_7b.name), preset)
-    assert llama_2_7b.num_trainable(names, 8) == count
+    assert num_parameters(llama_2_7b, names, 8) == count
 
 
 @pytest.mark.parametrize("preset", ["qv", "all-linear"])
@@ -71,7 +71,7 @@ def test_trainable_parameters_are_those_that_peft_counts(tmp_path: Path, kind: s
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))  # type: ignore[no-untyped-call]
         peft = get_peft_model(model, LoraConfig(r=4, target_modules=list(names), fan_in_fan_out=kind == "gpt2"))
-    assert describe(folder).num_trainable(names, 4) == peft.get_nb_trainable_parameters()[0]
+    assert num_parameters(describe(folder), names, 4) == peft.get_nb_trainable_parameters()[0]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3", "bloom"])
@@ -182,14 +182,14 @@ def test_what_a_mixed_bank_keeps_is_what_autograd_saves_its_padding_included(
     monkeypatch.setitem(stack_plan.OVERHEAD, "cpu", stack_plan.OVERHEAD[device])
     model = ModelSpec(id="demo", dtype="fp32" if precision == "none" else "bf16", precision=precision)
     specs = _mixed(model, mixture, dropout)
-    kept, expected = _kept_by(specs)
+    kept, expected = kept_by(specs)
     assert expected == pytest.approx(kept, rel=0.04)
 
 
 @pytest.mark.parametrize("mixture", MIXED)
 def test_of_a_mixed_bank_on_int8_no_less_is_predicted_than_autograd_saves(mixture: str) -> None:
     """On the CPU some int8 layers keep no input; on a GPU all of them do, and that is what is predicted."""
-    kept, expected = _kept_by(_mixed(ModelSpec(id="demo", dtype="bf16", precision="int8"), mixture, 0.0))
+    kept, expected = kept_by(_mixed(ModelSpec(id="demo", dtype="bf16", precision="int8"), mixture, 0.0))
     assert 0.99 * kept <= expected <= 1.35 * kept
 
 
@@ -205,7 +205,7 @@ def _mixed(model: ModelSpec, mixture: str, dropout: float) -> list[TrialSpec]:
     ]
 
 
-def _kept_by(specs: Sequence[TrialSpec]) -> tuple[int, int]:
+def kept_by(specs: Sequence[TrialSpec]) -> tuple[int, int]:
     rows = [row for row in token_rows(400) if len(row.ids) == 16][:12]
     base = load_base(specs[0].model, "cpu")
     bank = Bank(base, len(specs))

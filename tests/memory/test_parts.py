@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from lorasweep.adapters import stack_plan
+from lorasweep.adapters.stack_plan import padded_sizes
 from lorasweep.core.spec import ModelSpec, Precision, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import Lengths, footprint, lengths_of, slots_that_fit
-from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, stacks_of, workspace_bytes
+from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, members_of, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.footprint import CUDA_SLACK, HEAP_SLACK
-from lorasweep.memory.weights import rooms
 from lorasweep.models.info import BaseInfo, describe
-from tests.settings import SPEC, adapted, trained
+from tests.settings import SPEC, adapted, num_parameters, trained
 
 LENGTHS = Lengths(longest=100, mean=50, deviation=5, labels=4, scored=40, scored_labels=10, has_options=True, prompt=30)
 TEXTS = replace(LENGTHS, scored_labels=1, has_options=False)
@@ -37,6 +37,12 @@ def kept(shape: BaseInfo, spec: TrialSpec) -> int:
     load = load_of(spec, LENGTHS)
     (stack,) = stacks_of(shape, [spec], [load], "cpu")
     return kept_bytes(shape, spec, load, kind="cpu", stack=stack, dropout=False)
+
+
+def sizes_beside(shape: BaseInfo, *ranks: int) -> list[int]:
+    """Return the numbers that adapters of these ranks may be padded to in one bank."""
+    specs = [adapted(r=rank) for rank in ranks]
+    return padded_sizes(members_of(shape, specs, [load_of(spec, LENGTHS) for spec in specs]))
 
 
 def row(prompt: int, *options: int, size: int = 0) -> TokenRow:
@@ -149,5 +155,5 @@ def test_a_small_adapter_has_a_stack_of_its_own_beside_one_that_is_too_large(
     shape: BaseInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack_plan, "SMALL", 0)
-    sizes = {r: shape.num_trainable(SPEC.lora.target_modules, r) for r in (2, 16, 64)}
-    assert rooms(shape, [adapted(r=r) for r in (2, 16, 64)]) == [sizes[2], sizes[64], sizes[64]]
+    sizes = {r: num_parameters(shape, SPEC.lora.target_modules, r) for r in (2, 16, 64)}
+    assert sizes_beside(shape, 2, 16, 64) == [sizes[2], sizes[64], sizes[64]]

@@ -2,23 +2,23 @@
 
 from lorasweep.core.spec import TrainSpec
 from lorasweep.data.batches import MicroBatch
-from lorasweep.data.loader import Feed
+from lorasweep.data.loader import BatchLoader
 from tests.tiny import token_rows
 
 
-def parts_of(feed: Feed, most_tokens: int, num: int) -> list[MicroBatch]:
+def parts_of(loader: BatchLoader, max_tokens: int, num: int) -> list[MicroBatch]:
     """Take so many parts."""
     found = []
     for _ in range(num):
-        found.append(feed.part(most_tokens))
-        feed.take(found[-1])
+        found.append(loader.part(max_tokens))
+        loader.take(found[-1])
     return found
 
 
 def test_parts_hold_the_rows_of_their_micro_batch_and_only_the_last_ends_the_step() -> None:
     spec = TrainSpec(learning_rate=1e-3, per_device_train_batch_size=4, gradient_accumulation_steps=2)
-    whole = parts_of(Feed(token_rows(), spec), 10**6, 2)
-    parts = parts_of(Feed(token_rows(), spec), 1, 8)
+    whole = parts_of(BatchLoader(token_rows(), spec), 10**6, 2)
+    parts = parts_of(BatchLoader(token_rows(), spec), 1, 8)
     assert [part.is_last for part in whole] == [False, True]
     assert [part.is_last for part in parts] == [False] * 7 + [True]
     assert [part.first for part in parts] == [0, 1, 2, 3] * 2
@@ -27,5 +27,5 @@ def test_parts_hold_the_rows_of_their_micro_batch_and_only_the_last_ends_the_ste
 
 def test_a_part_has_no_more_tokens_than_allowed_unless_one_row_has() -> None:
     spec = TrainSpec(learning_rate=1e-3, per_device_train_batch_size=8)
-    parts = parts_of(Feed(token_rows(), spec), 40, 20)
+    parts = parts_of(BatchLoader(token_rows(), spec), 40, 20)
     assert all(part.num_tokens <= 40 for part in parts) and any(len(part.rows) > 1 for part in parts)
