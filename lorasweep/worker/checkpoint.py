@@ -32,9 +32,9 @@ def save_checkpoint(live: LiveTrial) -> None:
     Raises:
         OSError: it could not be written; the previous checkpoint is unchanged.
     """
-    facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _facts(live.train_state), "live": _told(live)}
+    facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _counters(live.train_state), "live": _report(live)}
     slot = live.train_state.slot
-    tensors = {**_named("weights", slot, slot.tensors), **_states(live.train_state, facts)}
+    tensors = {**_named("weights", slot, slot.tensors), **_optimizer_tensors(live.train_state, facts)}
     data = save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, {"facts": json.dumps(facts)})
     write_bytes(Path(live.folder) / CHECKPOINT, data)
     live.saved_s = time.monotonic()
@@ -52,17 +52,17 @@ def load_checkpoint(live: LiveTrial) -> str:
         facts, tensors = _read(path)
         if (facts["format"], facts["spec"]) != (FORMAT, _key(live.spec)):
             return f"trial {live.number}: {path} is of another trial or version; it begins again"
-        slot, optimizer = live.train_state.slot, _restored(live.train_state, facts, tensors)
+        slot, optimizer = live.train_state.slot, _optimizer_states(live.train_state, facts, tensors)
         history = [Point(**point) for point in facts["live"].pop("history")]
         weights = _pairs(slot, slot.tensors, tensors, "weights")
-        _put_facts(live.train_state, facts["learner"])
+        _restore_counters(live.train_state, facts["learner"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         return f"trial {live.number}: {path} cannot be read ({error}); it begins again"
     for own, stored in weights:
         own.copy_(stored)
     for parameter, state in optimizer:
         live.train_state.optimizer.state[parameter] = state
-    _put_told(live, facts["live"], history)
+    _restore_report(live, facts["live"], history)
     live.train_state.rewind()
     return ""
 
@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return facts, load(data)
 
 
-def _facts(x: TrainState) -> dict[str, Any]:
+def _counters(x: TrainState) -> dict[str, Any]:
     return {
         "step": x.step,
         "micro_step": x.micro_step - x.partial.num_micro,
@@ -94,7 +94,7 @@ def _facts(x: TrainState) -> dict[str, Any]:
     }
 
 
-def _put_facts(x: TrainState, facts: dict[str, Any]) -> None:
+def _restore_counters(x: TrainState, facts: dict[str, Any]) -> None:
     step, micro_step, train_s = int(facts["step"]), int(facts["micro_step"]), float(facts["train_s"])
     losses = [(int(at), float(loss), float(rate)) for at, loss, rate in facts["losses"]]
     loss, num_tokens, rates = float(facts["loss"]), int(facts["num_tokens"]), [float(r) for r in facts["rates"]]
@@ -115,7 +115,7 @@ def _put_facts(x: TrainState, facts: dict[str, Any]) -> None:
     )
 
 
-def _told(live: LiveTrial) -> dict[str, Any]:
+def _report(live: LiveTrial) -> dict[str, Any]:
     return {
         "rung": live.rung,
         "shared_by": live.shared_by,
@@ -127,7 +127,7 @@ def _told(live: LiveTrial) -> dict[str, Any]:
     }
 
 
-def _put_told(live: LiveTrial, facts: dict[str, Any], history: list[Point]) -> None:
+def _restore_report(live: LiveTrial, facts: dict[str, Any], history: list[Point]) -> None:
     live.rung, live.shared_by, live.metrics = facts["rung"], facts["shared_by"], facts["metrics"]
     live.history, live.started_s, live.before_s = history, facts["started_s"], facts["wall_s"]
     live.eval_s = facts.get("eval_s", 0.0)  # older checkpoints have none
@@ -147,7 +147,7 @@ def _pairs(slot: Slot, own: Tensors, stored: dict[str, Tensor], prefix: str) -> 
     return [(x, stored[name]) for name, x in _named(prefix, slot, own).items()]
 
 
-def _states(x: TrainState, facts: dict[str, Any]) -> dict[str, Tensor]:
+def _optimizer_tensors(x: TrainState, facts: dict[str, Any]) -> dict[str, Tensor]:
     """Return the optimizer's tensors by parameter; numbers go into `facts`."""
     tensors: dict[str, Tensor] = {}
     plain: list[dict[str, Any]] = []
@@ -163,7 +163,9 @@ def _states(x: TrainState, facts: dict[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _restored(x: TrainState, facts: dict[str, Any], tensors: dict[str, Tensor]) -> list[tuple[Tensor, dict[str, Any]]]:
+def _optimizer_states(
+    x: TrainState, facts: dict[str, Any], tensors: dict[str, Tensor]
+) -> list[tuple[Tensor, dict[str, Any]]]:
     """Return each parameter's optimizer state in the current layout of the slot."""
     found = []
     for i, parameter in enumerate(_parameters(x)):
@@ -171,19 +173,19 @@ def _restored(x: TrainState, facts: dict[str, Any], tensors: dict[str, Tensor]) 
         names = {name.split("/")[2] for name in tensors if name.startswith(f"state/{i}/")}
         for name in names:
             whole = tensors.get(f"state/{i}/{name}")
-            state[name] = _spread(x.slot, name, i, tensors) if whole is None else _at(x, parameter, whole)
+            state[name] = _padded(x.slot, name, i, tensors) if whole is None else _on_device(x, parameter, whole)
         found.append((parameter, state))
     return [(parameter, state) for parameter, state in found if state]
 
 
-def _spread(slot: Slot, name: str, index: int, tensors: dict[str, Tensor]) -> Tensor:
+def _padded(slot: Slot, name: str, index: int, tensors: dict[str, Tensor]) -> Tensor:
     flat = torch.zeros_like(slot.vector.data)
     for own, stored in _pairs(slot, slot.views(flat), tensors, f"state/{index}/{name}"):
         own.copy_(stored)
     return flat
 
 
-def _at(x: TrainState, parameter: Tensor, value: Tensor) -> Tensor:
+def _on_device(x: TrainState, parameter: Tensor, value: Tensor) -> Tensor:
     """Copy a state's tensor to the device; a paged optimizer allocates large ones itself."""
     make = getattr(x.optimizer, "get_state_buffer", None)
     if make is None or value.shape != parameter.shape:

@@ -8,6 +8,7 @@ with zeros where slots differ in rank or in the linears that they adapt.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
@@ -53,7 +54,8 @@ class Method(ABC, Generic[S]):
 
     def num_parameters(self, dims: Dims, rank: int) -> int:
         """Return the trained numbers of an adapter on these linears."""
-        return sum(prod(shape) for size in dims.values() for shape in self.shapes(*size, rank))
+        counts = Counter(dims.values())  # the layers of a base are alike
+        return sum(num * sum(map(prod, self.shapes(*size, rank))) for size, num in counts.items())
 
     @abstractmethod
     def num_kept(self, inputs: int, outputs: int, rank: int) -> int:
