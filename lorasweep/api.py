@@ -16,6 +16,7 @@ from lorasweep.config.folders import data_dir
 from lorasweep.config.overrides import Overrides, override_words
 from lorasweep.core.errors import ConfigError, LoraSweepError
 from lorasweep.core.files import redact_values
+from lorasweep.core.logs import quiet_libraries
 from lorasweep.core.spec import Format
 from lorasweep.report.leaderboard import Leaderboard as Board
 from lorasweep.report.leaderboard import Row
@@ -119,6 +120,7 @@ def run(raw: Mapping[str, Any], text: str) -> "tuple[Plan, Outcome]":
     from lorasweep.planning.describe import headline
     from lorasweep.planning.make import make_plan
 
+    quiet_libraries()
     plan = make_plan(raw)
     print(redact_values(headline(plan)), "starting the workers, the study and the tracker", sep="\n", flush=True)
     from lorasweep.run import run_sweep

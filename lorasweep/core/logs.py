@@ -20,9 +20,14 @@ def quiet() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_RedactingFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it logs errors that it also raises
+    quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def quiet_libraries() -> None:
+    """Raise the levels of loggers that tell of every kernel and table, and leave those of the program as they are."""
+    for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it tells of what it meets, and raises it besides

@@ -1,10 +1,10 @@
 """A trained adapter on its base, as PEFT and transformers themselves load both."""
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
+from lorasweep.core.logs import quiet_libraries
 from lorasweep.core.spec import ModelSpec
 from lorasweep.models.load import read_model
 from lorasweep.models.tokenizer import load_tokenizer
@@ -16,7 +16,7 @@ def load_peft_model(spec: ModelSpec, adapter: Path, device: str) -> tuple[Any, A
     Raises:
         ModelError: the base cannot be loaded.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # tells of kernels that it does without
+    quiet_libraries()
     from peft import PeftModel
 
     with warnings.catch_warnings():
