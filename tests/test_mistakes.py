@@ -27,7 +27,7 @@ def test_files_probes_base_and_stores_are_checked_in_one_pass(in_tmp: Path) -> N
         "eval.probes={x:{path:d.jsonl}}", "output_dir=results", "tracking.uri=redis://somewhere",
     )  # fmt: skip
     for part in ("a.csv: no such file", "b.csv: no such file", "c.csv: no such file", "no folder './gone'",
-                 "eval.probes.x: d.jsonl", "output_dir:", "tracking.uri: redis://somewhere begins"):  # fmt: skip
+                 "eval.probes.x: d.jsonl", "output_dir:", "tracking.uri: redis://somewhere must start"):  # fmt: skip
         assert text.count(part) == 1
 
 
