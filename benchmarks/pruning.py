@@ -145,8 +145,8 @@ def _run(study: optuna.Study, wave: Sequence[TrialResult], policy: Policy) -> It
 
 
 def _at(result: TrialResult, place: int, rung: int) -> RungReport:
-    """Return what a trial reports_of at a dense rung, under the number that it has in this policy."""
-    # Dense rungs of a short trial share a step, and are then reports_of as the last of them.
+    """Return what a trial reported at a dense rung, under the number that it has in this policy."""
+    # Dense rungs of a short trial share a step, and are then reported as the last of them.
     return replace(next(reading for reading in reports_of(result) if reading.rung >= place), rung=rung)
 
 

@@ -113,7 +113,7 @@ def test_threads_may_be_fixed_but_not_beyond_the_cores(monkeypatch: pytest.Monke
 
 def test_the_outline_names_gpus_that_fit_beside_the_rule_of_thumb() -> None:
     text = plan_text(plan("probes=none"))
-    assert "1 trial: " in text and "from 8 GB" in text and "rule of thumb: " in text and "plus 20 %" in text
+    assert "1 trial: " in text and "at least 8 GB" in text and "rule of thumb: " in text and "plus 20 %" in text
 
 
 def examples_of(found: Plan) -> list[tuple[str, ...]]:
@@ -143,7 +143,9 @@ def test_templates_that_would_cut_other_rows_are_refused_with_the_length_that_cu
     Path("qa.jsonl").write_text("\n".join(map(json.dumps, rows)))
     line = ["data=prompt_completion", "data.train=qa.jsonl", "probes=none", "eval.objective=loss", "eval.metrics=[]"]
     line += ["data.template=choice('{question}','Q: {question} A:')", "data.max_length=16", "study.sampler=grid"]
-    with pytest.raises(ConfigError, match=r"at 16 tokens, validation or test rows would be cut diff") as caught:
+    with pytest.raises(
+        ConfigError, match=r"at 16 tokens, the templates or bases of this sweep would truncate"
+    ) as caught:
         plan(*line)
     remedy = re.search(r"data\.eval_max_length=\d+", str(caught.value))
     assert remedy and len(set(examples_of(plan(*line, remedy.group())))) == 1

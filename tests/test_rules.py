@@ -1,4 +1,4 @@
-"""Each rule tells a loser by its rung_reports, says why in words, and leaves the others alone."""
+"""Each rule tells a loser by its reports, says why in words, and leaves the others alone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from lorasweep.study.rules import RULES, RungComparison, RungReport, divergence,
 def curve(
     values: Sequence[float], eval_losses: Sequence[float], train_losses: Sequence[float]
 ) -> tuple[RungReport, ...]:
-    """Return rung_reports that began at a loss of 4."""
+    """Return reports that began at a loss of 4."""
     rows = zip(values, eval_losses, train_losses, strict=True)
     return tuple(
         RungReport(rung=rung, value=value, eval_loss=eval_loss, train_loss=train_loss, first_loss=4.0)

@@ -1,1 +1,1 @@
-"""YAML files and overrides become checked settings and a search space."""
+"""Turn YAML files and overrides into checked settings and a search space."""

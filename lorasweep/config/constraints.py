@@ -50,7 +50,7 @@ RANGES: dict[str, Rule] = {
     "eval.rung_limit": (lambda v: v is None or v >= 1, "must be at least 1 example, or null for all of them"),
     "eval.rung_start": (lambda v: 0 <= v <= 1, "must be a share of a trial's steps, 0 to 1"),
     "eval.num_samples": (lambda v: v >= 0, "must not be negative"),
-    "study.reduction_factor": (lambda v: v >= 2, "must be at least 2: one trial in so many goes on after a rung"),
+    "study.reduction_factor": (lambda v: v >= 2, "must be at least 2: one in so many trials continues after a rung"),
     "study.trials": (lambda v: v >= 1, "must be at least 1"),
     "study.timeout_min": (lambda v: v is None or v > 0, "must be above 0 minutes"),
     "study.slots": (lambda v: v is None or v >= 1, "must be at least 1"),

@@ -1,1 +1,1 @@
-"""Words and values that every room uses: specs, results, messages, errors, files."""
+"""Values used by all packages: specs, results, messages, errors, files."""

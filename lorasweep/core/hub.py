@@ -17,7 +17,7 @@ def unreachable_note() -> str:
     if not is_unreachable():
         return ""
     _go_offline()
-    return f" ({_endpoint()} does not answer, so only what was downloaded before can be read)"
+    return f" ({_endpoint()} does not answer, so only the local cache can be read)"
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Files and hub data sets become examples, examples become tokens, tokens become batches."""
+"""Turn files and hub data sets into examples, examples into tokens, and tokens into batches."""

@@ -1,1 +1,1 @@
-"""The frozen base: described from its configuration, loaded, and made fast."""
+"""The frozen base: its description, its weights, and fast layers for it."""

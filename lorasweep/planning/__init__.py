@@ -1,1 +1,1 @@
-"""What a sweep would do: every trial built, every file read, nothing trained."""
+"""The plan of a sweep: all trials are built and all data is checked, before anything is trained."""

@@ -1,1 +1,1 @@
-"""Optuna: what to try next, what to stop, what was learned."""
+"""The Optuna study: which trials run, which stop early, and their results."""

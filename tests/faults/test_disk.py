@@ -96,7 +96,7 @@ def test_a_launch_on_a_full_disk_is_told_so(in_tmp: Path, small_disk: Path, stag
 
 
 @pytest.mark.parametrize("name", ["write_json", "report"])
-def test_a_full_disk_pauses_the_sweep_until_there_is_room(
+def test_a_full_disk_pauses_the_sweep_until_there_is_space(
     name: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = Notes()
@@ -114,7 +114,7 @@ def test_a_full_disk_pauses_the_sweep_until_there_is_room(
     monkeypatch.setattr("lorasweep.driver.disk_guard.RETRY_S", 0.3)
     driver.run()
     assert driver.study.states() == {"COMPLETE": 6} and sorted(driver.ledger.results) == list(range(6))
-    assert "is full" in notes.texts[0] and "there is room" in notes.texts[1] and len(notes.texts) == 2
+    assert "is full" in notes.texts[0] and "there is free space" in notes.texts[1] and len(notes.texts) == 2
     assert not any(driver.ledger.attempt(n) for n in range(6))
 
 
