@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`$])python -m lorasweep ([^`\n]*)")
+OF_RUNS = ("report ", "ui ")  # commands on a run folder: tests/test_report_command.py
 TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
 SMALL = ("train.max_steps=1", "tracking=none", "probes=none", "eval.limit=4", "eval.rungs=1", "study.pruner=none")
 
 
 def commands(page: Path) -> list[str]:
-    """Return the command lines of a page that hold no ellipsis, without `python -m lorasweep`."""
-    lines = (line for line in COMMAND.findall(page.read_text()) if "…" not in line)
-    return [line for line in lines if line.split()[0] not in ("report", "ui")]  # tested in test_report_command.py
+    """Return the sweeps of a page that hold no ellipsis, without `python -m lorasweep`."""
+    return [line for line in COMMAND.findall(page.read_text()) if "…" not in line and not line.startswith(OF_RUNS)]
 
 
 def examples() -> list[str]:
