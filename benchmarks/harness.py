@@ -21,7 +21,7 @@ from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import Asked, score_suite
+from lorasweep.worker.scoring import PackedModel, score_suite
 
 METRICS = ("accuracy", "accuracy_norm", "accuracy_token")
 
@@ -62,7 +62,7 @@ def ours(base: Base, rows: Path, layout: Format, *, end_token: bool) -> dict[str
     probe = ProbeSpec(name="local", path=str(rows), format=layout, max_length=1024)
     tokens = load_probe(probe, base.tokenizer, tokenizer_key(base.tokenizer))
     spec = replace(EvalSpec(), end_token=end_token)
-    return score_suite(Asked(base, None, (), spec.batch_rows), tokens, METRICS, spec)[0].metrics
+    return score_suite(PackedModel(base, None, (), spec.batch_rows), tokens, METRICS, spec)[0].metrics
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from lorasweep.core.spec import DataSpec, DType, EvalSpec, LoraSpec, ModelSpec, 
 from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.memory_meter import Meter
-from lorasweep.worker.scoring import Asked, score_suite
+from lorasweep.worker.scoring import PackedModel, score_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
@@ -96,7 +96,7 @@ def measure(case: Case, model: str) -> dict[str, Any]:
     train_states = fill(bank, [(spec.lora, replace(spec.train, seed=i)) for i in range(case.slots)], rows)
     if case.mode != "train":
         slots = tuple(x.slot for x in train_states)
-        score_suite(Asked(base, bank, slots, spec.eval.batch_rows), rows, spec.eval.all_metrics, spec.eval)
+        score_suite(PackedModel(base, bank, slots, spec.eval.batch_rows), rows, spec.eval.all_metrics, spec.eval)
     else:
         if case.checkpointing:
             base.model.activation_checkpointing_enable()  # type: ignore[operator]

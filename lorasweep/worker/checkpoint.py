@@ -1,4 +1,4 @@
-"""The state that a live trial needs to continue in another process: one file, written aside and renamed.
+"""Save and restore the state that a live trial needs to continue in another process, as one file.
 
 Tensors are stored without the padding of their stack. The file holds tensors and JSON only, so reading it runs no code.
 """
@@ -23,16 +23,21 @@ from lorasweep.core.result import Point
 from lorasweep.core.spec import TrialSpec, digest
 from lorasweep.worker.live_trial import LiveTrial
 
-FORMAT = 1  # raise it when the content changes
+FORMAT = 1  # increment it when the content changes
 
 
 def save_checkpoint(live: LiveTrial) -> None:
     """Write a trial's state after its last optimizer step.
 
     Raises:
-        OSError: it could not be written; the previous checkpoint is unchanged.
+        OSError: the file could not be written; the previous checkpoint is unchanged.
     """
-    facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _facts(live.train_state), "live": _told(live)}
+    facts = {
+        "format": FORMAT,
+        "spec": _key(live.spec),
+        "learner": _train_facts(live.train_state),
+        "live": _live_facts(live),
+    }
     slot = live.train_state.slot
     tensors = {**_named("weights", slot, slot.tensors), **_states(live.train_state, facts)}
     data = save({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, {"facts": json.dumps(facts)})
@@ -51,24 +56,24 @@ def load_checkpoint(live: LiveTrial) -> str:
     try:
         facts, tensors = _read(path)
         if (facts["format"], facts["spec"]) != (FORMAT, _key(live.spec)):
-            return f"trial {live.number}: {path} is of another trial or version; it begins again"
+            return f"trial {live.number}: {path} belongs to another trial or version; the trial starts again"
         slot, optimizer = live.train_state.slot, _restored(live.train_state, facts, tensors)
         history = [Point(**point) for point in facts["live"].pop("history")]
         weights = _pairs(slot, slot.tensors, tensors, "weights")
-        _put_facts(live.train_state, facts["learner"])
+        _restore_train(live.train_state, facts["learner"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        return f"trial {live.number}: {path} cannot be read ({error}); it begins again"
+        return f"trial {live.number}: {path} cannot be read ({error}); the trial starts again"
     for own, stored in weights:
         own.copy_(stored)
     for parameter, state in optimizer:
         live.train_state.optimizer.state[parameter] = state
-    _put_told(live, facts["live"], history)
+    _restore_live(live, facts["live"], history)
     live.train_state.rewind()
     return ""
 
 
 def _key(spec: TrialSpec) -> str:
-    """Return a digest of the whole trial, including its rungs, which its fingerprint leaves out."""
+    """Return a digest of the whole spec, including the rungs, which are not part of its fingerprint."""
     return digest(asdict(spec))
 
 
@@ -80,7 +85,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return facts, load(data)
 
 
-def _facts(x: TrainState) -> dict[str, Any]:
+def _train_facts(x: TrainState) -> dict[str, Any]:
     return {
         "step": x.step,
         "micro_step": x.micro_step - x.partial.num_micro,
@@ -94,28 +99,22 @@ def _facts(x: TrainState) -> dict[str, Any]:
     }
 
 
-def _put_facts(x: TrainState, facts: dict[str, Any]) -> None:
+def _restore_train(x: TrainState, facts: dict[str, Any]) -> None:
     step, micro_step, train_s = int(facts["step"]), int(facts["micro_step"]), float(facts["train_s"])
     losses = [(int(at), float(loss), float(rate)) for at, loss, rate in facts["losses"]]
     loss, num_tokens, rates = float(facts["loss"]), int(facts["num_tokens"]), [float(r) for r in facts["rates"]]
     if not (0 <= step <= x.num_steps and len(losses) == step and len(rates) == len(x.optimizer.param_groups)):
-        raise ValueError("its counters do not match")
+        raise ValueError("its counters are inconsistent")
     if x.scaler.is_enabled():
         x.scaler.load_state_dict(facts["scaler"])
     x.schedule.load_state_dict(facts["schedule"])
     for group, rate in zip(x.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    x.step, x.micro_step, x.train_s, x.losses, x.loss, x.num_tokens = (
-        step,
-        micro_step,
-        train_s,
-        losses,
-        loss,
-        num_tokens,
-    )
+    x.step, x.micro_step, x.train_s, x.losses, x.loss = step, micro_step, train_s, losses, loss
+    x.num_tokens = num_tokens
 
 
-def _told(live: LiveTrial) -> dict[str, Any]:
+def _live_facts(live: LiveTrial) -> dict[str, Any]:
     return {
         "rung": live.rung,
         "shared_by": live.shared_by,
@@ -127,14 +126,14 @@ def _told(live: LiveTrial) -> dict[str, Any]:
     }
 
 
-def _put_told(live: LiveTrial, facts: dict[str, Any], history: list[Point]) -> None:
+def _restore_live(live: LiveTrial, facts: dict[str, Any], history: list[Point]) -> None:
     live.rung, live.shared_by, live.metrics = facts["rung"], facts["shared_by"], facts["metrics"]
     live.history, live.started_s, live.before_s = history, facts["started_s"], facts["wall_s"]
     live.eval_s = facts.get("eval_s", 0.0)  # older checkpoints have none
 
 
 def _named(prefix: str, slot: Slot, tensors: Tensors) -> dict[str, Tensor]:
-    """Return the tensors of all linears by the names that they have in a checkpoint."""
+    """Return the tensors of all linear layers by their names in a checkpoint."""
     return {
         f"{prefix}/{path}/{name}": x
         for path, parts in tensors.items()
@@ -143,12 +142,12 @@ def _named(prefix: str, slot: Slot, tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _pairs(slot: Slot, own: Tensors, stored: dict[str, Tensor], prefix: str) -> list[tuple[Tensor, Tensor]]:
-    """Return each tensor of a slot with the stored one of the same name."""
+    """Return each tensor of a slot with the stored tensor of the same name."""
     return [(x, stored[name]) for name, x in _named(prefix, slot, own).items()]
 
 
 def _states(x: TrainState, facts: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the optimizer's tensors by parameter; numbers go into `facts`."""
+    """Return the optimizer's tensors by parameter; add its numbers to `facts`."""
     tensors: dict[str, Tensor] = {}
     plain: list[dict[str, Any]] = []
     for i, parameter in enumerate(_parameters(x)):
@@ -184,7 +183,7 @@ def _spread(slot: Slot, name: str, index: int, tensors: dict[str, Tensor]) -> Te
 
 
 def _at(x: TrainState, parameter: Tensor, value: Tensor) -> Tensor:
-    """Copy a state's tensor to the device; a paged optimizer allocates large ones itself."""
+    """Copy a state tensor to the parameter's device; a paged optimizer allocates large tensors itself."""
     make = getattr(x.optimizer, "get_state_buffer", None)
     if make is None or value.shape != parameter.shape:
         return value.to(parameter.device)
