@@ -239,9 +239,9 @@ def _show(board: "Leaderboard", folder: Path, more: Sequence[str]) -> None:
     """Print the table, where all of it is, and last what the sweep found out."""
     from rich.console import Console
 
-    from lorasweep.report.text import rows_that_fit, to_text, verdict
+    from lorasweep.report.text import advice, rows_that_fit, to_text
 
-    console, last = Console(), verdict(board)
+    console, last = Console(), advice(board)
     places = [f"full leaderboard: {folder}/leaderboard.html (also .md .csv .json)", *more]
     num_lines = len(console.render_lines(last)) + len(places) + SPACES
     console.print(to_text(board, console.width, rows_that_fit(board, console, num_lines)))
