@@ -96,7 +96,7 @@ def test_files_are_only_read_while_a_sweep_runs(run: Path, capsys: pytest.Captur
         assert main(["report", str(run)]) == 0
     finally:
         ledger.close()
-    assert "a sweep runs in this folder" in capsys.readouterr().out and files(run) == {}
+    assert "a sweep is running in this folder" in capsys.readouterr().out and files(run) == {}
 
 
 def test_a_run_without_results_has_an_empty_report(run: Path) -> None:
