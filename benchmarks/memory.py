@@ -37,7 +37,7 @@ STEPS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Trials that train together (or are scored together) on a base, all alike."""
+    """Equal trials that train together (or are scored together) on a base."""
 
     base: str = "demo"
     dtype: DType = "fp32"
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Return the size, and whatever is not at its default."""
+        """Return a name with the size and all values that are not defaults."""
         size = f"{self.base} k{self.slots} b{self.batch} s{self.length} r{self.rank} {self.targets} {self.dtype}"
         odd = {
             self.precision: self.precision != "none", "dropout": self.dropout > 0, "ckpt": self.checkpointing,
@@ -64,7 +64,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Return the grid: what grows with tokens, with slots, with ranks and with the base, and what shrinks it."""
+    """Return the grid: cases for tokens, slots, ranks and bases, and for settings that reduce memory."""
     small = Case(base="llama-20m")
     long, low = replace(small, batch=8, length=256), replace(small, dtype="bf16")
     wide = Case(slots=8, batch=1, targets="all-linear", dtype="bf16")
@@ -127,7 +127,9 @@ def trial_of(case: Case, model: ModelSpec) -> TrialSpec:
 def main() -> None:
     parser = command_line(__doc__, __file__)
     parser.add_argument("--case", nargs="*", default=[])
-    parser.add_argument("--point", nargs=2, metavar=("CASE", "MODEL"), help="measure a case, given as JSON, in here")
+    parser.add_argument(
+        "--point", nargs=2, metavar=("CASE", "MODEL"), help="measure a case, given as JSON, in this process"
+    )
     args = parser.parse_args()
     if args.point:
         print(json.dumps(measure(Case(**json.loads(args.point[0])), args.point[1])))

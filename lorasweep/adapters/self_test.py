@@ -1,7 +1,7 @@
 """Test which shortcuts give a base the same numbers as plain passes, one row at a time.
 
 Shortcuts: rows of a batch end to end, all options of a question in one row, prompts padded on the left. Each is
-compared with rows alone, forward and backward, through a bank of two different adapters, one of which may have diverged.
+compared with rows alone, forward and backward, through a bank of two different adapters. One may have diverged.
 A shortcut with different numbers is not used.
 """
 
