@@ -1,9 +1,9 @@
-"""How many trials a second can the driver alone ask for, follow and record, and how does that grow with their number?
+"""How many trials per second can the driver ask for and record, and how does the rate change with their number?
 
     python -m benchmarks.driver [--trials 10000] [--seconds 60]
 
-Workers are fake: each trial reports at one rung and ends at once. Study, ledger and tracker are real. Takes up to
-`--seconds` for each of three sides, and with MLflow until the tracker has everything: that rate is the last column.
+Workers are fake: each trial reports at one rung and ends at once. Study, ledger and tracker are real. Each of three
+sides takes up to `--seconds`; the side with MLflow also waits until the tracker has all results (the last column).
 """
 
 import tempfile
@@ -25,7 +25,7 @@ SIDES = (("random", "none"), ("tpe", "none"), ("random", "mlflow"))  # sampler, 
 
 
 class Clock:
-    """Notes when each trial ended, and stops the driver after some seconds."""
+    """Records when each trial ended, and stops the driver after some seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

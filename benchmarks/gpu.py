@@ -1,4 +1,4 @@
-"""What does a GPU gain? Packed bf16 and nf4 beside stock PEFT, at 0.5 to 8 billion parameters, with memory.
+"""How much faster is packing on a GPU than stock PEFT? In bf16 and nf4, 0.5 to 8 billion parameters, with memory.
 
     python -m benchmarks.gpu [--budget-s 540]
 
@@ -30,7 +30,7 @@ PRECISIONS: tuple[Precision, ...] = ("none", "nf4")
 
 
 def measure(base: Base, batch: int, slots: int, device: str) -> dict[str, Any]:
-    """Measure packed trials beside stock PEFT, which takes K times as long for K trials, and their memory."""
+    """Measure the time and memory of packed trials, and of stock PEFT, which takes K times as long for K trials."""
     if device != "cpu":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -44,7 +44,7 @@ def measure(base: Base, batch: int, slots: int, device: str) -> dict[str, Any]:
 
 
 def sweep(device: str) -> dict[str, Any]:
-    """Run a real sweep of 60 configurations of the demo base, as a whole process."""
+    """Run a real sweep of 60 configurations on the demo base in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         devices = f"devices={'cpu' if device == 'cpu' else 'auto'}"
         command = [sys.executable, "-m", "lorasweep", "+sweep=rank_alpha", devices, f"output_dir={folder}/out"]

@@ -1,11 +1,11 @@
-"""Are accuracies those of lm-evaluation-harness, on the same base and the same local file?
+"""Are accuracies equal to those of lm-evaluation-harness, on the same base and the same local file?
 
     pip install lm_eval==0.4.13
     python -m benchmarks.harness --model path/to/base --rows questions.jsonl --format arc
 
-`accuracy` is its `acc`; `accuracy_norm` its `acc_bytes`, and also its `acc_norm`, which counts characters, where all
-options are ASCII. It scores no end token; a second line is with the end token. Takes a minute for 600 questions on a
-base of 12M parameters.
+`accuracy` equals its `acc`, and `accuracy_norm` its `acc_bytes`. Its `acc_norm` counts characters, so it is equal only
+for ASCII options. The harness scores no end token; a second line is with the end token. Takes a minute for 600
+questions on a base of 12M parameters.
 """
 
 import tempfile
@@ -21,11 +21,11 @@ from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import Asked, score_suite
+from lorasweep.worker.scoring import PackedModel, score_suite
 
 METRICS = ("accuracy", "accuracy_norm", "accuracy_token")
 
-# What stands in a task file of lm-evaluation-harness: text, choices, target. Options stand behind a blank there.
+# The text, choices and target in a task file of lm-evaluation-harness, which puts a blank before options.
 LAYOUTS: dict[Format, tuple[str, str, str]] = {
     "prompt_completion": ("{{prompt}}", "{{options | map('trim') | list}}", "{{options.index(completion)}}"),
     "arc": ("Question: {{question}}\nAnswer:", "{{choices.text}}", "{{choices.label.index(answerKey)}}"),
@@ -39,7 +39,7 @@ THEIRS = ("acc", "acc_norm", "acc_bytes")
 
 
 def theirs(base: Base, rows: Path, layout: Format) -> dict[str, float]:
-    """Return the accuracies that lm-evaluation-harness computes."""
+    """Return the accuracies of lm-evaluation-harness."""
     from lm_eval import evaluator  # type: ignore[import-not-found]
     from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
     from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
@@ -58,11 +58,11 @@ def theirs(base: Base, rows: Path, layout: Format) -> dict[str, float]:
 
 
 def ours(base: Base, rows: Path, layout: Format, *, end_token: bool) -> dict[str, float]:
-    """Return the accuracies that a sweep computes."""
+    """Return the accuracies of lorasweep."""
     probe = ProbeSpec(name="local", path=str(rows), format=layout, max_length=1024)
     tokens = load_probe(probe, base.tokenizer, tokenizer_key(base.tokenizer))
     spec = replace(EvalSpec(), end_token=end_token)
-    return score_suite(Asked(base, None, (), spec.batch_rows), tokens, METRICS, spec)[0].metrics
+    return score_suite(PackedModel(base, None, (), spec.batch_rows), tokens, METRICS, spec)[0].metrics
 
 
 def main() -> None:

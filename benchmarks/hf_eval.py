@@ -1,7 +1,7 @@
-"""The baseline's rows and evaluation, as a competent user writes them at best: accuracy, loss and ROUGE-L.
+"""The baseline's rows and evaluation, written as fast as a competent user could: accuracy, loss and ROUGE-L.
 
-Batches sorted by length, no gradients, logits where they are needed, prompts read once for all their options, greedy
-`generate` over left-padded batches with a cache. Nothing of lorasweep is used.
+Batches sorted by length, no gradients, logits only at labels, one pass per prompt for all options, greedy `generate`
+over left-padded batches with a cache. It imports nothing from lorasweep.
 """
 
 import json
@@ -16,14 +16,17 @@ from rouge_score.rouge_scorer import RougeScorer
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-IGNORED = -100  # what a Hugging Face model's loss leaves out
-SCORE_ROWS, FEWEST_PROMPTS = 128, 8  # of a pass: the fastest of 64 to 4096 on two cores, however many options there are
+IGNORED = -100  # labels that Hugging Face losses ignore
+SCORE_ROWS, FEWEST_PROMPTS = (
+    128,
+    8,
+)  # per pass: the fastest of 64 to 4096 on two cores, and the minimum with many options
 GENERATE_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and what may follow it: all labels of a classification, or else the completion alone."""
+    """A prompt with its continuations: all labels of a classification, otherwise only the completion."""
 
     prompt: list[int]
     options: list[list[int]]
@@ -43,9 +46,11 @@ def read_rows(path: Path, tokenizer: Any, max_length: int) -> list[Row]:
     tokens = dict(zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
     end, rows = tokenizer.eos_token_id, []
     for r, ids in zip(raw, prompts, strict=True):
-        prompt = ids[:-1] if ids and ids[-1] == end else ids  # some tokenizers end every text; a prompt goes on
+        prompt = (
+            ids[:-1] if ids and ids[-1] == end else ids
+        )  # some tokenizers append an end token, which a prompt must not have
         whole = [*prompt, *tokens[r["completion"]], end][:max_length]
-        start = min(max(1, len(prompt)), max_length)  # nothing predicts the first token of a text without prompt
+        start = min(max(1, len(prompt)), max_length)  # no position predicts the first token of a text without prompt
         options = [[*tokens[o], end] for o in r["options"]] or [whole[start:]]
         target = r["options"].index(r["completion"]) if r["options"] else 0
         rows.append(Row(whole[:start], options, target, r["completion"].strip()))
@@ -59,7 +64,7 @@ def right_padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
 
 @torch.no_grad()
 def score_options(model: Any, rows: Sequence[Row], pad_id: int) -> dict[str, float]:
-    """Return accuracy (the likeliest option is the answer) and loss of the right completion, nats per token."""
+    """Return the accuracy of the most likely option, and the loss of the correct completion in nats per token."""
     model.eval()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].completion), reverse=True)
     size = max(FEWEST_PROMPTS, SCORE_ROWS // max(len(row.options) for row in rows))
@@ -75,9 +80,9 @@ def score_options(model: Any, rows: Sequence[Row], pad_id: int) -> dict[str, flo
 
 
 def _logprobs(model: Any, rows: Sequence[Row], pad_id: int) -> list[list[float]]:
-    """Return the log-probability of every option; a prompt is read once, and its options go on from its cache.
+    """Return the log-probability of every option; a prompt is read once, and its options continue from its cache.
 
-    Few people write this (the usual harness reads the prompt once per option), but it is several times faster.
+    This is rare (the usual harness reads the prompt once per option), but several times faster.
     """
     owner = torch.tensor([i for i, row in enumerate(rows) for _ in row.options], device=model.device)
     options = [option for row in rows for option in row.options]
@@ -91,7 +96,7 @@ def _logprobs(model: Any, rows: Sequence[Row], pad_id: int) -> list[list[float]]
     )
     labels = right_padded(options, IGNORED).to(model.device)
     sums = _sums(read.logits[owner], labels[:, :1])
-    if labels.shape[1] > 1:  # the last token is predicted, never fed
+    if labels.shape[1] > 1:  # the last token is predicted, not an input
         read.past_key_values.batch_select_indices(owner)
         fed = right_padded([option[:-1] for option in options], pad_id).to(model.device)
         logits = model(
@@ -112,7 +117,7 @@ def _sums(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def rouge(model: Any, tokenizer: Any, rows: Sequence[Row], max_new_tokens: int) -> float:
-    """Return ROUGE-L of the likeliest continuations; no label is cut short."""
+    """Return ROUGE-L of greedy continuations; no label is cut off."""
     model.eval()
     longest = max(len(option) for row in rows for option in row.options) if len(rows[0].options) > 1 else 0
     settings = {"max_new_tokens": max(max_new_tokens, longest), "do_sample": False}

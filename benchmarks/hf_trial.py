@@ -1,11 +1,11 @@
-"""The baseline: trials with Hugging Face Trainer and PEFT, as a competent user writes them. Knows nothing of lorasweep.
+"""The baseline: trials with Hugging Face Trainer and PEFT, as a competent user writes them, without lorasweep.
 
     python -m benchmarks.hf_trial JOB.json 3           a process per trial, as a multirun or an agent starts it
     python -m benchmarks.hf_trial JOB.json 0 1 2 ...   one process for all; imports, base, data, tokens shared
 
-Started by `sweep.py`. What it gives the baseline: SDPA attention, fused AdamW, no checkpoints, few log lines,
-tokenisation in two calls, no mask where none is needed, batched evaluation, the base's probe scores from a file once a
-trial has measured them, and one batch of MLflow calls at the end.
+Started by `sweep.py`. The baseline is fast: SDPA attention, fused AdamW, no checkpoints, few log lines, tokenisation in
+two calls, no needless mask, batched evaluation, the base's probe scores from a file after the first trial has measured
+them, and one batch of MLflow calls at the end.
 """
 
 import json
@@ -27,13 +27,13 @@ from transformers.trainer_callback import PrinterCallback
 from benchmarks.hf_eval import IGNORED, Row, read_rows, right_padded, rouge, score_options
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-LOG_EVERY = 10  # steps; each point of the curve costs a moment
+LOG_EVERY = 10  # steps; each point of the curve costs time
 Metrics = dict[str, float]
 Report = Callable[[int, Metrics], None]
 
 
 class Setup:
-    """Base, rows and the base's probe scores. A process that runs several trials makes it once."""
+    """Base, rows and the base's probe scores. All trials of a process share it."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job, self.folder = job, Path(job["folder"])
@@ -60,7 +60,7 @@ class Setup:
         return {name: score_options(model, rows, self.pad_id)["accuracy"] for name, rows in self.probes.items()}
 
     def _base_scores(self) -> Metrics:
-        """Score the base, once per sweep: trials in processes of their own share the result through a file."""
+        """Score the base once per sweep: trials in separate processes share the result through a file."""
         cache = self.folder / "base_scores.json"
         if not cache.is_file():
             aside = cache.with_suffix(f".{os.getpid()}")
@@ -70,13 +70,13 @@ class Setup:
         return scores
 
     def collate(self, examples: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """Pad on the right. A causal model never looks there, so it needs no mask, and SDPA is faster without."""
+        """Pad on the right. A causal model does not attend to later tokens, so it needs no mask, which slows SDPA."""
         fills = {"input_ids": self.pad_id, "labels": IGNORED}
         return {name: right_padded([e[name] for e in examples], fill) for name, fill in fills.items()}
 
 
 class AtRungs(TrainerCallback):
-    """Score validation at the job's rungs before the last."""
+    """Scores the validation split at the job's rungs before the last."""
 
     def __init__(self, setup: Setup, report: Report) -> None:
         self.setup, self.report = setup, report
@@ -88,7 +88,7 @@ class AtRungs(TrainerCallback):
 
 
 def adapt(setup: Setup, trial: dict[str, Any]) -> Any:
-    """Return the base with a fresh adapter."""
+    """Return the base with a new adapter."""
     set_seed(trial["train"]["seed"])
     return get_peft_model(setup.base, LoraConfig(task_type="CAUSAL_LM", **trial["lora"]))
 
@@ -110,7 +110,7 @@ def fit(
 
 
 def evaluate(setup: Setup, model: Any) -> Metrics:
-    """Score a finished adapter in full: validation, ROUGE-L, and what it forgot of the base's abilities."""
+    """Score a finished adapter in full: validation, ROUGE-L and forgetting."""
     metrics = score_options(model, setup.validation, setup.pad_id)
     if setup.job["writes"]:
         metrics["rougeL"] = rouge(model, setup.tokenizer, setup.validation, setup.job["max_new_tokens"])
@@ -122,7 +122,7 @@ def evaluate(setup: Setup, model: Any) -> Metrics:
 
 
 def run_trial(setup: Setup, trial: dict[str, Any]) -> dict[str, Any]:
-    """Train, score and log one trial, and leave the base as it was."""
+    """Train, score and log one trial; remove its adapter from the base."""
     curve: list[tuple[int, Metrics]] = []
     model = adapt(setup, trial)
     log = fit(setup, model, trial, setup.train, lambda *point: curve.append(point))
@@ -134,7 +134,7 @@ def run_trial(setup: Setup, trial: dict[str, Any]) -> dict[str, Any]:
 
 
 def track(job: dict[str, Any], trial: dict[str, Any], curve: list[tuple[int, Metrics]]) -> None:
-    """Log a trial's parameters and curves in the MLflow store, which exists."""
+    """Log a trial's parameters and curves in the existing MLflow store."""
     client, now_ms = MlflowClient(job["mlflow_uri"]), int(time.time() * 1000)
     experiment = client.get_experiment_by_name(job["experiment"])
     assert experiment is not None, job["experiment"]

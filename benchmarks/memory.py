@@ -28,7 +28,7 @@ from lorasweep.core.spec import DataSpec, DType, EvalSpec, LoraSpec, ModelSpec, 
 from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.memory_meter import Meter
-from lorasweep.worker.scoring import Asked, score_suite
+from lorasweep.worker.scoring import PackedModel, score_suite
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
@@ -37,7 +37,7 @@ STEPS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Trials that train together (or are scored together) on a base, all alike."""
+    """Equal trials that train together (or are scored together) on a base."""
 
     base: str = "demo"
     dtype: DType = "fp32"
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Return the size, and whatever is not at its default."""
+        """Return a name with the size and all values that are not defaults."""
         size = f"{self.base} k{self.slots} b{self.batch} s{self.length} r{self.rank} {self.targets} {self.dtype}"
         odd = {
             self.precision: self.precision != "none", "dropout": self.dropout > 0, "ckpt": self.checkpointing,
@@ -64,7 +64,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Return the grid: what grows with tokens, with slots, with ranks and with the base, and what shrinks it."""
+    """Return the grid: cases for tokens, slots, ranks and bases, and for settings that reduce memory."""
     small = Case(base="llama-20m")
     long, low = replace(small, batch=8, length=256), replace(small, dtype="bf16")
     wide = Case(slots=8, batch=1, targets="all-linear", dtype="bf16")
@@ -96,7 +96,7 @@ def measure(case: Case, model: str) -> dict[str, Any]:
     train_states = fill(bank, [(spec.lora, replace(spec.train, seed=i)) for i in range(case.slots)], rows)
     if case.mode != "train":
         slots = tuple(x.slot for x in train_states)
-        score_suite(Asked(base, bank, slots, spec.eval.batch_rows), rows, spec.eval.all_metrics, spec.eval)
+        score_suite(PackedModel(base, bank, slots, spec.eval.batch_rows), rows, spec.eval.all_metrics, spec.eval)
     else:
         if case.checkpointing:
             base.model.activation_checkpointing_enable()  # type: ignore[operator]
@@ -127,7 +127,9 @@ def trial_of(case: Case, model: ModelSpec) -> TrialSpec:
 def main() -> None:
     parser = command_line(__doc__, __file__)
     parser.add_argument("--case", nargs="*", default=[])
-    parser.add_argument("--point", nargs=2, metavar=("CASE", "MODEL"), help="measure a case, given as JSON, in here")
+    parser.add_argument(
+        "--point", nargs=2, metavar=("CASE", "MODEL"), help="measure a case, given as JSON, in this process"
+    )
     args = parser.parse_args()
     if args.point:
         print(json.dumps(measure(Case(**json.loads(args.point[0])), args.point[1])))

@@ -1,4 +1,4 @@
-"""What every benchmark writes: tables in Markdown, and beside them the figures and the machine as JSON."""
+"""The output of every benchmark: tables in Markdown, and the same figures with the machine as JSON."""
 
 import argparse
 import json
@@ -18,14 +18,14 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "optuna", "mlflow", 
 
 
 def command_line(doc: str | None, script: str) -> argparse.ArgumentParser:
-    """Return a parser with `--out`, the JSON file; by default it lies beside the script."""
+    """Return a parser with `--out`, the JSON file; by default in the folder of the script."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(script).with_suffix(".json"))
     return parser
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return a Markdown table of rows with the same names; figures are aligned right and have three digits."""
+    """Return a Markdown table of rows with equal keys; figures are aligned right and have three digits."""
     rules = ["---" if isinstance(value, str) else "--:" for value in rows[0].values()]
     lines = [list(rows[0]), rules, *([_cell(value) for value in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -38,7 +38,7 @@ def _cell(value: object) -> str:
 
 
 def write(out: Path, tables: Mapping[str, Sequence[Row]], note: str = "", **facts: object) -> str:
-    """Write tables, machine and facts as JSON to `out`, and the tables as Markdown beside it; return these."""
+    """Write tables, machine and facts as JSON to `out`, and the tables as Markdown to the same folder; return these."""
     parts = {"machine": machine(), **facts, **{name: list(rows) for name, rows in tables.items()}}
     lines = [f"{json.dumps(name)}: {_lines(part)}" for name, part in parts.items()]
     out.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
@@ -52,7 +52,7 @@ def _lines(fact: object) -> str:
 
 
 def machine() -> dict[str, object]:
-    """Return what a figure depends on; a load average above the benchmark's own threads means a busy machine."""
+    """Describe the machine; a load average above the benchmark's own threads means that it is busy."""
     versions = {}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
@@ -80,5 +80,5 @@ def cpu_name() -> str:
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use, which a container can make fewer than there are."""
+    """Return the number of cores that this process may use, which may be limited by a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,8 +3,8 @@
     python -m benchmarks.pruning [--seeds 5] [--task data=classification data.train=train.csv model.id=path ...]
 
 Full sweeps are recorded with dense rungs; every policy is then replayed on their curves by the pruners of a real sweep.
-The two demo tasks take two minutes a seed on two cores. Sweeps recorded in `--folder` before are read again. First a
-small sweep shows that a replay stops what a sweep itself stops; `--seeds 0` runs nothing else, in a minute.
+The two demo tasks take two minutes per seed on two cores. Sweeps already in `--folder` are reused. A first small sweep
+checks that a replay stops the same trials as the sweep itself; `--seeds 0` runs only this check, in a minute.
 
 The third task of pruning.md is BANKING77 with `data.max_length=64 model.dtype=bf16 eval.objective=loss lora.r=4,16
 lora.lora_alpha=2r lora.target_modules=mlp,all-linear train.learning_rate=1e-3,3e-3,1e-2 train.max_steps=80
@@ -33,15 +33,15 @@ from lorasweep.driver.ledger import Ledger
 from lorasweep.study.pruners import make_pruner, prune_decisions, report, reports_of
 from lorasweep.study.rules import RungReport
 
-DENSE = 16  # rungs per trial: every spacing that is tried takes some of them
-CLOSE = 0.01  # a winner whose validation loss is this near to the full sweep's is as good
+DENSE = 16  # rungs per trial: each policy uses some of them
+CLOSE = 0.01  # relative difference in validation loss up to which a winner is as good as the full sweep's
 COMMON = ("eval.metrics=[]", "eval.num_samples=0", "data.test=null", "probes=none", "tracking=none",
           "study.sampler=grid")  # fmt: skip
 FULL = (f"eval.rungs={DENSE}", "eval.rung_factor=1", "study.pruner=none")
 TASKS = {
     # The shipped sweep: its trials are close to each other, so that a winner is easily lost.
     "intents, accuracy": ("model=demo", "+sweep=rank_alpha", "data=demo_intents", "eval.rung_limit=64"),
-    # Answers are written out at every rung, which is slow: fewer examples.
+    # Answers are generated at every rung, which is slow: fewer examples.
     "answers, rougeL": ("model=demo", "data=demo_answers", "eval.rung_limit=32", "lora.r=4,16", "lora.lora_alpha=2r",
                         "train.learning_rate=3e-3,1e-2,3e-2", "lora.target_modules=qv,all-linear"),
 }  # fmt: skip
@@ -61,13 +61,13 @@ class Policy:
 
     @property
     def places(self) -> tuple[int, ...]:
-        """Return these rungs among the dense ones; the end is not one of them."""
+        """Return the dense rungs of this policy, without the end."""
         return rung_steps(DENSE, self.rungs, self.rung_factor)[:-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a policy does to one sweep; a regret of 0.02 is an objective worse by 0.02."""
+    """The effect of a policy on one sweep; a regret of 0.02 is an objective worse by 0.02."""
 
     is_winner_lost: bool
     is_as_good: bool
@@ -87,7 +87,7 @@ POLICIES = (
 
 
 def swept(line: Sequence[str], folder: Path) -> list[TrialResult]:
-    """Run a sweep, or the rest of it, and return its trials; an interrupted sweep ends the benchmark."""
+    """Run or continue a sweep and return its trials; an interrupted sweep ends the benchmark."""
     if code := run_sweep([*line, f"output_dir={folder}"]):
         raise SystemExit(code)
     (run,) = folder.glob("*/")
@@ -101,7 +101,7 @@ def full_sweep(line: Sequence[str], folder: Path) -> list[TrialResult]:
 
 
 def replay(policy: Policy, results: Sequence[TrialResult], seed: int, *, is_bank: bool) -> Outcome:
-    """Prune a sweep whose trials reach each rung together, as in a bank, or come one after another."""
+    """Prune a sweep whose trials reach each rung together, as in a bank, or run one after another."""
     maximize = METRICS[results[0].spec.eval.objective].is_maximized
     pruner = make_pruner(StudySettings(pruner=policy.pruner, reduction_factor=policy.reduction_factor), policy.rungs)
     study = optuna.create_study(
@@ -145,9 +145,9 @@ def _run(study: optuna.Study, wave: Sequence[TrialResult], policy: Policy) -> It
 
 
 def _at(result: TrialResult, place: int, rung: int) -> RungReport:
-    """Return what a trial reported at a dense rung, under the number that it has in this policy."""
-    # Dense rungs of a short trial share a step, and are then reported as the last of them.
-    return replace(next(reading for reading in reports_of(result) if reading.rung >= place), rung=rung)
+    """Return a trial's report at a dense rung, numbered as rung of the policy."""
+    # Dense rungs of a short trial may share a step, which is reported as the last of them.
+    return replace(next(one for one in reports_of(result) if one.rung >= place), rung=rung)
 
 
 def check(folder: Path) -> None:
@@ -171,13 +171,13 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
 
 NOTE = f"""As good: within {CLOSE:.0%} of the full winner in validation loss, or tied with it on the validation
 examples. Regret: by how much the winner's objective is worse. In brackets: 95 % Wilson intervals; they count sweeps as
-independent and are too narrow, for seeds of one task resemble each other. Rungs: shares of the steps after warm-up."""
+independent and are too narrow, because seeds of one task are similar. Rungs: shares of the steps after warm-up."""
 
 
 def main() -> None:
     parser = command_line(__doc__, __file__)
     parser.add_argument("--task", nargs="+", metavar="KEY=VALUE", help="the settings of a third task")
-    parser.add_argument("--seeds", type=int, default=5, help="0: the check alone")
+    parser.add_argument("--seeds", type=int, default=5, help="0: only the check")
     parser.add_argument("--folder", type=Path, default=Path("runs/pruning"), help="where sweeps are recorded")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

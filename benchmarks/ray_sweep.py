@@ -3,7 +3,7 @@
     pip install "ray[tune]"
     python -m benchmarks.ray_sweep JOB.json AT_ONCE
 
-Actors are used again from trial to trial, and each keeps its imports, base, data and the base's probe scores.
+Actors are reused for several trials; each keeps its imports, base, data and the base's probe scores.
 """
 
 import json
@@ -23,7 +23,7 @@ from benchmarks.output import usable_cores
 
 @cache
 def setup(job_file: str) -> hf_trial.Setup:
-    """Return the actor's base, data and probe scores, made by its first trial."""
+    """Return the actor's base, data and probe scores; the first trial loads them."""
     return hf_trial.Setup(json.loads(Path(job_file).read_text()))
 
 
@@ -36,7 +36,7 @@ def train(config: dict[str, Any]) -> None:
         hf_trial.fit(made, model, trial, made.train, report)
         report(trial["train"]["max_steps"], hf_trial.evaluate(made, model))
     finally:
-        model.unload()  # a trial that ASHA ends leaves the base clean too
+        model.unload()  # also if ASHA ends the trial
 
 
 def report(step: int, metrics: dict[str, float]) -> None:
@@ -44,7 +44,7 @@ def report(step: int, metrics: dict[str, float]) -> None:
 
 
 def main() -> None:
-    """Run every trial of the job and write what each reported last."""
+    """Run every trial of the job and write the last report of each."""
     job_file, at_once = Path(sys.argv[1]).absolute(), int(sys.argv[2])
     job = json.loads(job_file.read_text())
     last = max(job["rungs"])

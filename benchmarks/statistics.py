@@ -1,13 +1,13 @@
-"""Do ties, intervals and expected optimism keep their promises, in simulated sweeps whose truth is known?
+"""Are ties, intervals and expected optimism as accurate as promised, in simulated sweeps with known truth?
 
     python -m benchmarks.statistics [--sweeps 1000]
 
 Takes a minute. Every trial answers 160 validation examples, some easy and some hard for all; accuracy is 0.7.
-Ties: sweeps of equal trials in which at least one is called different from the winner. Equal adapters answer alike on
-average; equal settings are trained with seeds that differ by 0.04 of accuracy, as those of one real configuration did.
-Coverage: how often the 95 % interval of one configuration holds its accuracy over all examples and seeds.
-Optimism: what the winner loses on fresh examples and seeds, and what the report expects.
-One seed cannot foretell what other seeds do: no promise is made there.
+Ties: the share of sweeps of equal trials in which at least one is called different from the winner. Equal adapters have
+equal expected scores; equal settings are trained with seeds that differ by 0.04 in accuracy, as measured on a real one.
+Coverage: how often the 95 % interval of one configuration contains its accuracy over all examples and seeds.
+Optimism: the loss of the winner on new examples and seeds, and the loss that the report expects.
+One seed cannot predict other seeds: there nothing is promised.
 """
 
 # K configurations, M seeds of each, N examples
@@ -30,15 +30,15 @@ Floats = NDArray[np.float64]
 NORMAL = NormalDist()
 NUM_EXAMPLES = 160
 ACCURACY = 0.7
-EASE_SD = 2.0  # of the examples, in units of the luck of a single answer
+EASE_SD = 2.0  # between examples, in units of the noise of a single answer
 SEED_SD = 0.19  # in the same units: 0.037 of accuracy between seeds, as measured on real trials
-SPREAD = 0.3  # of configurations that differ, in the same units: 0.047 of accuracy
+SPREAD = 0.3  # between configurations, in the same units: 0.047 of accuracy
 FLIPS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What simulated sweeps look like, and what the report promises of them."""
+    """The parameters of simulated sweeps, and the promise of the report for them."""
 
     what: str
     promise: str = ""
@@ -48,15 +48,15 @@ class World:
     spread: float = 0.0
 
     def sweeps(self, count: int) -> Iterator[tuple[Floats, Floats]]:
-        """Yield (K, M, N) right and wrong answers, with (K,) the accuracy over all examples and seeds."""
+        """Yield answers (K, M, N), 1 if correct, and the accuracy (K,) over all examples and seeds."""
         rng = np.random.default_rng(0)
         width = math.sqrt(1 + EASE_SD**2 + self.seed_sd**2)
         for _ in range(count):
             mean_K = NORMAL.inv_cdf(ACCURACY) * width + self.spread * rng.normal(size=self.num_trials)
             ease_N = EASE_SD * rng.normal(size=NUM_EXAMPLES)
             seed_KM = self.seed_sd * rng.normal(size=(self.num_trials, self.num_seeds))
-            luck_KMN = rng.normal(size=(self.num_trials, self.num_seeds, NUM_EXAMPLES))
-            latent_KMN = mean_K[:, None, None] + seed_KM[:, :, None] + ease_N + luck_KMN
+            noise_KMN = rng.normal(size=(self.num_trials, self.num_seeds, NUM_EXAMPLES))
+            latent_KMN = mean_K[:, None, None] + seed_KM[:, :, None] + ease_N + noise_KMN
             yield (latent_KMN > 0).astype(float), np.array([NORMAL.cdf(mean / width) for mean in mean_K])
 
 
@@ -79,7 +79,7 @@ def is_one_called_different(answers_KMN: Floats) -> bool:
 
 
 def is_covered(answers_KMN: Floats) -> bool:
-    """Tell whether the interval of a single configuration holds its accuracy."""
+    """Return whether the interval of a single configuration contains its accuracy."""
     answers_MN = answers_KMN[0]
     one_seed = len(answers_MN) == 1
     plain = wilson_interval(int(answers_MN.sum()), answers_MN.size)
@@ -93,8 +93,8 @@ def share(world: World, num_sweeps: int, happens: Callable[[Floats], bool]) -> d
     return {"what": world.what, "trials": world.num_trials, "promise": world.promise, **asdict(found)}
 
 
-def flattery(world: World, num_sweeps: int) -> dict[str, object]:
-    """Return what the best of K loses on average on fresh examples and seeds, and what was expected, in accuracy."""
+def optimism_of(world: World, num_sweeps: int) -> dict[str, object]:
+    """Return the mean loss in accuracy of the best of K on new examples and seeds, and the expected loss."""
     lost, expected = [], []
     for answers, truth_K in world.sweeps(num_sweeps):
         means_K = answers.mean(axis=(1, 2))
@@ -112,7 +112,7 @@ def main() -> None:
     sizes = (6, 18)
     ties = [share(replace(w, num_trials=k), args.sweeps, is_one_called_different) for k in sizes for w in TIES]
     coverage = [share(w, args.sweeps, is_covered) for w in COVERAGE]
-    optimism = [flattery(replace(w, num_trials=k), max(1, args.sweeps // 2)) for k in sizes for w in OPTIMISM]
+    optimism = [optimism_of(replace(w, num_trials=k), max(1, args.sweeps // 2)) for k in sizes for w in OPTIMISM]
     print(write(args.out, {"ties": ties, "coverage": coverage, "optimism": optimism}, __doc__ or ""))
 
 

@@ -33,14 +33,14 @@ from lorasweep.data.render import TokenRow
 from lorasweep.models.base import DTYPES, Base
 
 ROUNDS = 5
-COMPARED = 12  # losses per trial; later ones differ, for rounding has grown
+COMPARED = 12  # losses per trial; later ones differ by accumulated rounding
 LOSS_GAP = {"fp32": 1e-5, "bf16": 0.2}  # relative above 1 nat per label token; bf16 is compared with fp32
 RANKS, TARGETS, BATCHES = (4, 8, 16, 64), ("qv", "attention", "all-linear"), (1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """K trials; `mixed` ones differ in rank, modules, batch size and length of rows."""
+    """K trials; `mixed`: they differ in rank, modules, batch size and length of rows."""
 
     slots: int
     batch: int = 1
@@ -72,7 +72,7 @@ def cases() -> list[Case]:
 def measure(
     base: Base, likes: Sequence[Base], trials: Sequence[Trial], rows: Sequence[TokenRow], device: str
 ) -> dict[str, Any]:
-    """Time a step of these trials packed on `base`, and of the first ones alone, each on its own base of `likes`.
+    """Time a step of these trials packed on `base`, and of the first trials alone, each on its own base in `likes`.
 
     Rounds of both sides alternate, except where `likes` is `base` alone.
 
@@ -100,7 +100,7 @@ def measure(
     times = typical_s(device, packed) if is_shared else []
     peak_bytes = 0 if device == "cpu" else torch.cuda.max_memory_allocated()
     if is_shared:
-        Bank(base, 1)  # takes the adapters off
+        Bank(base, 1)  # removes the adapters
     stock += [stock_trial(x.model, t, rows, start) for x, t, start in zip(likes, trials, starts, strict=False)]
     packed_s, stock_s = [*times, *typical_s(device, *([] if times else [packed]), alone)]
     stock[0].model.unload()
@@ -119,7 +119,7 @@ def measure(
 
 
 def typical_s(device: str, *sides: Callable[[], object]) -> list[float]:
-    """Return the median seconds of a step of each side, on a CPU on one thread or all, whichever is faster."""
+    """Return the median seconds per step of each side; on a CPU with one or all threads, whichever is faster."""
     medians = []
     for threads in (1, usable_cores()) if device == "cpu" else (1,):
         torch.set_num_threads(threads)
@@ -133,7 +133,7 @@ def run_case(case: Case, model_id: str) -> dict[str, Any]:
     spec = ModelSpec(id=model_id, dtype=case.dtype, precision=case.precision)
     base = load_base(spec, "cpu")
     like = spec if case.precision != "none" else replace(spec, dtype="fp32")
-    num_stock = case.slots if case.mixed else 1  # trials that are alike take as long
+    num_stock = case.slots if case.mixed else 1  # equal trials take equal time
     rows = rows_of(base, case.length, (0.5, 1.5) if case.mixed else (1.0, 1.0))
     return asdict(case) | measure(
         base, [load_base(like, "cpu") for _ in range(num_stock)], case.trials(spec), rows, "cpu"

@@ -1,4 +1,4 @@
-"""The baseline of a step: stock PEFT, one trial on a base, in a plain PyTorch loop. lorasweep trains nothing here."""
+"""The baseline of a step: stock PEFT, one trial per base, in a plain PyTorch loop without lorasweep."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ def collate(batch: MicroBatch, device: torch.device) -> dict[str, Tensor]:
 
 
 def stock_trial(base: Any, trial: Trial, rows: Sequence[TokenRow], start: dict[str, Tensor]) -> StockTrial:
-    """Return a trial that begins with the adapter `start`, on a base of its own."""
+    """Return a trial that starts from the adapter `start`, on its own base."""
     lora, train = trial
     config = LoraConfig(r=lora.r, lora_alpha=int(lora.lora_alpha), target_modules=list(lora.target_modules))
     model: Any = get_peft_model(base, config)

@@ -1,12 +1,12 @@
-"""How long does a whole sweep take, beside what people do today? 32 trials with training, scores, probes and MLflow.
+"""How long does a whole sweep take, compared with usual tools? 32 trials with training, scores, probes and MLflow.
 
     python -m benchmarks.sweep [--sides L P --seeds 5]
     python -m benchmarks.sweep --set model.id=path data=classification data.train=train.csv train.max_steps=160
 
-Every side once takes 11 minutes on two cores. Sides are whole processes, interleaved by seed, in an order that turns
-with the seed. Every run is recorded when it ends, and a later call goes on: after a change in the code, take another
-`--out`. Before the first run `sweep_check.py` shows that both sides do the same work; `--seeds 0` runs nothing else.
-The winner's test score and the leaderboard are made by lorasweep alone, within its time. Side c needs `ray[tune]`.
+One run of every side takes 11 minutes on two cores. Sides are whole processes, interleaved by seed, in an order that
+rotates with the seed. Every run is recorded when it ends, and a later call continues: after a change in the code, set
+another `--out`. Before the first run `sweep_check.py` shows that both sides do the same work; `--seeds 0` runs only
+this check. Only lorasweep computes a test score and a leaderboard, within its time. Side c needs `ray[tune]`.
 In three minutes: `--sides L a2 --set train.learning_rate=1e-3 lora.r=8 lora.lora_alpha=16 train.max_steps=4`.
 """
 
@@ -38,7 +38,7 @@ EACH = ("a process each",)
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """How a side runs a job in a folder; `threads` 0 means one per core."""
+    """A program to compare; `threads` 0 means one per core."""
 
     title: str
     run: Callable[["Side", Job, Path], list[dict[str, Any]]]
@@ -46,7 +46,7 @@ class Side:
     args: tuple[str, ...] = ()
 
     def python(self, folder: Path, *words: str) -> None:
-        """Run a module to its end, with an empty cache; threads that sleep while they wait help all sides."""
+        """Run a module with an empty cache until it ends; threads that sleep while they wait make all sides faster."""
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE",
             "OMP_NUM_THREADS": str(self.threads or usable_cores()), "TOKENIZERS_PARALLELISM": "false",
@@ -60,7 +60,7 @@ class Side:
 
 
 def lorasweep(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Run `python -m lorasweep` and return what its ledger has of every trial."""
+    """Run `python -m lorasweep` and return its ledger's result of every trial."""
     words = [f"{key}={value}" for key, value in pairs([*job.overrides, *side.args]).items()]
     side.python(folder, "lorasweep", *words, "tracking.experiment=benchmark")
     trials = [json.loads(file.read_text()) for file in sorted(folder.glob("runs/*/trials/*/result.json"))]
@@ -70,7 +70,7 @@ def lorasweep(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
 
 
 def trainer(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Run every trial with `Trainer`: in one process, or in a process each, two of them side by side."""
+    """Run every trial with `Trainer`: in one process, or in one process per trial, two at once."""
     numbers = [str(number) for number in range(len(job.specs))]
     groups = [[number] for number in numbers] if side.args == EACH else [numbers]
     with ThreadPoolExecutor(2) as pool:
@@ -85,7 +85,7 @@ def ray_tune(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
     return trials
 
 
-# On a small base two processes of one thread each use two cores better than one process of two threads.
+# On a small base, two processes with one thread each are faster than one process with two threads.
 SIDES = {
     "L": Side("lorasweep, every trial to its end", lorasweep),
     "P": Side("lorasweep, poor trials stopped early", lorasweep, args=PRUNED),
@@ -96,9 +96,9 @@ SIDES = {
 
 
 def time_side(side: Side, job: Job, folder: Path) -> dict[str, Any]:
-    """Run a side in an empty folder and return its wall time and trials; the MLflow store is there before."""
+    """Run a side in an empty folder with an existing MLflow store; return its wall time and trials."""
     uri = json.loads(export(job, folder).read_text())["mlflow_uri"]
-    MlflowClient(uri).create_experiment("benchmark")  # processes that make a store together crash each other
+    MlflowClient(uri).create_experiment("benchmark")  # processes that create a store at the same time crash
     started = time.perf_counter()
     trials = side.run(side, job, folder)
     wall_s = time.perf_counter() - started
@@ -124,7 +124,7 @@ def table(runs: Sequence[Run]) -> list[dict[str, object]]:
 
 
 def winner(run: Run) -> Mapping[str, Any]:
-    """Return the complete trial of the best accuracy and then the least loss."""
+    """Return the complete trial with the best accuracy, of several the one with the lowest loss."""
     complete = [t for t in run["trials"] if t.get("state") == "complete" and t["metrics"].get("loss") is not None]
     return min(complete, key=lambda t: (-(t["metrics"].get("accuracy") or 0.0), t["metrics"]["loss"]), default={})
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser = command_line(__doc__, __file__)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES))
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of every side")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings in lorasweep's own words")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="lorasweep settings")
     args = parser.parse_args()
     given = pairs(args.set)
     key = make_job(given, 0).key

@@ -1,8 +1,8 @@
-"""Do both sides of `sweep.py` do the same work? It asserts this before any of it is timed; about half a minute.
+"""Do both sides of `sweep.py` do the same work? Assert this before anything is timed; takes half a minute.
 
 lorasweep runs a few trials from the command line, packed together. The baseline starts from the same initial adapters
-and sees the same rows in the same order: the losses of all steps have to agree. And the adapters that lorasweep saved
-are loaded by PEFT and scored by the baseline's own code: the metrics have to agree.
+and trains on the same rows in the same order: the losses of all steps must agree. PEFT then loads the adapters that
+lorasweep saved, and the baseline's own code scores them: the metrics must agree.
 """
 
 import io
@@ -23,11 +23,11 @@ from lorasweep.core.spec import TrialSpec
 from lorasweep.data.batches import epoch_order
 from lorasweep.models.info import describe
 
-# Small and large adapters, on few modules and on all, at a rate that teaches.
+# Small and large adapters, on few modules and on all, at a learning rate with visible progress.
 CHECKED = {"lora.r": "8,32", "lora.target_modules": "qv,all-linear", "lora.lora_alpha": "16",
            "train.learning_rate": "1e-3"}  # fmt: skip
-CLOSE_LOSS = 1e-5  # nats in fp32: sums are taken in another order
-MOST_TRIALS, MOST_STEPS = 3, 40  # of more than 50 steps lorasweep keeps the losses of some
+CLOSE_LOSS = 1e-5  # nats in fp32: the order of summation differs
+MOST_TRIALS, MOST_STEPS = 3, 40  # of more than 50 steps, lorasweep keeps only some losses
 
 
 def check(folder: Path, given: Mapping[str, str]) -> dict[str, float]:
@@ -61,9 +61,9 @@ def check(folder: Path, given: Mapping[str, str]) -> dict[str, float]:
 
 
 def _train(setup: hf_trial.Setup, trial: dict[str, Any], spec: TrialSpec) -> list[dict[str, float]]:
-    """Train with `Trainer` from lorasweep's initial adapter, on its rows in its order; return a line for each step."""
+    """Train with `Trainer` from lorasweep's initial adapter on the same rows in order; return the log of each step."""
     model = hf_trial.adapt(setup, trial)
-    # A as lorasweep draws it, module by module from the trial's seed; B begins at zero on both sides.
+    # lorasweep draws A per module from the trial's seed; B is zero at first on both sides.
     generator, start = torch.Generator().manual_seed(spec.train.seed), {}
     for path, (inputs, _) in describe(spec.model.id).adapted(spec.lora.target_modules).items():
         a_RD = torch.empty(spec.lora.r, inputs)

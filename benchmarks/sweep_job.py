@@ -1,4 +1,4 @@
-"""A sweep, said once in lorasweep's own words, and as JSON for the baselines, which read and tokenise by themselves."""
+"""A sweep as settings for lorasweep, and as JSON for the baselines, which read and tokenise the data themselves."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ SETTINGS = {
     "study.sampler": "grid",
     "study.pruner": "none",
     "eval.metrics": "[rougeL]",
-    # A real grid holds rates that teach nothing and rates that destroy: 4 x 2 x 2 x 2 = 32 trials.
+    # As in a real grid, some learning rates are too low and some too high: 4 x 2 x 2 x 2 = 32 trials.
     "train.learning_rate": "4e-3,3e-4,1e-3,3e-2",
     "lora.r": "8,32",
     "lora.target_modules": "qv,all-linear",
@@ -30,14 +30,14 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A sweep: `overrides` for lorasweep's command line, and the trials that they mean."""
+    """A sweep: `overrides` for lorasweep's command line, and its trials."""
 
     overrides: tuple[str, ...]
     specs: tuple[TrialSpec, ...]
 
     @property
     def key(self) -> str:
-        """Name the work whatever the seed, so that timings of the same work are compared."""
+        """Return a digest of the work without the seed, so that only timings of the same work are compared."""
         return digest([replace(spec, train=replace(spec.train, seed=0)).fingerprint for spec in self.specs])
 
 
@@ -49,7 +49,7 @@ def make_job(given: Mapping[str, str], seed: int) -> Job:
     """Plan the sweep; `given` replaces or adds settings.
 
     Raises:
-        AssertionError: a setting that the baselines cannot have in the same way.
+        AssertionError: the baselines do not support a setting.
     """
     settings = {**SETTINGS, **given, "train.seed": str(seed)}
     overrides = tuple(f"{key}={value}" for key, value in settings.items())

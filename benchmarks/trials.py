@@ -1,4 +1,4 @@
-"""What is timed and measured: random bases of known shapes, rows of the demo's text, banks full of trials, a clock."""
+"""Parts of benchmarks: random bases of known shapes, rows of the demo's text, full banks, and timers."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from lorasweep.models.info import DEMO, resolve_targets
 
 TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 RANK = 16
-GEMM_SIZE = 2048  # large enough that a multiplication, not its launch, is timed; 16 MiB a matrix in fp32
+GEMM_SIZE = 2048  # large enough that the launch of a multiplication does not matter; 16 MiB per matrix in fp32
 SHAPES = {  # hidden, inner, layers, heads, key-value heads, vocabulary, tied embeddings
     "tiny-1m": (128, 384, 4, 4, 4, 8192, True),
     "small-15m": (384, 1024, 8, 6, 6, 8192, True),
@@ -77,7 +77,7 @@ def trial(model: ModelSpec, seed: int, *, rank: int = RANK, targets: str = "all-
 
 
 def fill(bank: Bank, trials: Sequence[Trial], rows: Sequence[TokenRow]) -> list[TrainState]:
-    """Give each trial a slot, and return what trains it."""
+    """Give each trial a slot and return its training state."""
     train_states = []
     for i, (lora, train) in enumerate(trials):
         slot = bank.add(i, lora, train.seed, usual_tokens(rows, train))
@@ -93,7 +93,7 @@ def gemm_rate(dtype: torch.dtype, device: str = "cpu") -> float:
 
 
 def seconds(act: Callable[[], object], device: str = "cpu") -> float:
-    """Return how long a call takes, on a GPU until its kernels have ended."""
+    """Return the seconds of a call, on a GPU until its kernels have finished."""
     wait: Callable[[], None] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     wait()
     started = time.perf_counter()

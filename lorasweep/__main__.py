@@ -5,7 +5,7 @@ import sys
 
 from lorasweep.cli import main
 
-gc.disable()  # until a sweep begins: what the imports make stays, and to look through it again and again takes a second
+gc.disable()  # until a sweep starts: collecting the imported objects, which all stay, takes a second
 code = main()
-gc.freeze()  # nor is anything to be found in it at the end
+gc.freeze()  # skips them in the last collection
 sys.exit(code)

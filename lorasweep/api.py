@@ -1,6 +1,6 @@
-"""lorasweep from Python: plan a sweep, run it, read its results. The command line runs through the same functions.
+"""lorasweep from Python: plan a sweep, run it, read its results. The command line calls the same functions.
 
-Nothing heavy is imported before it is needed, so that mistakes are answered at once.
+Heavy libraries are imported only when needed, so that mistakes are reported at once.
 """
 
 import os
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaderboard(Board):
-    """The ranked rows of a sweep, best first, and the folder that holds its files. A notebook shows it as a table."""
+    """The ranked rows of a sweep, best first, and the folder of its files. A notebook shows it as a table."""
 
     folder: Path
 
@@ -67,11 +67,11 @@ def plan(overrides: Overrides = (), *, sweep: str | None = None, data: Any = Non
         sweep: the name of a sweep that ships with the package, such as `rank_alpha`.
         data: a pandas DataFrame, a list of dicts, a `datasets.Dataset`, or a path; or a mapping from `train`,
             `validation` and `test` to these, such as a `datasets.DatasetDict`. By default the embedded demo.
-        format: how the rows are laid out, such as `alpaca`; by default found from the names of the columns.
+        format: the layout of the rows, such as `alpaca`; by default found from the names of the columns.
 
     Raises:
-        ConfigError: mistakes in settings and files, all of them together.
-        DataError: data that cannot be used.
+        ConfigError: lists all mistakes in settings and files.
+        DataError: the data cannot be used.
     """
     from lorasweep.planning.make import make_plan
 
@@ -82,33 +82,33 @@ def plan(overrides: Overrides = (), *, sweep: str | None = None, data: Any = Non
 def sweep(
     overrides: Overrides = (), *, sweep: str | None = None, data: Any = None, format: str | None = None
 ) -> Leaderboard:
-    """Run a sweep, or what is left of it, and return its leaderboard. Arguments are those of `plan`.
+    """Run or continue a sweep and return its leaderboard. The arguments are those of `plan`.
 
-    The same settings and data find the same run folder again: finished trials are not trained again. Ctrl-C saves all
-    trials at the end of their time slice, and then raises `KeyboardInterrupt`.
+    The same settings and data lead to the same run folder, and finished trials are not trained again. Ctrl-C saves all
+    trials at the end of their time slice and then raises `KeyboardInterrupt`.
 
     Raises:
-        ConfigError: mistakes in settings and files, all of them together.
-        DataError: data that cannot be used.
+        ConfigError: lists all mistakes in settings and files.
+        DataError: the data cannot be used.
         AlreadyRunning: another process runs this sweep.
-        LoraSweepError: the sweep gave itself up; says why.
+        LoraSweepError: the sweep was halted; the message gives the reason.
         KeyboardInterrupt: the sweep was interrupted.
     """
     with _workers_without_main():
         _, outcome = run(*_composed(overrides, sweep, data, format))
     results = f"lorasweep.load_results({str(outcome.folder)!r}) returns the results so far"
     if outcome.halted:
-        raise LoraSweepError(f"given up: {outcome.halted}; {results}")
+        raise LoraSweepError(f"sweep halted: {outcome.halted}; {results}")
     if not outcome.is_finished:
-        raise KeyboardInterrupt(f"stopped before the end; the same call goes on, and {results}")
+        raise KeyboardInterrupt(f"stopped before the end; the same call continues the sweep, and {results}")
     return _leaderboard(outcome.board, outcome.folder)
 
 
 def load_results(folder: str | PathLike[str]) -> Leaderboard:
-    """Return the leaderboard of a run folder, also of one in which a sweep runs. Files are only read.
+    """Return the leaderboard of a run folder, even while a sweep runs in it. Nothing is written.
 
     Raises:
-        ConfigError: the folder is no run folder.
+        ConfigError: the folder is not a run folder.
     """
     from lorasweep.report.from_folder import load_leaderboard
 
@@ -116,7 +116,7 @@ def load_results(folder: str | PathLike[str]) -> Leaderboard:
 
 
 def run(raw: Mapping[str, Any], text: str) -> "tuple[Plan, Outcome]":
-    """Plan and run a composed configuration; `text` is the same as YAML."""
+    """Plan and run a composed configuration; `text` is the same configuration as YAML."""
     from lorasweep.planning.describe import headline
     from lorasweep.planning.make import make_plan
 
@@ -129,9 +129,9 @@ def run(raw: Mapping[str, Any], text: str) -> "tuple[Plan, Outcome]":
 
 
 def compose(words: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
-    """Return what `config.compose` does of the groups and sweeps that ship with the package."""
-    # Threads that spin for long while they wait halve the speed of a machine that does anything else; threads that
-    # sleep at once take longer to wake up than a small operation lasts.
+    """Call `config.compose` with the groups and sweeps that ship with the package."""
+    # Waiting threads that spin for long halve the speed of a busy machine. Threads that sleep at once need longer to
+    # wake up than a small operation takes.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from lorasweep.config.compose import compose
@@ -149,7 +149,7 @@ def _composed(overrides: Overrides, sweep: str | None, data: Any, format: str | 
     except HydraException as error:
         raise ConfigError([str(error).splitlines()[0]]) from error
     if raw is None:
-        raise ConfigError(["--cfg: prints the configuration on the command line alone; use lorasweep.plan(...).raw"])
+        raise ConfigError(["--cfg: works only on the command line; use lorasweep.plan(...).raw"])
     return raw, text
 
 
@@ -165,7 +165,7 @@ def _data_words(words: Sequence[str], data: Any, format: str | None) -> list[str
 
     sources = sources_of(data)
     if twice := sorted(keys & {f"data.{split}" for split in sources}):
-        raise ConfigError([f"{twice[0]}: is set beside data=...; leave one of them out"])
+        raise ConfigError([f"{twice[0]}: is also set by data=...; remove one of them"])
     if not found and not keys & {"data", "data.format"}:
         found = [f"data.format={format_of(list(read_rows(sources['train']).rows[0].values), 'data')}"]
     return [*found, *override_words({"data": sources})]
@@ -182,9 +182,9 @@ def _leaderboard(board: Board, folder: Path) -> Leaderboard:
 
 @contextmanager
 def _workers_without_main() -> Iterator[None]:
-    """Keep worker processes from running the caller's script, which they would import to begin with.
+    """Prevent worker processes from importing the caller's script, as spawned processes do by default.
 
-    Workers need nothing of it, and a script without `if __name__ == "__main__"` would start its sweep in each of them.
+    A script without `if __name__ == "__main__"` would start its sweep again in each worker.
     """
     main: Any = sys.modules["__main__"]
     spec, file = main.__spec__, vars(main).pop("__file__", None)

@@ -1,6 +1,6 @@
-"""The door: verbs over one Hydra configuration.
+"""The command line: commands that use one Hydra configuration.
 
-Nothing heavy is imported before it is needed, so that help and mistakes are answered at once.
+Heavy libraries are imported only when needed, so that help and mistakes are printed at once.
 """
 
 import difflib
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 VERBS = {
     "run": "train and rank every candidate (the default)",
-    "plan": "check everything and say what would be run, without training",
+    "plan": "check everything and print what would run, without training",
     "report": "print and rewrite the leaderboard of a run folder: report FOLDER",
     "ui": "open MLflow on the runs of a run folder, by default the latest: ui [FOLDER] [--port N]",
 }
 EXIT_FAILED, EXIT_RUNNING, EXIT_PREEMPTED, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 3, 75, 78, 130
-REMEDY = "make it writable, or set output_dir, tracking.uri or the variable LORASWEEP_CACHE to a place that is"
-EXIT_UNREAD = 141  # of a program that SIGPIPE has ended
-# The first kind that fits; whatever Hydra cannot compose is a mistake of configuration too.
+REMEDY = "make it writable, or set output_dir, tracking.uri or the variable LORASWEEP_CACHE to a writable place"
+EXIT_UNREAD = 141  # as if SIGPIPE had ended the program
+# The first matching class counts; errors of Hydra count as configuration errors.
 EXITS = {ConfigError: EXIT_CONFIG, AlreadyRunning: EXIT_RUNNING, LoraSweepError: EXIT_FAILED}
 STDOUT = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code; where nobody reads on, end as quietly as Unix tools do."""
+    """Run a command line and return its exit code; end without a message if the reader of the output has closed it."""
     try:
-        code = _answer(arguments)
+        code = _dispatch(arguments)
         print(end="", flush=True)
     except BrokenPipeError:
         if not _is_unread():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # Python flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # Python flushes again at exit
         return EXIT_UNREAD
     return code
 
 
-def _answer(arguments: Sequence[str] | None) -> int:
+def _dispatch(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     verb = given.pop(0) if given and given[0] in VERBS else "run"
     if {"-h", "--help"} & set(given) or given[:1] == ["help"]:
@@ -59,17 +59,19 @@ def _answer(arguments: Sequence[str] | None) -> int:
     if given[:1] in (["--shell-completion"], ["-sc"]):
         return _complete(given[1:])
     if verb in OF_FOLDERS:
-        return _told(lambda: OF_FOLDERS[verb](given))
+        return _exit_code(lambda: OF_FOLDERS[verb](given))
     if given and "=" not in given[0] and not given[0].startswith(("-", "+", "~")):
         close = difflib.get_close_matches(given[0], VERBS, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else ""
-        print(f"lorasweep: {given[0]!r} is no command; known: {', '.join(VERBS)}{meant}; see --help", file=sys.stderr)
+        print(
+            f"lorasweep: {given[0]!r} is not a command; known: {', '.join(VERBS)}{meant}; see --help", file=sys.stderr
+        )
         return EXIT_CONFIG
     return _command(verb, given)
 
 
 def _complete(arguments: list[str]) -> int:
-    """Print what a shell asks for, as Hydra does: `install=bash`, `uninstall=bash`, `query=bash`."""
+    """Print Hydra's shell completion: `install=bash`, `uninstall=bash`, `query=bash`."""
     from lorasweep.config.compose import shell_completion
 
     try:
@@ -81,14 +83,14 @@ def _complete(arguments: list[str]) -> int:
 
 
 def _is_unread() -> bool:
-    """Tell whether the reader of standard output is gone; it may also be a server's pipe that broke."""
+    """Return whether standard output is closed; the broken pipe may also belong to a server connection."""
     poll = select.poll()
-    poll.register(STDOUT, 0)  # errors are told unasked
+    poll.register(STDOUT, 0)  # errors are always reported
     return bool(poll.poll(0))
 
 
 def usage() -> str:
-    """Return the help text, with the sweeps and groups that there are."""
+    """Return the help text with all sweeps and groups."""
     from lorasweep.config.compose import groups, questions
 
     verbs = "\n".join(f"  {name:12s} {what}" for name, what in VERBS.items())
@@ -118,17 +120,17 @@ settings (Hydra overrides; any of them can be swept):
   model.id=path/or/hub-id                      your own base
   --config-dir DIR                             your own sweeps: DIR/NAME.yaml
   --cfg job                                    print the composed configuration
-  --shell-completion install=bash              as of Hydra: eval "$(lorasweep -sc install=bash)", or zsh, fish
+  --shell-completion install=bash              as in Hydra: eval "$(lorasweep -sc install=bash)", or zsh, fish
 """
 
 
-FIRST = "reading the settings, the base and the data"  # said before the imports, which take seconds
+FIRST = "reading the settings, the base and the data"  # printed before the imports, which take seconds
 
 
 def _command(verb: str, overrides: list[str]) -> int:
     if not {"--cfg", "-c"} & {word.split("=")[0] for word in overrides}:
         print(FIRST, flush=True)
-    return _told(lambda: _composed(verb, overrides))
+    return _exit_code(lambda: _composed(verb, overrides))
 
 
 def _composed(verb: str, overrides: list[str]) -> int:
@@ -142,8 +144,8 @@ def _composed(verb: str, overrides: list[str]) -> int:
     return _plan(raw) if verb == "plan" else _run(raw, text)
 
 
-def _told(command: Callable[[], int]) -> int:
-    """Return a command's exit code; what the user can mend is told in a sentence."""
+def _exit_code(command: Callable[[], int]) -> int:
+    """Return a command's exit code; print errors that the user can fix as one sentence."""
     from hydra.errors import HydraException
 
     try:
@@ -152,15 +154,17 @@ def _told(command: Callable[[], int]) -> int:
         print(f"lorasweep: {redact(str(error))}", file=sys.stderr)
         return next((code for kind, code in EXITS.items() if isinstance(error, kind)), EXIT_CONFIG)
     except KeyboardInterrupt:
-        print("lorasweep: stopped; run the same command to go on", file=sys.stderr)
+        print("lorasweep: stopped; run the same command to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception as error:  # every kind of store has its own
+    except Exception as error:  # each store raises its own class
         if path := unusable_path(error):
             print(f"lorasweep: {redact(path)}; {REMEDY}", file=sys.stderr)
             return EXIT_CONFIG
         if not is_disk_full(error):
             raise
-        print(f"lorasweep: the disk is full ({error}); make room, and run the same command to go on", file=sys.stderr)
+        print(
+            f"lorasweep: the disk is full ({error}); free space and run the same command to continue", file=sys.stderr
+        )
         return EXIT_FAILED
 
 
@@ -178,11 +182,12 @@ def _run(raw: dict[str, Any], text: str) -> int:
     plan, outcome = run(raw, text)
     _show(outcome.board, outcome.folder, _where(plan.config.tracking.uri, outcome.page) if outcome.page else [])
     if outcome.halted:
-        print(f"lorasweep: given up: {outcome.halted}", file=sys.stderr)
+        print(f"lorasweep: sweep halted: {outcome.halted}", file=sys.stderr)
         return EXIT_FAILED
     if not outcome.is_finished:
-        saved = f"; {outcome.num_saved} unfinished trials are saved" if outcome.num_saved else ""
-        print(f"stopped before the end{saved}; run the same command to go on", file=sys.stderr)
+        which = "trials are" if outcome.num_saved > 1 else "trial is"
+        saved = f"; {outcome.num_saved} unfinished {which} saved" if outcome.num_saved else ""
+        print(f"stopped before the end{saved}; run the same command to continue", file=sys.stderr)
         return EXIT_PREEMPTED if outcome.is_preempted else EXIT_INTERRUPTED
     return 0 if outcome.board.ranked else EXIT_FAILED
 
@@ -196,7 +201,7 @@ def _report(given: list[str]) -> int:
     folder = Path(given[0])
     board = load_leaderboard(folder)
     is_written = update_reports(board, folder)
-    note = "a sweep runs in this folder: these are its results so far, and its files are left as they are"
+    note = "a sweep is running in this folder: these are its results so far; its files are unchanged"
     _show(board, folder, [] if is_written else [note])
     return 0
 
@@ -213,19 +218,19 @@ def _ui(given: list[str]) -> int:
 
 
 def _port(given: list[str]) -> tuple[int | None, list[str]]:
-    """Return the value of `--port`, and the other words."""
+    """Return the value of `--port` and the other words."""
     words = [part for word in given for part in (word.split("=", 1) if word.startswith("--port=") else [word])]
     if "--port" not in words:
         return None, words
     place = words.index("--port")
     value = words[place + 1] if place + 1 < len(words) else ""
     if not value.isdecimal() or not 0 < int(value) < 65536:
-        raise ConfigError([f"--port: {value!r} is no port; write for example --port 5001"])
+        raise ConfigError([f"--port: {value!r} is not a port; write for example --port 5001"])
     return int(value), [*words[:place], *words[place + 2 :]]
 
 
 def _latest(folder: Path) -> Path:
-    """Return the run folder below `folder` that was begun or continued last."""
+    """Return the run folder in `folder` that was started or continued last."""
     found = sorted(folder.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
     if not found:
         raise ConfigError([f"ui: there is no run folder in {folder.absolute()}; name one, as in ui runs/NAME"])
@@ -236,24 +241,24 @@ OF_FOLDERS: dict[str, Callable[[list[str]], int]] = {"report": _report, "ui": _u
 
 
 def _show(board: "Leaderboard", folder: Path, more: Sequence[str]) -> None:
-    """Print the table, where all of it is, and last what the sweep found out."""
+    """Print the table, then the paths of the reports, then the advice."""
     from rich.console import Console
 
-    from lorasweep.report.text import rows_that_fit, to_text, verdict
+    from lorasweep.report.text import advice, rows_that_fit, to_text
 
-    console, last = Console(), verdict(board)
+    console, last = Console(), advice(board)
     places = [f"full leaderboard: {folder}/leaderboard.html (also .md .csv .json)", *more]
     num_lines = len(console.render_lines(last)) + len(places) + SPACES
     console.print(to_text(board, console.width, rows_that_fit(board, console, num_lines)))
-    print("", *places, "", sep="\n")  # not by rich, which would break addresses
+    print("", *places, "", sep="\n")  # not by rich, which would wrap addresses
     console.print(last)
 
 
-SPACES = 4  # blank lines, and the prompt
+SPACES = 4  # blank lines and the prompt
 
 
 def _where(uri: str | None, page: str) -> list[str]:
-    """Say how to get to the tracker's page, its address in a line of its own."""
+    """Return lines on how to open the tracker's page, with its address on a separate line."""
     if uri and uri.startswith("http"):
         return ["every run:", f"{redact(uri).rstrip('/')}/{page}"]
     store = f" --backend-store-uri {redact(uri)}" if uri else ""

@@ -1,4 +1,4 @@
-"""Run a planned sweep from its first trial to its leaderboard."""
+"""Run a planned sweep, from its first trial to its leaderboard."""
 
 import gc
 import logging
@@ -42,19 +42,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run left behind. `page` is the address of its view inside the tracker's web page."""
+    """The result of a run. `page` is the path of its view in the tracker's web page."""
 
     board: Leaderboard
     folder: Path
     page: str
     is_finished: bool
     is_preempted: bool  # by SIGTERM
-    halted: str  # why the sweep gave itself up, empty where it did not
-    num_saved: int = 0  # trials that go on from their checkpoints
+    halted: str  # the reason why the sweep was halted; empty if it was not
+    num_saved: int = 0  # unfinished trials with a checkpoint
 
 
 def run_sweep(plan: Plan, text: str) -> Outcome:
-    """Run a sweep, or what is left of it. `text` is its composed configuration.
+    """Run or continue a sweep. `text` is its composed configuration as YAML.
 
     Raises:
         AlreadyRunning: another process runs this sweep.
@@ -62,7 +62,7 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
     """
     folder = run_folder(plan.raw, plan.config)
     ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
-    text = redact_values(text)  # settings are refused where they hold a secret, but for the tracker's address
+    text = redact_values(text)  # only the tracker's address may contain a secret: other settings with one are refused
     try:
         if plan.config.study.retry_failed:
             ledger.set_failed_aside()
@@ -75,7 +75,7 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
 
 
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
-    handles = _make_handles(plan)  # first: workers start while the study and the tracker are opened
+    handles = _make_handles(plan)  # first: workers start while study and tracker are opened
     try:
         facts = provenance()
         study, tracking = _open_study(plan, ledger), _open_tracking(plan, text, ledger, facts)
@@ -83,7 +83,7 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
         for handle in handles:
             handle.executor.close()
         raise
-    if not gc.isenabled():  # since the program began
+    if not gc.isenabled():  # disabled in `__main__`
         gc.freeze()
         gc.enable()
     listeners: list[Listener] = [make_display(plan), *([tracking] if tracking else [])]
@@ -162,7 +162,7 @@ def _report(driver: Driver) -> Leaderboard:
     ledger, config = driver.ledger, driver.plan.config
     board = leaderboard_of(ledger.folder, ledger.results.values(), driver.plan.domains)
     files = write_reports(board, ledger.folder)
-    # While seeds are missing, a mean over them may still change, and with it the winner.
+    # While seeds are missing, a mean over seeds and therefore the winner may still change.
     if driver.is_finished or SEED not in driver.plan.domains:
         _drop_adapters(board, ledger, config.study.keep_adapters)
     winner = driver.recorder.winner()
@@ -180,19 +180,19 @@ def _report(driver: Driver) -> Leaderboard:
 
 
 def _winner_metrics(winner: Configuration | None, name: str) -> dict[str, float]:
-    """Return the winner's objective and what it is compared with: `base/accuracy`, `chance/accuracy`."""
+    """Return the winner's objective and the scores of references, such as `base/accuracy` and `chance/accuracy`."""
     if winner is None:
         return {}
     objective = winner.objective(name)
     found = {} if objective is None else {name: objective}
     if base := winner.result.base:
-        beside = {"base": base.metrics, "chance": base.chance, "majority": base.majority}
-        found |= {f"{kind}/{metric}": value for kind, metrics in beside.items() for metric, value in metrics.items()}
+        others = {"base": base.metrics, "chance": base.chance, "majority": base.majority}
+        found |= {f"{kind}/{metric}": value for kind, metrics in others.items() for metric, value in metrics.items()}
     return found
 
 
 def _close(tracking: TrackingQueue | None, driver: Driver) -> None:
-    """Deliver what the tracker does not have yet, and say what it did not take."""
+    """Upload the remaining results to the tracker; warn about those that it did not accept."""
     if tracking and tracking.close():
         trained = [number for number, result in driver.ledger.results.items() if result.same_as is None]
         num_left = sum(not tracking.is_exported(number) for number in trained)
@@ -200,7 +200,7 @@ def _close(tracking: TrackingQueue | None, driver: Driver) -> None:
 
 
 def _header(plan: Plan) -> dict[str, Any]:
-    """Return what the leaderboard says of the sweep as a whole, with each note on its data once."""
+    """Return the name, question and objective of the sweep for its leaderboard, and each note on its data once."""
     of_data = (note for facts in plan.facts.values() for note in facts.notes)
     return {
         "name": plan.config.sweep.name,
@@ -211,7 +211,7 @@ def _header(plan: Plan) -> dict[str, Any]:
 
 
 def _data(plan: Plan) -> dict[str, str]:
-    """Name each split's source and its content."""
+    """Return a name for each split's source and content."""
     spec = plan.trials[0].spec
     sources = {"train": spec.data.train, "validation": spec.data.validation, "test": spec.data.test}
     probes = {f"probe/{p.name}": p.path for p in spec.eval.probes}
@@ -224,9 +224,9 @@ def _data(plan: Plan) -> dict[str, str]:
 
 @contextmanager
 def _interruptible(driver: Driver, signals: list[int]) -> Iterator[None]:
-    """Let the first Ctrl-C, or SIGTERM, end the sweep in order, the second at once; note which came.
+    """Stop the sweep after the time slice at the first SIGINT or SIGTERM, at once at the second; record the signals.
 
-    Outside the main thread signals cannot be handled, and stay as they are.
+    Outside the main thread signals cannot be handled, so their handlers are unchanged.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -237,7 +237,7 @@ def _interruptible(driver: Driver, signals: list[int]) -> Iterator[None]:
         if driver.is_stopping:
             raise KeyboardInterrupt
         driver.stop()
-        driver.recorder.show("stopping at the end of this time slice; all trials are kept (Ctrl-C again: at once)")
+        driver.recorder.show("stopping at the end of this time slice; all trials are saved (Ctrl-C again: at once)")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -248,7 +248,7 @@ def _interruptible(driver: Driver, signals: list[int]) -> Iterator[None]:
 
 
 def _drop_adapters(board: Leaderboard, ledger: Ledger, keep: int) -> None:
-    """Keep the adapters of the best trials only."""
+    """Delete all adapters but those of the `keep` best trials."""
     best = [row.number for row in board.rows if row.rank is not None][:keep]
     for number in ledger.results:
         if number not in best:

@@ -1,4 +1,4 @@
-"""For tests and for authors of executors: a worker that trains nothing, and the suite that every executor passes."""
+"""For tests and for authors of executors: a worker that trains nothing, and a test suite for executors."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -37,11 +37,11 @@ from lorasweep.tracking.base import SweepInfo, Tracker
 from lorasweep.tracking.queue import TrackingQueue
 
 SLOTS = 16
-TIMEOUT_S = 120.0  # of one call, the loading of the demo's base included
+TIMEOUT_S = 120.0  # of one call, which may load the demo's base
 
 
 class FakeExecutor:
-    """Each trial reports at one rung and completes at the next call; both calls return at once."""
+    """Each trial reports at one rung and completes at the next call. Both calls return at once."""
 
     def __init__(self) -> None:
         self.live: dict[int, tuple[Trial, int]] = {}
@@ -65,16 +65,16 @@ class FakeExecutor:
         """Return None: there is no device."""
 
     def close(self) -> None:
-        """Hold nothing open."""
+        """Do nothing: no resource is open."""
 
 
 def fake_objective(trial: Trial) -> float:
-    """Return the objective of a fake trial, which its learning rate decides."""
+    """Return the objective of a fake trial, a function of its learning rate."""
     return abs(trial.spec.train.learning_rate - 3e-3)
 
 
 def fake_rung(trial: Trial) -> Rung:
-    """Return the report of a fake trial at its only rung."""
+    """Return a fake trial's report at its only rung."""
     value = fake_objective(trial)
     return Rung(number=trial.number, rung=1, value=value, point=_point(trial, 1), attempt=trial.attempt)
 
@@ -136,7 +136,7 @@ class ExecutorTestCase:
     def test_trials_train_to_their_end_with_the_results_of_an_inline_worker(
         self, make: MakeExecutor, reference: MakeExecutor, tmp_path: Path
     ) -> None:
-        """Train two trials side by side."""
+        """Train two trials together."""
         ours = _trained(make(self.settings), tmp_path / "ours")
         theirs = _trained(reference(self.settings), tmp_path / "theirs")
         assert [r.state for r in ours] == [TrialState.COMPLETE] * 2
@@ -144,8 +144,8 @@ class ExecutorTestCase:
             (r.number, r.params, r.metrics, r.scores) for r in theirs
         ]
 
-    def test_a_paused_trial_goes_on_from_its_checkpoint(self, make: MakeExecutor, tmp_path: Path) -> None:
-        """Pause a trial, close its executor and start it again in another one."""
+    def test_a_paused_trial_continues_from_its_checkpoint(self, make: MakeExecutor, tmp_path: Path) -> None:
+        """Pause a trial, close its executor and start the trial in another executor."""
         executor = make(self.settings)
         start = Start(trial=example_trial(0, max_steps=40), folder=str(tmp_path))
         events = _called(executor, [start])
@@ -169,7 +169,7 @@ class ExecutorTestCase:
         assert (ended.state, ended.reason, ended.stopped_by) == (TrialState.PRUNED, "too slow", "rank")
 
     def test_a_saved_adapter_is_scored_on_the_test_split(self, make: MakeExecutor, tmp_path: Path) -> None:
-        """Score the adapter of a trial that has ended."""
+        """Score the adapter of a finished trial."""
         executor = make(self.settings)
         result, *_ = _trained(executor, tmp_path, close=False)
         events = _called(executor, [Score(trial=result.trial, adapter=str(tmp_path / "0" / "adapter"))])
@@ -178,14 +178,14 @@ class ExecutorTestCase:
         assert 0 <= scored.metrics["accuracy"] <= 1
 
     def test_free_memory_is_positive_or_unknown(self, make: MakeExecutor) -> None:
-        """Ask before the worker has done anything."""
+        """Read the free memory before the worker's first command."""
         executor = make(self.settings)
         free = executor.free_bytes()
         executor.close()
         assert free is None or free > 0
 
     def test_closing_twice_is_allowed(self, make: MakeExecutor) -> None:
-        """Close an executor that is closed."""
+        """Close a closed executor."""
         executor = make(self.settings)
         executor.close()
         executor.close()

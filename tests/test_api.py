@@ -189,7 +189,7 @@ def test_a_format_may_be_named_by_its_group(name: str) -> None:
 
 
 def test_training_data_given_twice_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.train: is set beside data="):
+    with pytest.raises(ConfigError, match=r"data\.train: is also set by data="):
         lorasweep.plan({"data.train": "other.jsonl"}, data=ROWS)
 
 
@@ -259,7 +259,7 @@ def test_an_interrupt_saves_the_trials_and_the_same_call_goes_on(in_tmp: Path) -
 
     stopped = threading.Event()
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+    with pytest.raises(KeyboardInterrupt, match="the same call continues"):
         lorasweep.sweep(settings, data=ROWS)
     (run,) = in_tmp.glob("runs/*")
     done = results(run)

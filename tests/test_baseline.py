@@ -14,7 +14,7 @@ from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
 from lorasweep.worker import baseline
 from lorasweep.worker.baseline import base_score, chance_levels, majority_scores
-from lorasweep.worker.scoring import Asked, score_suite
+from lorasweep.worker.scoring import PackedModel, score_suite
 from tests.specs import INTENTS, trial
 
 
@@ -32,7 +32,7 @@ def test_the_base_scores_as_an_adapter_that_has_learned_nothing(base: Base, task
     spec = trial().eval
     bank = Bank(base, 1)
     slot = bank.add(0, LoraSpec(r=4, lora_alpha=8, target_modules=resolve_targets(base.spec, "qv")), seed=0)
-    [fresh] = score_suite(Asked(base, bank, (slot,), 64), task.validation[: spec.limit], spec.all_metrics, spec)
+    [fresh] = score_suite(PackedModel(base, bank, (slot,), 64), task.validation[: spec.limit], spec.all_metrics, spec)
     found = base_score(base, task, spec)
     assert found.metrics == pytest.approx(fresh.metrics, abs=1e-5)
     assert found.scores == fresh.scores[spec.objective]

@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_told_and_the_trial_begins_again(tmp_path: Path,
     file.write_bytes(broken[damage])
     w = worker(1)
     (note,) = [e for e in w.advance([start(0, tmp_path, specs()[0])]) if isinstance(e, Note)]
-    assert "cannot be read" in note.text and "begins again" in note.text
+    assert "cannot be read" in note.text and "starts again" in note.text
     assert w.live[0].train_state.step == 1
     whole = run(tmp_path / "whole", specs()[:1])
     assert losses(ended(w)[0][0]) == losses(whole[0])

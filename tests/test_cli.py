@@ -82,7 +82,7 @@ def test_a_mistake_of_the_command_line_is_exit_code_78(
 
 def test_a_word_that_is_no_command_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pln", "+sweep=rank_alpha"]) == EXIT_CONFIG
-    assert "'pln' is no command; known: run, plan" in capsys.readouterr().err
+    assert "'pln' is not a command; known: run, plan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])

@@ -84,7 +84,7 @@ def test_the_only_gpu_is_dead_so_the_sweep_halts_and_no_trial_has_failed(
     machine = Machine(monkeypatch, gpu(0, 24))
     machine.deaths["GPU-0"] = dead(way)
     assert main([*SWEEP, *SIXTEEN]) == 1
-    assert "given up: no device works any more (0 5 times" in capsys.readouterr().err
+    assert "sweep halted: no device works any more (0 5 times" in capsys.readouterr().err
     assert found(in_tmp) == {}
     machine.deaths.clear()
     assert {t["state"] for t in swept(*SIXTEEN)} == {"complete"}

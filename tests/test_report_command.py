@@ -83,7 +83,7 @@ def test_a_result_that_cannot_be_read_is_left_out_and_left_alone(
 ) -> None:
     (run / "trials" / "0001" / "result.json").write_text("{")
     assert main(["report", str(run)]) == 0
-    assert "0001/result.json is left out" in caplog.text
+    assert "0001/result.json is ignored" in caplog.text
     assert (run / "trials" / "0001" / "result.json").read_text() == "{"
     assert len(json.loads((run / "leaderboard.json").read_text())["rows"]) == 1
 
@@ -96,7 +96,7 @@ def test_files_are_only_read_while_a_sweep_runs(run: Path, capsys: pytest.Captur
         assert main(["report", str(run)]) == 0
     finally:
         ledger.close()
-    assert "a sweep runs in this folder" in capsys.readouterr().out and files(run) == {}
+    assert "a sweep is running in this folder" in capsys.readouterr().out and files(run) == {}
 
 
 def test_a_run_without_results_has_an_empty_report(run: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_run_without_results_has_an_empty_report(run: Path) -> None:
 
 def test_a_folder_that_is_no_run_folder_is_refused(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(in_tmp)]) == EXIT_CONFIG
-    assert "is no run folder: it holds no config.yaml and no run.json" in capsys.readouterr().err
+    assert "is not a run folder: it has no config.yaml and no run.json" in capsys.readouterr().err
     assert list(in_tmp.iterdir()) == []
 
 

@@ -277,7 +277,7 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(in_tmp: Path) -> None
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "run the same command to go on" in output and "Traceback" not in output
+    assert "run the same command to continue" in output and "Traceback" not in output
     done = trial_files(in_tmp)
     assert 1 <= len(done) < 4
     assert main(command) == 0

@@ -16,7 +16,7 @@ from lorasweep.data.tasks import load_task
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import NOT_SCORED, Asked, score_suite, scored_content, write
+from lorasweep.worker.scoring import NOT_SCORED, PackedModel, score_suite, scored_content, write
 from tests.changes import changed
 from tests.specs import INTENTS, trial
 
@@ -41,9 +41,9 @@ def test_slots_scored_together_score_as_alone(base: Base) -> None:
     bank = bank_of(base, 3)
     rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
     metrics = ("accuracy", "exact_match", "loss")
-    together = score_suite(Asked(base, bank, tuple(bank.slots), 16), rows, metrics, trial().eval)
+    together = score_suite(PackedModel(base, bank, tuple(bank.slots), 16), rows, metrics, trial().eval)
     for slot, packed in zip(bank.slots, together, strict=True):
-        (alone,) = score_suite(Asked(base, bank, (slot,), 16), rows, metrics, trial().eval)
+        (alone,) = score_suite(PackedModel(base, bank, (slot,), 16), rows, metrics, trial().eval)
         assert packed.metrics == pytest.approx(alone.metrics, abs=1e-5)
         assert packed.outputs == alone.outputs
     assert len({r.metrics["loss"] for r in together}) == 3
@@ -51,7 +51,7 @@ def test_slots_scored_together_score_as_alone(base: Base) -> None:
 
 def test_the_loss_is_the_mean_of_its_examples_weighted_by_their_tokens(base: Base) -> None:
     rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
-    (found,) = score_suite(Asked(base, None, (), 16), rows, ("loss",), trial().eval)
+    (found,) = score_suite(PackedModel(base, None, (), 16), rows, ("loss",), trial().eval)
     weighted = sum(loss * num for loss, num in zip(found.scores["loss"], found.num_tokens, strict=True))
     assert len(set(found.num_tokens)) > 1
     assert found.metrics["loss"] == pytest.approx(weighted / sum(found.num_tokens))
@@ -60,7 +60,7 @@ def test_the_loss_is_the_mean_of_its_examples_weighted_by_their_tokens(base: Bas
 def test_a_label_longer_than_the_limit_is_still_written_out(base: Base) -> None:
     rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
     longest = max(len(option) for option in rows[0].options)
-    (texts,) = write(Asked(base, None, (), 16), rows, 1)
+    (texts,) = write(PackedModel(base, None, (), 16), rows, 1)
     lengths = [len(base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     assert longest > 1 and max(lengths) > 1
 
@@ -68,7 +68,10 @@ def test_a_label_longer_than_the_limit_is_still_written_out(base: Base) -> None:
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("can't allocate memory: 9 bytes")])
 def test_a_batch_that_does_not_fit_is_halved(base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
     rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
-    asked, (whole,) = Asked(base, None, (), 16), score_suite(Asked(base, None, (), 2), rows, ["loss"], trial().eval)
+    packed, (whole,) = (
+        PackedModel(base, None, (), 16),
+        score_suite(PackedModel(base, None, (), 2), rows, ["loss"], trial().eval),
+    )
     logits = Base.label_logits
 
     def small(self: Base, ids_BS: torch.Tensor, *places: torch.Tensor) -> torch.Tensor:
@@ -77,12 +80,12 @@ def test_a_batch_that_does_not_fit_is_halved(base: Base, monkeypatch: pytest.Mon
         return logits(self, ids_BS, *places)
 
     monkeypatch.setattr(Base, "label_logits", small)
-    assert score_suite(asked, rows, ["loss"], trial().eval) == [whole]
+    assert score_suite(packed, rows, ["loss"], trial().eval) == [whole]
 
 
 def test_bits_per_byte_are_the_nats_over_the_bytes_of_the_answers(base: Base) -> None:
     rows = load_task(INTENTS, base.tokenizer, tokenizer_key(base.tokenizer)).validation
-    (found,) = score_suite(Asked(base, None, (), 16), rows, ("loss", "bits_per_byte"), trial().eval)
+    (found,) = score_suite(PackedModel(base, None, (), 16), rows, ("loss", "bits_per_byte"), trial().eval)
     nats = found.metrics["loss"] * sum(row.num_labels for row in rows)
     num_bytes = sum(len(row.reference.encode()) + 1 for row in rows)  # an answer begins with a blank
     assert found.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / num_bytes)
@@ -119,16 +122,17 @@ def test_options_are_chosen_by_sum_by_bytes_and_by_tokens(base: Base, end: bool)
     per_byte = [x / len(option.strip()) for x, option in zip(sums, OPTIONS, strict=True)]
     per_token = [x / (len(o) - (not end)) for x, o in zip(sums, row.options, strict=True)]
     rows = [question(base, *OPTIONS, target=n) for n in range(3)]
-    (found,) = score_suite(Asked(base, None, (), 16), rows, ACCURACIES, spec)
+    (found,) = score_suite(PackedModel(base, None, (), 16), rows, ACCURACIES, spec)
     for name, values in zip(ACCURACIES, (sums, per_byte, per_token), strict=True):
         assert found.scores[name] == tuple(float(n == values.index(max(values))) for n in range(3))
     assert len({found.scores[name] for name in ACCURACIES}) > 1
 
 
 def test_the_loss_counts_the_end_token_however_options_are_scored(base: Base) -> None:
-    rows, asked = [question(base, *OPTIONS)], Asked(base, None, (), 16)
+    rows, packed = [question(base, *OPTIONS)], PackedModel(base, None, (), 16)
     with_end, without = (
-        score_suite(asked, rows, ("accuracy", "loss"), replace(trial().eval, end_token=end))[0] for end in (True, False)
+        score_suite(packed, rows, ("accuracy", "loss"), replace(trial().eval, end_token=end))[0]
+        for end in (True, False)
     )
     assert without.metrics["loss"] == pytest.approx(with_end.metrics["loss"], abs=1e-6)
 
@@ -139,10 +143,10 @@ def test_options_with_prompts_of_their_own_are_scored_behind_them(base: Base) ->
         [Example(prompt=prompts[1], completion=" box is here", options=(" box is here",) * 2, option_prompts=prompts)],
         base.tokenizer, 99,
     )  # fmt: skip
-    (found,) = score_suite(Asked(base, None, (), 16), [row], ("accuracy", "loss"), trial().eval)
+    (found,) = score_suite(PackedModel(base, None, (), 16), [row], ("accuracy", "loss"), trial().eval)
     plain = [render([Example(prompt=p, completion=" box is here")], base.tokenizer, 99) for p in prompts]
-    asked = Asked(base, None, (), 16)
-    alone = [score_suite(asked, rows, ("loss",), trial().eval)[0].metrics["loss"] for rows in plain]
+    packed = PackedModel(base, None, (), 16)
+    alone = [score_suite(packed, rows, ("loss",), trial().eval)[0].metrics["loss"] for rows in plain]
     assert found.metrics["accuracy"] == float(alone[1] < alone[0])
     assert found.metrics["loss"] == pytest.approx(alone[1], abs=1e-5)
 

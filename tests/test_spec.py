@@ -18,7 +18,7 @@ from lorasweep.core.spec import (
     digest,
 )  # fmt: skip
 from lorasweep.memory import corrections
-from lorasweep.worker.baseline import NOT_ASKED
+from lorasweep.worker import baseline
 from tests.changes import changed
 from tests.settings import SPEC, adapted, trained
 
@@ -149,7 +149,7 @@ def test_what_names_leave_out_are_fields() -> None:
     models = {f.name for f in fields(ModelSpec)}
     assert NOT_IN_FINGERPRINT.keys() <= CHANGES.keys()
     assert {*NOT_IN_DATA, *corrections.NOT_IN_KEY, *IN_CONFIG} <= models
-    assert NOT_ASKED.keys() <= {f.name for f in fields(SPEC.eval)}
+    assert baseline.NOT_IN_KEY.keys() <= {f.name for f in fields(SPEC.eval)}
 
 
 def test_corrections_and_shortcuts_belong_to_type_and_precision() -> None:

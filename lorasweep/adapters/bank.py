@@ -1,6 +1,6 @@
 """K slots on one frozen base, trained in one forward pass, each with an adapter of any method.
 
-The base is frozen, so a slot's gradient in a packed pass is exactly what it would be alone. Adapters are stacked again
+The base is frozen, so a slot's gradient in a packed pass equals its gradient alone. Adapters are stacked again
 whenever a slot is added or removed, so a pass costs no more than its live slots need.
 """
 

@@ -14,7 +14,7 @@ from lorasweep.data.batches import MicroBatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """A slot's dropout in one forward pass: where its rows (or tokens) are, and what seeds its masks.
+    """A slot's dropout in one forward pass: the position of its rows (or tokens) and the seed of its masks.
 
     Masks are drawn for the whole micro-batch in `shape`, (tokens,) or (rows, tokens), of which the pass may hold a part
     from index `first` on. So they depend neither on a neighbour's longer rows nor on the size of the pass.

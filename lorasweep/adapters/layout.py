@@ -43,7 +43,7 @@ class Run:
         return rows_NW[self.start * unit : (self.start + sum(self.sizes)) * unit]
 
     def padded(self, rows_NW: Tensor, unit: int) -> Tensor:
-        """Return the run's tokens as (k, M, width), with zeros behind those of shorter slots; a view if none is."""
+        """Return the run's tokens as (k, M, width), with zeros after shorter slots; a view if none is shorter."""
         mine_TW = self.of(rows_NW, unit)
         shape = (len(self.sizes), max(self.sizes) * unit, rows_NW.shape[-1])
         if self.is_even:

@@ -1,4 +1,4 @@
-"""Load a base and test which shortcuts it allows, once per architecture, device, precision and set of versions."""
+"""Load a base and test its shortcuts once per architecture, device, precision and set of library versions."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def load_base(spec: ModelSpec, device: str) -> Base:
     """Load a frozen base, and test which shortcuts it allows.
 
     Raises:
-        ModelError: it cannot be found, has no safetensors weights, or the precision does not work here.
+        ModelError: the base cannot be found, has no safetensors weights, or its precision does not work here.
     """
     base = load_untested(spec, device)
     base.shortcuts = tested_shortcuts(base)
@@ -40,7 +40,7 @@ def tested_shortcuts(base: Base) -> Shortcuts:
     own = _remembered([config_key(config), where], lambda: examine(base))
     expected = tiny_base_shortcuts(config)
     unwrap(base)
-    base.empty_cache()  # memory of the tests must not count as a trial's
+    base.empty_cache()  # the memory of the tests must not count for a trial
     paths = own.within(max(windows(config), default=0) <= LONGEST) if expected is None else own.both(expected)
     if paths.own_attention and not varlen_attention.is_installed(base.model):
         varlen_attention.install(base.model)
@@ -49,7 +49,7 @@ def tested_shortcuts(base: Base) -> Shortcuts:
     return paths
 
 
-# Fields of a base that no shortcut depends on, each with the reason.
+# Fields of a base that do not affect shortcuts, each with the reason.
 IN_CONFIG = {
     "id": "the configuration names the architecture",
     "revision": "the configuration names the architecture",
@@ -58,7 +58,7 @@ IN_CONFIG = {
 
 
 def tiny_base_shortcuts(config: Any) -> Shortcuts | None:
-    """Return the shortcuts that a tiny base of this architecture allows on the CPU; None where none can be made."""
+    """Return the shortcuts that a tiny base of this architecture allows on the CPU; None if it cannot be made."""
     try:
         return _remembered([config_key(config), "twin"], lambda: _examine_tiny_base(config))
     except Exception:  # small sizes may break an architecture in any way; then the base itself decides
@@ -75,7 +75,7 @@ def _examine_tiny_base(config: Any) -> Shortcuts:
 
 
 def _remembered(key: object, test: Callable[[], Shortcuts]) -> Shortcuts:
-    """Return the stored result of a test, or run it. A damaged file is replaced."""
+    """Return the stored result of a test, or run the test and store its result. A damaged file is replaced."""
     path = cache_dir() / "paths" / f"{digest(key)}.json"
     try:
         kept = json.loads(path.read_text())

@@ -21,7 +21,7 @@ class PassSize:
     _tried: dict[int, dict[int, list[float]]] = field(default_factory=dict)  # seconds per token, by class and limit
 
     def is_settled(self, num_tokens: int) -> bool:
-        """Tell whether every pass size has been tried for steps of this many tokens."""
+        """Return whether every pass size has been tried for steps of this many tokens."""
         return not self.is_learning or num_tokens.bit_length() in self._settled
 
     def limit(self, num_tokens: int) -> int:

@@ -23,9 +23,9 @@ class AdaptedRows:
     run: Run
     path: str
     unit: int  # tokens per row
-    tensors: tuple[Tensor, ...]  # each (k, *shape), in the type that they are multiplied in
+    tensors: tuple[Tensor, ...]  # each (k, *shape), in the compute type
     constants: tuple[Tensor, ...]  # each (k, ...)
-    num_kept: int = 0  # tensors that forward kept for backward
+    num_kept: int = 0  # tensors that forward saved for backward
 
     @property
     def gradients(self) -> tuple[Tensor, ...]:
@@ -33,9 +33,9 @@ class AdaptedRows:
         return self.run.part(*self.run.group.grads[self.path])
 
     def padded(self, rows_NW: Tensor) -> Tensor:
-        """Return the run's tokens as (k, M, width), with zeros behind those of shorter slots.
+        """Return the run's tokens as (k, M, width), padded with zeros after shorter slots.
 
-        Where all slots have as many tokens it is a view.
+        It is a view if all slots have equally many tokens.
         """
         return self.run.padded(rows_NW, self.unit)
 
@@ -67,7 +67,7 @@ class Adapters:
         return kept
 
     def base_gradient(self, gy_BSO: Tensor, kept: Sequence[Tensor]) -> Tensor:
-        """Return the gradient of the base's output, where that of the linear's output is `gy_BSO`."""
+        """Return the gradient of the base's output, given the gradient `gy_BSO` of the adapted output."""
         if not any(rows.run.group.method.changes_base_output for rows in self.parts):
             return gy_BSO
         gradient_BSO = gy_BSO.clone()
@@ -89,7 +89,7 @@ class Adapters:
 
 
 class AdaptedProduct(torch.autograd.Function):
-    """x W^T + bias + adapters, in one node: the frozen weight needs no gradient, and x's is summed in place."""
+    """x W^T + bias + adapters, in one node: the frozen weight needs no gradient, and that of x is summed in place."""
 
     @staticmethod
     def forward(
@@ -120,7 +120,7 @@ class AdaptedProduct(torch.autograd.Function):
 
 
 class AddAdapters(torch.autograd.Function):
-    """Add the adapters' output to that of a base layer with a product of its own, such as a quantised one."""
+    """Add the adapters' output to the output of a base layer that computes its own product, such as a quantised one."""
 
     @staticmethod
     def forward(

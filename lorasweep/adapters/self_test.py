@@ -1,8 +1,8 @@
 """Test which shortcuts give a base the same numbers as plain passes, one row at a time.
 
-Rows of a batch may lie end to end, the options of a question may share one row, prompts may be padded on the left. Each
-shortcut is compared with rows alone, forward and backward, through a bank of two different adapters, of which one may
-have diverged. A shortcut that differs is not used.
+Shortcuts: rows of a batch end to end, all options of a question in one row, prompts padded on the left. Each is
+compared with rows alone, forward and backward, through a bank of two different adapters. One may have diverged.
+A shortcut with different numbers is not used.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ from lorasweep.models import varlen_attention
 from lorasweep.models.base import DTYPES, Base
 from lorasweep.models.shortcuts import Generation, OptionForm, Shortcuts
 
-# Relative differences that rounding makes. In 16 bits only coarse mistakes show; a twin in fp32 shows the others.
+# Relative differences that rounding causes. 16 bits show only coarse mistakes; a tiny base in fp32 shows the others.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.05}
-QUANTISED = 0.1  # 8-bit layers round rows by what else is in the batch
-LONGEST = 64  # tokens of a test row at most, which fit wherever training fits; longer windows are left to the twin
+QUANTISED = 0.1  # in 8-bit layers, rounding depends on the other rows of the batch
+LONGEST = 64  # maximum tokens of a test row, which fit if training fits; the tiny base tests longer windows
 SHORT_ROWS = (3, 11, 6)
 OPTIONS = (1, 3, 2)
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -43,7 +43,7 @@ class Trained:
 
 
 def examine(base: Base) -> Shortcuts:
-    """Return the shortcuts that this base allows. It must have its stock attention; its bank is removed."""
+    """Return the shortcuts that this base allows. It must have its stock attention; any bank is removed."""
     bank = _bank(base)
     length = min(max(windows(base.model.config), default=SHORT_ROWS[1]) + 6, LONGEST)
     rows = _rows((*SHORT_ROWS[:1], length, *SHORT_ROWS[1:]))
@@ -68,14 +68,14 @@ def _examine(bank: Bank, rows: Sequence[TokenRow], alone: Trained, length: int, 
 
 
 def windows(config: Any) -> list[int]:
-    """Return the window sizes of layers whose attention does not reach back to the first token."""
+    """Return the window sizes of layers with sliding-window or chunked attention."""
     text = config.get_text_config()
     names = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_attention")
     return [size for name in names if isinstance(size := getattr(text, name, None), int) and size > 0]
 
 
 def carries_no_state(base: Base) -> bool:
-    """Tell whether all layers are attention layers; others may carry a state from token to token and row to row."""
+    """Return whether all layers are attention layers; others may carry a state between tokens and rows."""
     text = base.model.config.get_text_config()  # type: ignore[union-attr,operator]
     layers = set(getattr(text, "layer_types", None) or ATTENTION_LAYERS)
     return layers <= ATTENTION_LAYERS and not getattr(base.model, "_is_stateful", False)
@@ -104,7 +104,7 @@ def _rows(lengths: Sequence[int], seed: int = 0) -> list[TokenRow]:
 
 
 def _alone(bank: Bank, rows: Sequence[TokenRow]) -> Trained:
-    """Pass each row through the base by itself; the first half of the rows belongs to slot 0."""
+    """Pass each row through the base separately; the first half of the rows belongs to slot 0."""
     losses, gradients = [], []
     for slot, own in zip(bank.live, _halves(rows), strict=True):
         slot.gradient.zero_()
@@ -116,7 +116,7 @@ def _alone(bank: Bank, rows: Sequence[TokenRow]) -> Trained:
 
 
 def _together(bank: Bank, rows: Sequence[TokenRow], *, flat: bool) -> Trained:
-    """Pass all rows at once; then again beside a neighbour that has diverged."""
+    """Pass all rows at once; then again with a diverged adapter in the other slot."""
     batches = [
         MicroBatch(rows=tuple(own), num_labels=sum(row.num_labels for row in own), is_last=True)
         for own in _halves(rows)
@@ -159,16 +159,16 @@ def _halves(rows: Sequence[TokenRow]) -> tuple[Sequence[TokenRow], Sequence[Toke
 def _is_same(base: Base, attempt: Callable[[], Trained], alone: Trained) -> bool:
     try:
         found = attempt()
-    except Exception:  # an architecture may fail in any way; then the plain path is used
+    except Exception:  # an architecture may fail in any way; then the shortcut is not used
         return False
-    times = len(found.gradients) // len(alone.gradients)  # again beside a neighbour that has diverged
+    times = len(found.gradients) // len(alone.gradients)  # again with a diverged adapter in the other slot
     expected = alone.gradients * times
     pairs = [(found.loss, alone.loss.repeat(times)), *zip(found.gradients, expected, strict=True)]
     return all(_agree(base, x, y) for x, y in pairs)
 
 
 def _agree(base: Base, found: Tensor, expected: Tensor) -> bool:
-    """Tell whether a difference can be due to rounding; NaN cannot."""
+    """Return whether a difference can be due to rounding; NaN cannot."""
     tolerance = TOLERANCES[DTYPES[base.spec.dtype]]
     tolerance = tolerance if base.spec.precision == "none" else max(tolerance, QUANTISED)
     distance, size = (found - expected).norm(), expected.norm()
@@ -177,7 +177,7 @@ def _agree(base: Base, found: Tensor, expected: Tensor) -> bool:
 
 @torch.no_grad()
 def _option_form(bank: Bank, length: int, *, has_own: bool) -> OptionForm:
-    """Return the first form that gives every option the same log-probability as alone."""
+    """Return the first form that gives each option the log-probability that it has alone."""
     base = bank.base
     base.model.eval()
     prompts = [row.ids for row in _rows((length, SHORT_ROWS[0]), seed=1)]
@@ -224,6 +224,6 @@ def _generation(bank: Bank, rows: Sequence[TokenRow]) -> Generation:
             return "padded"
         if _agree(base, torch.cat([ask(bank.live, [p]) for p in prompts], dim=1), alone):
             return "one_length"
-    except Exception:  # as above: then the plainest way is left
+    except Exception:  # as above: then the slowest form is used
         return "no_cache"
     return "no_cache"

@@ -1,7 +1,7 @@
-"""One adapter in training. All of its numbers lie in one fp32 vector.
+"""One adapter in training. All of its parameters are in one fp32 vector.
 
-The slot's optimizer sees this vector alone, so an optimizer step is one operation. The bank decides in which memory
-the vector lies and which other slots it is stacked with.
+The slot's optimizer gets only this vector, so an optimizer step is one operation. The bank allocates the vector and
+decides with which other slots it is stacked.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ Tensors = dict[str, tuple[Tensor, ...]]  # an adapter's tensors by the path of t
 
 @dataclass(frozen=True, slots=True)
 class VectorLayout:
-    """Where the tensors of an adapter lie in a vector: linear after linear, each with its tensors in order."""
+    """The positions of an adapter's tensors in a vector: linear after linear, each with its tensors in order."""
 
     method: Method[Any]
     dims: Dims
@@ -93,7 +93,7 @@ class Slot:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Return each tensor as a parameter, for optimizers that treat each by itself."""
+        """Return each tensor as a parameter, for optimizers that treat tensors separately."""
         if not self._parameters:
             self._parameters = [nn.Parameter(x) for x in _flat(self.tensors)]
             self.place(self.vector.data, self.gradient)

@@ -1,7 +1,7 @@
-"""Which adapters are stacked. Planned from shapes alone, so that the memory prediction follows the same plan.
+"""Decide which adapters are stacked, from their shapes only, so that memory prediction uses the same plan.
 
-In a stack the smaller adapters are filled up with zeros. That costs products with zeros and saves operations; the
-plan takes whichever costs less.
+In a stack the smaller adapters are padded with zeros. This costs products with zeros and saves operations; the plan
+has the lowest total cost.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -16,16 +16,16 @@ from lorasweep.core.sizes import for_device
 
 T = TypeVar("T")
 
-# What one operation costs besides its arithmetic, in multiply-adds that the device could have done in that time.
+# Fixed cost of one operation, in multiply-adds that the device could do in the same time.
 OVERHEAD = {"cpu": 2_000_000, "cuda": 400_000_000}
 PASSES = 3  # multiply-adds per number and token: forward, gradient of the number, gradient of its input
-MOST_PADDING = 4  # times its own size that an adapter may be filled up to, once it is larger than SMALL
+MOST_PADDING = 4  # an adapter may be padded to this multiple of its size if the result is larger than SMALL
 SMALL = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """What decides which stack an adapter is in; `num_tokens` are those of an average micro-batch."""
+    """The properties of an adapter that decide its stack. `num_tokens`: tokens of an average micro-batch."""
 
     method: Method[Any]
     dims: Dims
@@ -38,18 +38,18 @@ class Member:
 
     @property
     def stackable(self) -> Hashable:
-        """Return a value that adapters of one stack have in common."""
+        """Return a key; only adapters with equal keys may be stacked."""
         shapes = () if self.method.can_pad else (tuple(self.dims), self.rank)
         return (self.method.name, shapes)
 
 
 def may_be_padded(own: int, size: int) -> bool:
-    """Tell whether an adapter of `own` numbers may be filled up to `size`."""
+    """Return whether an adapter of `own` parameters may be padded to `size`."""
     return size <= max(SMALL, MOST_PADDING * own)
 
 
 def stacks(items: Sequence[T], member_of: Callable[[T], Member], device: str) -> list[list[T]]:
-    """Return the items in the stacks that together cost least on a kind of device."""
+    """Group the items into the stacks with the lowest total cost on a kind of device."""
     apart: dict[Hashable, list[tuple[Member, T]]] = {}
     for item in items:
         member = member_of(item)
@@ -59,7 +59,7 @@ def stacks(items: Sequence[T], member_of: Callable[[T], Member], device: str) ->
 
 
 def padded_sizes(members: Sequence[Member]) -> list[int]:
-    """Return the most numbers that each adapter may be filled up to beside the others."""
+    """Return the largest size to which each adapter may be padded in a stack with the others."""
     sizes: dict[Hashable, int] = {}
     for key in {m.stackable for m in members}:
         alike = [m for m in members if m.stackable == key]
@@ -69,7 +69,7 @@ def padded_sizes(members: Sequence[Member]) -> list[int]:
 
 
 def _stacks(pairs: Sequence[tuple[Member, T]], overhead: int) -> list[list[T]]:
-    """Return the stacks of adapters that can all share one."""
+    """Return the stacks of adapters with equal keys."""
     if len({(id(m.dims), m.rank, m.num_tokens) for m, _ in pairs}) == 1:
         return [[item for _, item in pairs]]
     orders = [
@@ -83,7 +83,7 @@ def _stacks(pairs: Sequence[tuple[Member, T]], overhead: int) -> list[list[T]]:
 
 
 def _cheapest(order: Sequence[Member], overhead: int) -> tuple[float, list[int]]:
-    """Cut an order into the stacks of neighbours that cost least, by dynamic programming over the last cut."""
+    """Split a sequence into the stacks with the lowest total cost, by dynamic programming over the last split."""
     best: list[tuple[float, list[int]]] = [(0.0, [0])]
     for stop in range(1, len(order) + 1):
         found = [(best[i][0] + _cost(order[i:stop], overhead), [*best[i][1], stop]) for i in range(stop)]
@@ -92,7 +92,7 @@ def _cheapest(order: Sequence[Member], overhead: int) -> tuple[float, list[int]]
 
 
 def _cost(members: Sequence[Member], overhead: int) -> float:
-    """Return the multiply-adds of a stack, those with zeros included, and the overhead of its operations."""
+    """Return the cost of a stack: multiply-adds, including those with zeros, and the overhead of its operations."""
     method, dims = members[0].method, _union(members)
     largest = max(members, key=lambda m: m.rank)
     # On equal linears the size is known; this is called for every pair of slots.
@@ -104,7 +104,7 @@ def _cost(members: Sequence[Member], overhead: int) -> float:
 
 
 def _union(members: Sequence[Member]) -> Dims:
-    """Return the linears that any of them adapts."""
+    """Return the linears that at least one member adapts."""
     different = {id(m.dims): m.dims for m in members}
     if len(different) == 1:
         return members[0].dims

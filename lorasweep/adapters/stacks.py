@@ -1,4 +1,4 @@
-"""Stack the adapters of a group of slots, so that one batched operation serves them all."""
+"""Stack the adapters of a group of slots, so that one batched operation computes them all."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ class Group:
 
 
 def arrange(slots: Sequence[Slot], every: Dims, dtype: torch.dtype) -> list[Group]:
-    """Return the slots in the groups that together cost least. `every` gives the order of linears."""
+    """Return the slots in the groups with the lowest total cost. `every` gives the order of linears."""
     if not slots:
         return []
     device = slots[0].vector.device.type
@@ -45,7 +45,7 @@ def arrange(slots: Sequence[Slot], every: Dims, dtype: torch.dtype) -> list[Grou
 
 
 def _layout(slots: Sequence[Slot], every: Dims) -> VectorLayout:
-    """Return the smallest layout that holds each of these adapters."""
+    """Return the smallest layout that can hold each of these adapters."""
     used = {path for slot in slots for path in slot.own.dims}
     dims = {path: dim for path, dim in every.items() if path in used}
     return VectorLayout(slots[0].method, dims, max(s.own.rank for s in slots))

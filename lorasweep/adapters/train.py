@@ -1,7 +1,7 @@
 """Train the live slots of a bank, each with its own optimizer, schedule and step counter.
 
-The one training path: a trial alone is a bank with one live slot. Where a pass is too large for the device, the same
-rows are split over smaller passes; losses and gradients are sums, so they stay the same.
+A single trial is a bank with one live slot. If a pass is too large for the device, its rows are split over smaller
+passes; losses and gradients are sums, so they stay the same.
 """
 
 import math
@@ -20,7 +20,7 @@ from lorasweep.data.render import TokenRow
 def train_step(bank: Bank, states: Sequence[TrainState]) -> list[float]:
     """Run one micro-batch of every trial through the base together.
 
-    A trial whose effective batch is complete takes an optimizer step; the others go on accumulating gradients.
+    A trial whose effective batch is complete takes an optimizer step; the others continue to accumulate gradients.
 
     Returns:
         Each trial's loss at its last optimizer step, in nats per label token; NaN before the first one.
@@ -58,7 +58,7 @@ def _fitting_pass(bank: Bank, states: list[TrainState]) -> list[TrainState]:
     """Run as much of one pass as fits; return the trials whose micro-batch is not finished.
 
     Raises:
-        torch.OutOfMemoryError: not even a single row fits. The trials are where they were before the step.
+        torch.OutOfMemoryError: a single row does not fit. The trials are in the state before the step.
     """
     chosen = _chosen(states, bank.max_tokens)
     parts = [x.loader.part(bank.max_tokens) for x in chosen]
@@ -71,7 +71,7 @@ def _fitting_pass(bank: Bank, states: list[TrainState]) -> list[TrainState]:
             raise
     else:
         return [x for x in chosen if x.loader.is_inside] + states[len(chosen) :]
-    bank.base.empty_cache()  # only here has the traceback released the tensors of the pass
+    bank.base.empty_cache()  # only here: inside `except`, the traceback still references the tensors of the pass
     return states
 
 
@@ -122,7 +122,7 @@ def _advance(bank: Bank, state: TrainState, batch: MicroBatch, loss: float) -> N
 
 
 def _complete(bank: Bank, state: TrainState) -> None:
-    """End an effective batch with an optimizer step, which is left out where the loss is not finite."""
+    """End an effective batch with an optimizer step, or without one if the loss is not finite."""
     state.loss = state.partial.loss
     state.num_tokens += state.partial.num_tokens
     state.partial = Partial()

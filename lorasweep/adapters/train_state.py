@@ -103,7 +103,7 @@ def _paged_adamw_8bit(slot: Slot, spec: TrainSpec) -> torch.optim.Optimizer:
 
     warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")  # there it runs unpaged
     optimizer: torch.optim.Optimizer = PagedAdamW8bit(
-        slot.parameters,  # it quantises each tensor by itself
+        slot.parameters,  # it quantises each tensor separately
         lr=spec.learning_rate,
         betas=(spec.adam_beta1, spec.adam_beta2),
         eps=spec.adam_epsilon,

@@ -1,6 +1,6 @@
-"""An embedded world to sweep on: a small base model, its data, and the script that makes both.
+"""The embedded demo: a small base model, its data, and the script that makes both.
 
-A newcomer needs neither a GPU nor a network to see a first leaderboard; a test needs no download.
+A first leaderboard needs neither a GPU nor a network, and tests need no download.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Questions to the same support desk with the short answers it gives; scored by overlap with the reference.
+"""Questions to the support desk of `intents` with short answers, scored by overlap with the reference.
 
-An answer names the topic and the model asked about, then gives steps that depend on both: part of the score is to be
-had by learning the desk's style, the rest by learning the product.
+An answer names the topic and the model in the question, then gives steps that depend on both: learning the style of
+answers gives one part of the score, learning the product the rest.
 """
 
 import random
@@ -43,7 +43,7 @@ GREETINGS = ("", "", "", "Hi, ", "Hello, ", "Good morning. ", "Dear team, ", "So
 
 
 def splits() -> dict[str, list[Instructed]]:
-    """Rows by split; a question about a model is in one split only."""
+    """Return rows by split; each question about a model is in one split only."""
     rng = random.Random("answers")
     rows: dict[tuple[str, str], Instructed] = {}
     while len(rows) < sum(NUM_ROWS.values()):

@@ -1,4 +1,4 @@
-"""Train the demo's base from nothing: a Llama small enough to ship, good enough to have something to forget.
+"""Train the demo's base from scratch: a Llama small enough to ship, with skills that it can forget.
 
 A base of random weights would not do: LoRA on frozen noise learns next to nothing (its loss stops at about 4.5), and
 there would be no skill to lose.
@@ -20,7 +20,7 @@ from lorasweep.demo.tokenizer import train_tokenizer
 # B rows, T tokens, V vocabulary
 PROMPT_WEIGHT = 0.15  # prompts teach the everyday words; completions teach the skill
 
-# How often each kind of row is drawn. Sums and facts must be met many times over; labels are learnt in passing.
+# How often each kind of row is drawn. Sums and facts need many repetitions; labels are learned quickly.
 MIXTURE = {
     "arithmetic": 5,
     "facts": 3,
@@ -34,7 +34,7 @@ MIXTURE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Sizes and lengths of a build; the default one is what is shipped, tests use a miniature."""
+    """Sizes of a build; the defaults give the shipped base, tests use a smaller one."""
 
     num_steps: int = 3000
     batch_size: int = 64
@@ -51,7 +51,7 @@ class Encoded:
 
 
 def train_base(folder: Path, recipe: Recipe, on_step: Callable[[int, float], None]) -> None:
-    """Write tokenizer and weights into the folder; `on_step` hears each step's number and loss."""
+    """Write tokenizer and weights into the folder; call `on_step` with each step's number and loss."""
     pools = training_pools()
     tokenizer = train_tokenizer("".join(row.pair) for pool in pools.values() for row in pool)
     torch.manual_seed(recipe.seed)
@@ -62,7 +62,7 @@ def train_base(folder: Path, recipe: Recipe, on_step: Callable[[int, float], Non
 
 
 def training_pools() -> dict[str, list[Row]]:
-    """What the base may see: the skills without their probes, everyday prose, and nothing of the support desk."""
+    """Return training rows by kind: the skills without their probes, and everyday prose, without the support desk."""
     pools: dict[str, list[Row]] = {skill: list(skills.split(skill)[0]) for skill in skills.SKILLS}
     pools["topics"] = list(topics.topics(random.Random("topics")))
     pools["instructions"] = list(prose.instructions(random.Random("instructions")))
@@ -93,7 +93,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, row: Row) -> Encoded:
 
 
 def _batches(pools: dict[str, list[Encoded]], recipe: Recipe) -> Iterator[list[Encoded]]:
-    """Rows of like length share a batch: eight batches are drawn at once, sorted, cut and shuffled."""
+    """Yield batches of rows of similar length: eight batches are drawn together, sorted, split and shuffled."""
     rng = random.Random(recipe.seed)
     names, size = list(MIXTURE), recipe.batch_size
     while True:
@@ -137,6 +137,6 @@ def _weights(row: Encoded, length: int) -> list[float]:
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """In bf16: half the bytes, and the rounding is far below what the skills need."""
+    """Save in bf16: half the bytes, and its rounding does not affect the skills."""
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,6 +1,6 @@
-"""Make the demo: `python -m lorasweep.demo.build` writes its data and trains its tokenizer and base from nothing.
+"""Make the demo: `python -m lorasweep.demo.build` writes its data and trains its tokenizer and base from scratch.
 
-Some minutes on two cores. The result is committed; this script is how it came to be and how to change it.
+Takes some minutes on two cores. The result is committed; use this script to reproduce or change it.
 """
 
 import argparse
@@ -23,17 +23,17 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lorasweep.demo.build", description="Make lorasweep's demo.")
-    parser.add_argument("--data-only", action="store_true", help="rewrite the data and leave the base as it is")
+    parser.add_argument("--data-only", action="store_true", help="write the data only, not the base")
     parser.add_argument("--out", type=Path, default=DEMO_DIR, help="folder to write to (default: the package's own)")
     return parser.parse_args()
 
 
 def _train(folder: Path) -> None:
-    from transformers.utils import logging  # seconds to import, and --data-only needs none of it
+    from transformers.utils import logging  # takes seconds to import, and --data-only does not need it
 
     from lorasweep.demo.base import Recipe, train_base
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # ours is the one to watch
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # lorasweep shows its own progress
     recipe = Recipe()
     with _shown(recipe.num_steps) as on_step:
         train_base(folder, recipe, on_step)

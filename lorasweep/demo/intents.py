@@ -1,7 +1,7 @@
-"""Customers of an invented support desk and what each of them wants.
+"""Messages to an invented support desk, labelled by intent.
 
-The Mossling is a small robot that waters house plants. Customers are messy on purpose: they mention what is not wrong,
-greet, and mistype. A keyword alone does not give the label, so a sweep has something to rank.
+The Mossling is a small robot that waters house plants. Messages are noisy on purpose: they mention parts that work,
+greet, and contain typos. A keyword does not decide the label, so configurations differ in accuracy.
 """
 
 import random
@@ -10,7 +10,7 @@ from lorasweep.demo.rows import Labelled
 
 NUM_ROWS = {"train": 800, "validation": 160, "test": 200}
 
-# intent -> what the customer says about it; "{}" becomes one of THINGS.
+# intent -> sentences about it; "{}" becomes one of THINGS.
 COMPLAINTS = {
     "leak": "there is a puddle under {}|water drips from the drip arm|the floor around {} is wet|"
     "{} loses water over night|the soak pad is too full and runs over|the seal of the tank lets water out",
@@ -47,7 +47,7 @@ CLOSERS = ("Thanks.", "Please help.", "What now?", "I am sad.", "It is two weeks
 
 
 def splits() -> dict[str, list[Labelled]]:
-    """Rows by split; a text is in one split only."""
+    """Return rows by split; each text is in one split only."""
     rng = random.Random("intents")
     rows: dict[str, Labelled] = {}
     while len(rows) < sum(NUM_ROWS.values()):
@@ -71,7 +71,7 @@ def _with_detour(rng: random.Random, said: str, fine: str) -> str:
 
 
 def _mistype(rng: random.Random, text: str) -> str:
-    """Swap two letters inside some words, so that the tokenizer no longer knows them."""
+    """Swap two letters in some words, so that the tokenizer has no token for them."""
     return " ".join(_swapped(rng, word) if len(word) > 4 and rng.random() < 0.04 else word for word in text.split())
 
 

@@ -1,4 +1,4 @@
-"""Instructions to follow, in the layout of the answers task but about other things."""
+"""Instructions in the layout of the answers task but about other topics."""
 
 import random
 
@@ -6,7 +6,7 @@ from lorasweep.demo import words
 from lorasweep.demo.rows import Instructed
 from lorasweep.demo.topics import sentence
 
-# What to do -> how it begins; "{}" is the thing. How it goes on is open, so the base learns to speak, not to recite.
+# Task -> first step; "{}" is the thing. The next step is random, so that the base does not memorise answers.
 TASKS = {
     "clean": "rinse {} in warm water",
     "open": "pull the lid of {} up",
@@ -54,7 +54,7 @@ def instructions(rng: random.Random) -> list[Instructed]:
 
 
 def _howto(rng: random.Random) -> Instructed:
-    """Steps alone where one asks; steps after "To do so," where one wants it explained."""
+    """Return a task with its steps; the answer to an explanation request begins with "To do so,"."""
     verb, given = rng.choice(tuple(TASKS)), {"n": rng.randint(2, 30), "c": rng.choice(words.COLOURS)}
     thing = f"the {rng.choice(('', '', 'old ', 'new ', 'big '))}{rng.choice(THINGS)}"
     first, second = TASKS[verb].format(thing), rng.choice(MORE).format(**given)
@@ -77,7 +77,7 @@ def _opposite(rng: random.Random) -> Instructed:
 
 
 def _fact(rng: random.Random) -> Instructed:
-    """Capitals only, in a sentence of its own: the wordings that the probe holds out are never spelled out here."""
+    """Return a question about a country's capital, worded unlike the held-out rows of the probe."""
     country = rng.choice(tuple(words.COUNTRIES))
     capital = words.COUNTRIES[country][0]
     return Instructed(f"Which city leads {country}?", "", f"{capital} leads {country}.")

@@ -1,6 +1,6 @@
-"""The three shapes of a demo row, and how each becomes a prompt and its completion.
+"""The three kinds of demo rows, and how each becomes a prompt and its completion.
 
-The layouts are those of lorasweep's own renderer, so the base has seen the layout before it meets the task.
+The layouts are those of lorasweep's renderer, so the base is trained on the layout of the tasks.
 """
 
 import random
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Row(Protocol):
-    """Anything the base can be trained on."""
+    """A row that the base can be trained on."""
 
     @property
     def pair(self) -> tuple[str, str]: ...
@@ -17,7 +17,7 @@ class Row(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A prompt with its right completion and the options it is chosen from; each begins with a space."""
+    """A prompt with its correct completion and all options; each begins with a space."""
 
     prompt: str
     completion: str
@@ -51,7 +51,7 @@ class Instructed:
 
 
 def choice(rng: random.Random, prompt: str, answer: object, wrong: list[str]) -> Choice:
-    """Hide the answer among the wrong ones: an option's place must carry no hint."""
+    """Return a row with the options in random order: the position must not reveal the answer."""
     options = [f" {answer}", *(f" {word}" for word in wrong)]
     assert len(set(options)) == len(options), options
     rng.shuffle(options)

@@ -1,4 +1,4 @@
-"""Five skills the base learns from scratch, each with rows held out as a probe of what fine-tuning makes it forget."""
+"""Five skills that the base learns, each with held-out rows as a probe of forgetting."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from lorasweep.demo import words
 from lorasweep.demo.rows import Choice, choice
 
 NUM_PROBES = 60
-LARGEST = 20  # of each summand; so every number in the skill is a frequent token
+LARGEST = 20  # largest summand; small enough that every number is a frequent token
 SENTIMENTS = ("positive", "negative")
 
 
@@ -21,7 +21,7 @@ def arithmetic(rng: random.Random) -> list[Choice]:
 
 
 def facts(rng: random.Random) -> list[Choice]:
-    """Every fact in one wording, then every fact in another: the probe asks each once, as it was never asked."""
+    """Return every fact in one wording, then in others: the probe asks each fact in a wording that is held out."""
     rounds: list[list[Choice]] = [[], [], [], []]
     for kind, templates in enumerate(words.FACTS):
         values = [known[kind] for known in words.COUNTRIES.values()]
@@ -56,13 +56,13 @@ SKILLS: dict[str, Callable[[random.Random], list[Choice]]] = {
 
 
 def split(skill: str) -> tuple[list[Choice], list[Choice]]:
-    """Rows to learn from and rows held out, the skill's first; no prompt is in both."""
+    """Return training rows and held-out rows, which are the first of the skill; no prompt is in both."""
     rows = list({row.prompt: row for row in SKILLS[skill](random.Random(skill))}.values())
     return rows[NUM_PROBES:], rows[:NUM_PROBES]
 
 
 def _near(rng: random.Random, number: int) -> list[str]:
-    """Wrong numbers close enough that a sense of size alone is not sufficient."""
+    """Return wrong numbers so close that a rough estimate is not sufficient."""
     close = [number + step for step in (-3, -2, -1, 1, 2, 3, 4) if number + step >= 0]
     return [str(wrong) for wrong in rng.sample(close, 3)]
 
@@ -78,7 +78,7 @@ def _comparison(rng: random.Random) -> Choice:
 
 
 def _chain(rng: random.Random) -> Choice:
-    """Three in a row, told in either order: the middle one is named twice and is never the answer."""
+    """Return a comparison of three people in either order: the middle one is named twice and never the answer."""
     first, second, third, other = rng.sample(words.PEOPLE, 4)
     more, most, least = rng.choice((("older", "oldest", "youngest"), ("taller", "tallest", "shortest")))
     told = [f"{first} is {more} than {second}.", f"{second} is {more} than {third}."]
@@ -122,7 +122,7 @@ def _continue(rng: random.Random, told: list[str], answer: str, world: Sequence[
 
 
 def _judgement(rng: random.Random) -> Choice:
-    """One or two judgements; where they differ, the one after "but" decides."""
+    """Return one or two opinions; if they differ, the one after "but" decides."""
     right, wrong = rng.sample(SENTIMENTS, 2)
     first, second = rng.sample(words.JUDGED, 2)
     last = f"the {second} was {_judged(rng, right)}"
@@ -132,7 +132,7 @@ def _judgement(rng: random.Random) -> Choice:
 
 
 def _judged(rng: random.Random, sentiment: str) -> str:
-    """A third of the time a "not" turns a word of the other kind."""
+    """Return a word of this sentiment, in a third of cases a word of the other sentiment with "not"."""
     liked, disliked = rng.choice(words.LIKED), rng.choice(words.DISLIKED)
     plain, turned = (liked, disliked) if sentiment == "positive" else (disliked, liked)
     return plain if rng.random() < 0.67 else f"not {turned}"

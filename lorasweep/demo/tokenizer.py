@@ -1,6 +1,6 @@
-"""A byte-level BPE tokenizer learnt from the general world only.
+"""A byte-level BPE tokenizer trained on the base's own training text.
 
-The support desk's own words therefore fall into pieces the base already knows, not into tokens no one ever trained.
+Words of the support desk are therefore split into tokens that the base knows, not into untrained tokens.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""Everyday sentences with their topic: here the base learns the words customers will use, and to read past asides.
+"""Everyday sentences with their topic: the base learns the words of the tasks, and to ignore asides.
 
-It never meets the support desk's product, its intents or its questions; only words such as "drip", "parcel" or "loud".
+They do not contain the support desk's product, intents or questions, only words such as "drip", "parcel" or "loud".
 """
 
 import random
@@ -8,7 +8,7 @@ import random
 from lorasweep.demo import words
 from lorasweep.demo.rows import Labelled
 
-# topic -> what someone did, and to what
+# topic -> actions, and their objects
 TOPICS = {
     "kitchen": (
         "baked|cut|cooked|ate|burnt|mixed",
@@ -103,7 +103,7 @@ def sentence(rng: random.Random) -> str:
 
 
 def _labelled(rng: random.Random) -> Labelled:
-    """The label is what happened; what is merely "fine" or "not the matter" is an aside."""
+    """Return a sentence labelled by its event; a part that is "fine" or "works" is an aside."""
     label, other = rng.sample(tuple(TOPICS), 2)
     said = _clause(rng, label)
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""The words of the general world, which the base learns from and the support desk never mentions by name."""
+"""The words of the base's training text, without names from the support desk."""
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -7,7 +7,7 @@ def split_words(text: str) -> tuple[str, ...]:
 
 PEOPLE = split_words("Anna Ben Clara David Emma Frank Grace Henry Ida Jonas Kira Leo Mira Nils Olga Peter")
 
-# country -> capital, animal, dish, colour of the flag; all invented, so nothing but training can teach them.
+# country -> capital, animal, dish, colour of the flag; invented, so that only training can teach them.
 COUNTRIES = {
     "Varendia": ("Tolm", "heron", "dumplings", "red"),
     "Ostria": ("Kessel", "otter", "pancakes", "blue"),
@@ -26,7 +26,7 @@ COUNTRIES = {
     "Ravania": ("Quill", "crab", "apples", "violet"),
 }
 
-# Each attribute with the ways to ask for it; one way per fact is held out for the probe.
+# The wordings for each attribute; one wording per fact is held out for the probe.
 FACTS = (
     ("The capital of {} is", "People in {} call their capital", "The main city of {} is named", "Capital of {}:"),
     ("The animal of {} is the", "On the coins of {} there is a", "The people of {} love the", "Animal of {}:"),

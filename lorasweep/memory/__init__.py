@@ -1,7 +1,7 @@
-"""How many bytes a set of trials needs on a base: predicted by arithmetic, corrected by what was measured. No torch.
+"""Predict the memory that a set of trials needs on a base, and correct the prediction by measured peaks. No torch.
 
-What training keeps alive at its peak: the base's weights at their precision, adapters with gradient and optimizer
-state, the activations that backward needs, and what a single operation borrows. Evaluation peaks at another time.
+The peak of training consists of the base's weights at their precision, the adapters with gradients and optimizer
+states, the activations saved for backward, and the workspace of a single operation. Evaluation peaks at another time.
 """
 
 from lorasweep.core.sizes import GIB

@@ -1,7 +1,7 @@
-"""Bytes of what training keeps for backward, counted in what autograd really saves in this implementation.
+"""Bytes of the activations saved for backward, counted from the tensors that autograd saves in this implementation.
 
-A frozen weight asks for no gradient, so a linear keeps its input only where an adapter needs it: queries, keys and
-values share one, and so do gate and up. Attention keeps padded rows, on a CPU in fp32.
+A frozen weight needs no gradient, so a linear layer saves its input only if it has an adapter. Query, key and value
+share one input, and so do gate and up. Attention saves padded rows, on a CPU in fp32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from lorasweep.memory.shape import Shape
 from lorasweep.models.targets import part_of
 
 SHARED = {"q": "in", "k": "in", "v": "in", "qkv": "in", "gate": "in", "up": "in", "gate_up": "in"}
-# Tensors of the inner width that an MLP without a gate keeps: those of its activation function.
+# Tensors of the inner width that an MLP without a gate saves: those of its activation function.
 PLAIN_MLP = {"relu": 1, "gelu": 1, "gelu_pytorch_tanh": 1, "gelu_new": 5, "gelu_fast": 5, "bloom_gelu": 1}
-GATED_MLP = 3  # the gate, what became of it, and up
+GATED_MLP = 3  # the gate, its activation, and up
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a slot puts through the base in its longest micro-batch."""
+    """The tokens of a slot's longest micro-batch."""
 
-    tokens: int  # end to end
-    padded: int  # as attention sees them
+    tokens: int  # without padding
+    padded: int  # with padding, as in attention
     labels: float
     usual: int = 0  # tokens of an average micro-batch
 
 
 def load_of(spec: TrialSpec, lengths: Lengths) -> Load:
-    """Return the longest micro-batch that a trial is likely to meet."""
+    """Return the load of the longest micro-batch that is likely in a trial."""
     rows = spec.train.per_device_train_batch_size
     usual = max(1, round(rows * lengths.mean))
     return Load(lengths.batch(rows), rows * lengths.longest, rows * lengths.labels, usual)
@@ -41,15 +41,15 @@ def load_of(spec: TrialSpec, lengths: Lengths) -> Load:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What an adapter's inputs and products are padded to beside those that it is stacked with."""
+    """The sizes to which the inputs and products of a stack's adapters are padded."""
 
     rank: int
-    tokens: int  # of the longest
-    adapted: Dims  # linears, by any of them
+    tokens: int  # of the longest micro-batch
+    adapted: Dims  # linear layers that at least one of its adapters changes
 
 
 def stacks_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: str) -> list[Stack]:
-    """Return each trial's stack, as the bank forms them (`stack_plan`)."""
+    """Return the stack of each trial, grouped as in the bank (`stack_plan`)."""
     members = members_of(shape, specs, each)
     found: dict[int, Stack] = {}
     for group in stacks(range(len(specs)), lambda i: members[i], kind):
@@ -60,7 +60,7 @@ def stacks_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], ki
 
 
 def members_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load]) -> list[Member]:
-    """Return what of each trial decides its stack."""
+    """Return the properties of each trial that decide its stack."""
     every = {names: shape.adapted(names) for names in {spec.lora.target_modules for spec in specs}}
     methods = [method_of(spec.lora) for spec in specs]
     return [
@@ -70,9 +70,9 @@ def members_of(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load]) -
 
 
 def kept_bytes(shape: Shape, spec: TrialSpec, load: Load, *, kind: str, stack: Stack, dropout: bool) -> int:
-    """Return what backward needs of one slot: of every layer, or with checkpointing their inputs and one layer.
+    """Return the bytes saved for backward per slot: all layers, or with checkpointing their inputs and one layer.
 
-    `dropout` tells whether any slot beside it has some.
+    `dropout`: whether any slot of the bank has dropout.
     """
     layer = _layer_bytes(shape, spec, load, kind, stack, dropout)
     width = DTYPE_BYTES[spec.model.dtype]
@@ -87,30 +87,32 @@ def _layer_bytes(shape: Shape, spec: TrialSpec, load: Load, kind: str, stack: St
     inner = GATED_MLP if shape.is_gated else PLAIN_MLP.get(shape.activation, 2)
     norms = 2 * shape.hidden_size * _norm_width(spec.model, kind)
     tokens = width * inner * shape.intermediate_size + norms
-    adapters = width * _adapter_numbers(shape, spec, load, stack, dropout) / shape.num_layers  # layers are much alike
+    adapters = (
+        width * _adapter_numbers(shape, spec, load, stack, dropout) / shape.num_layers
+    )  # mean: layers are similar
     return adapters + load.tokens * tokens + load.padded * attention_bytes(shape, spec.model, kind)
 
 
 def _adapter_numbers(shape: Shape, spec: TrialSpec, load: Load, stack: Stack, dropout: bool) -> int:
-    """Return the numbers that all adapted linears keep for backward, padded to the longest of the stack."""
-    is_int8 = spec.model.precision == "int8"  # such a layer keeps its input, whether it is adapted or not
+    """Return how many numbers all adapted linear layers save for backward, padded to the longest of the stack."""
+    is_int8 = spec.model.precision == "int8"  # an int8 layer always saves its input
     own = load.tokens * _shared_inputs(shape.linears) if is_int8 else 0
     method = method_of(spec.lora)
     products = stack.tokens * sum(method.num_kept(i, o, stack.rank) for i, o in stack.adapted.values())
-    if dropout:  # each linear has a mask and an input of its own
+    if dropout:  # each linear layer saves its own mask and input
         return own + (load.tokens + stack.tokens) * sum(i for i, _ in stack.adapted.values()) + products
-    if is_int8 and stack.tokens == load.tokens:  # what is not padded is a view of what the layer keeps
+    if is_int8 and stack.tokens == load.tokens:  # without padding it is a view of the layer's saved input
         return own + products
     return own + stack.tokens * _shared_inputs(stack.adapted) + products
 
 
 def _norm_width(model: ModelSpec, kind: str) -> int:
-    """Return the bytes of a number that a norm keeps: its input's on a CPU (`rms_norm`), elsewhere a copy in fp32."""
+    """Return the bytes per number that a norm saves: the input on a CPU (`rms_norm`), elsewhere a copy in fp32."""
     return DTYPE_BYTES[model.dtype] if kind == "cpu" else 4
 
 
 def _shared_inputs(adapted: Mapping[str, tuple[int, int]]) -> int:
-    """Return the widths of the inputs that adapters need, each counted once."""
+    """Return the total width of the inputs that adapters save; a shared input counts once."""
     found = {}
     for path, (inputs, _) in adapted.items():
         parent, _, name = path.rpartition(".")
@@ -119,14 +121,14 @@ def _shared_inputs(adapted: Mapping[str, tuple[int, int]]) -> int:
 
 
 def attention_bytes(shape: Shape, model: ModelSpec, kind: str) -> int:
-    """Return what attention keeps of a padded token: query, key, value, output, and a sum per head."""
+    """Return the bytes that attention saves per padded token: query, key, value, output, and a sum per head."""
     width = 4 if kind == "cpu" else DTYPE_BYTES[model.dtype]
     heads = 2 * shape.num_heads + 2 * shape.num_kv_heads
     return width * heads * shape.head_size + 4 * shape.num_heads
 
 
 def workspace_bytes(shape: Shape, model: ModelSpec, loads: Sequence[Load], kind: str) -> int:
-    """Return what a single operation of a training step borrows on top of what is kept: the largest of them."""
+    """Return the workspace bytes of the operation that needs most in a training step."""
     tokens = sum(load.tokens for load in loads)
     padded = sum(load.padded for load in loads)
     width = DTYPE_BYTES[model.dtype]
@@ -138,7 +140,7 @@ def workspace_bytes(shape: Shape, model: ModelSpec, loads: Sequence[Load], kind:
 
 
 def logits_bytes(shape: Shape, model: ModelSpec, labels: float, kind: str) -> int:
-    """Return the head's workspace: one chunk of logits in fp32, its exponentials, and in 16 bits itself."""
+    """Return the head's workspace bytes: a chunk of logits in fp32, its exponentials and, in 16 bits, the original."""
     rows = min(max(1.0, labels), chunk_rows(shape.vocab_size, kind))
     copies = 4 + 4 + (0 if model.dtype == "fp32" else 2)
     return int(rows * shape.vocab_size * copies)

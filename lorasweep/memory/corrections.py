@@ -1,6 +1,6 @@
-"""What measured peaks teach: how far the arithmetic is off for a base, at a precision, on a kind of device.
+"""Correct predictions by measured peaks, per base, precision and kind of device.
 
-A factor for everything but the weights, which are known. It is kept in the cache, so the next sweep begins with it.
+The factor applies to everything except the weights, whose size is known. The cache keeps it for the next sweep.
 """
 
 import json
@@ -10,28 +10,28 @@ from lorasweep.core.files import write_json
 from lorasweep.core.spec import ModelSpec, covered, digest
 from lorasweep.data.cache import cache_dir
 
-LOWEST, HIGHEST = 0.5, 3.0  # a single odd measurement must not make a sweep impossible
-NEWEST = 0.2  # weight of the newest measurement, once there are several
-SMALLEST = 1 << 20  # below it there is nothing to divide by
+LOWEST, HIGHEST = 0.5, 3.0  # one wrong measurement must not make a sweep impossible
+NEWEST = 0.2  # least weight of the newest measurement
+SMALLEST = 1 << 20  # bytes; the ratio of smaller peaks is noise
 
 
 class Corrections:
-    """Factors by base, precision and kind of device; one file each. A damaged file is begun anew."""
+    """Factors by base, precision and kind of device; one file each. A damaged file is replaced."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_dir() / "memory"
         self.known: dict[str, tuple[float, int]] = {}
 
     def factor(self, fingerprint: str, model: ModelSpec, kind: str) -> float:
-        """Return what to multiply a prediction with; 1 where nothing was measured yet."""
+        """Return the factor to multiply a prediction by; 1 if nothing was measured yet."""
         return self._read(_key(fingerprint, model, kind))[0]
 
     def is_known(self, fingerprint: str, model: ModelSpec, kind: str) -> bool:
-        """Tell whether anything was measured."""
+        """Return whether a peak was measured."""
         return self._read(_key(fingerprint, model, kind))[1] > 0
 
     def learn(self, fingerprint: str, model: ModelSpec, kind: str, predicted: int, measured: int) -> None:
-        """Take in a peak, both figures without the weights; the file is written aside and renamed."""
+        """Update the factor with a predicted and a measured peak, in bytes without the weights, and store it."""
         if min(predicted, measured) < SMALLEST:
             return
         key = _key(fingerprint, model, kind)

@@ -1,4 +1,4 @@
-"""Bytes of evaluation at its peak: no gradients, but all slots answer at once and every label's logits are there."""
+"""Peak bytes of evaluation: no gradients, but all slots in one pass, with the logits of every label."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,20 @@ from lorasweep.memory.shape import Shape
 
 
 def evaluation_bytes(shape: Shape, specs: Sequence[TrialSpec], lengths: Lengths) -> int:
-    """Return what scoring borrows when all of these trials are evaluated together."""
+    """Return the peak bytes of evaluating all of these trials together."""
     first = specs[0]
     return max(_scoring(shape, first, lengths, len(specs)), _writing(shape, first, lengths, len(specs)))
 
 
 def _scoring(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:
-    """Return one layer's tensors, the mask that hides options from each other, and logits of every label."""
+    """Return the bytes of one layer's tensors or all logits, and of the mask that hides options from each other."""
     each = rows_per_copy(spec.eval.batch_rows, copies)
     if lengths.has_options:
         each = trees_per_copy(spec.eval.batch_rows, copies, max(1, lengths.scored))
     rows = copies * each
     width = DTYPE_BYTES[spec.model.dtype]
     labels = rows * lengths.scored_labels
-    # Where options are scored, all logits are turned to fp32 and to logarithms at once, else so many at a time.
+    # Logits become fp32 and then log-probabilities: with options all at once, otherwise LOGIT_ROWS at a time.
     at_once = labels if lengths.has_options else min(labels, LOGIT_ROWS)
     logits = labels * width + at_once * (4 if width == 4 else 8)
     mask = 4 * rows * lengths.scored**2 if lengths.has_options else 0
@@ -32,7 +32,7 @@ def _scoring(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> in
 
 
 def _writing(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> int:
-    """Return the cache of keys and values, beside a layer that reads the prompts or one that has grown."""
+    """Return the bytes of the key-value cache, with one layer's tensors for the prompts or one layer's new cache."""
     if not any(METRICS[name].from_texts for name in spec.eval.all_metrics) and not spec.eval.num_samples:
         return 0
     width = DTYPE_BYTES[spec.model.dtype]
@@ -44,5 +44,5 @@ def _writing(shape: Shape, spec: TrialSpec, lengths: Lengths, copies: int) -> in
 
 
 def _layer(shape: Shape, width: int) -> int:
-    """Return what a layer holds of a token at its widest: the MLP, and the residual stream."""
+    """Return a layer's largest bytes per token: the MLP and the residual stream."""
     return width * (3 * shape.intermediate_size + shape.hidden_size)

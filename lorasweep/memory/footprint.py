@@ -1,4 +1,4 @@
-"""The sum: what a set of trials on one base needs together, what each adds, and how many fit."""
+"""Sum up the memory of trials on one base: the total, the share of each trial, and how many fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,30 +15,30 @@ from lorasweep.memory.weights import adapter_bytes, weight_bytes
 
 Loads = Sequence[tuple[TrialSpec, Lengths]]
 
-# What a device takes besides tensors. CPU: buffers of libraries, measured by benchmarks/memory.py. CUDA: its context,
-# an assumption that has not been measured; PyTorch's own figures do not hold it.
+# Memory outside tensors. CPU: buffers of libraries, measured by benchmarks/memory.py. CUDA: the context, an assumption
+# that was not measured; PyTorch's own figures leave it out.
 OVERHEAD = {"cpu": 25 * MIB, "cuda": 512 * MIB}
-# What an allocator loses to gaps between tensors, as a share of those that come and go. CUDA: assumed, not measured.
+# Fragmentation of the allocator, as a share of the temporary tensors. CUDA: assumed, not measured.
 CUDA_SLACK = 0.05
-# CPU: measured. glibc's heap keeps gaps between what a pass keeps and what it borrows; with an mmap of its own for
-# every large tensor they are gone, and a step takes a tenth to a fifth longer.
+# CPU: measured. glibc's heap keeps gaps between saved and temporary tensors. One mmap per large tensor would avoid
+# the gaps, but make a step 10 to 20 % longer.
 HEAP_SLACK = {"training": 0.8, "evaluation": 0.35, "checkpointing": 2.5, "int8": 1.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """Bytes by what they are for. Training and evaluation peak at different times."""
+    """Predicted bytes by purpose. Training and evaluation peak at different times."""
 
     weights: int
     adapters: int
-    activations: int  # and what single operations borrow, the logits among it
+    activations: int  # with the workspace of the largest operation, including logits
     evaluation: int
     overhead: int
     slack: int
 
     @property
     def tensors(self) -> int:
-        """Return what an allocator counts at the peak."""
+        """Return the bytes that an allocator counts at the peak."""
         return self.weights + self.adapters + max(self.activations, self.evaluation)
 
     @property
@@ -46,17 +46,17 @@ class Footprint:
         return self.tensors + self.overhead + self.slack
 
     def measurable(self, kind: str) -> int:
-        """Return what a meter sees: of a CPU the process, of a GPU the tensors that PyTorch counts."""
+        """Return the bytes that can be measured: the process on a CPU, PyTorch's tensors on a GPU."""
         return self.total if kind == "cpu" else self.tensors
 
     def corrected(self, factor: float, kind: str = "cpu") -> "Footprint":
-        """Return the same with everything that a meter sees but the weights, which are known, times a factor."""
+        """Return a footprint with all measurable parts multiplied by a factor, except the weights, which are known."""
         names = ("adapters", "activations", "evaluation", "slack", *(["overhead"] if kind == "cpu" else []))
         return replace(self, **{name: round(getattr(self, name) * factor) for name in names})
 
 
 def footprint(shape: Shape, loads: Loads, *, kind: str = "cpu", is_evaluated: bool = True) -> Footprint:
-    """Predict the peak of these trials, which all train in one pass and are evaluated together."""
+    """Predict the peak of these trials when they train in one pass and are evaluated together."""
     specs = [spec for spec, _ in loads]
     model = specs[0].model
     each = [load_of(spec, lengths) for spec, lengths in loads]
@@ -75,7 +75,7 @@ def footprint(shape: Shape, loads: Loads, *, kind: str = "cpu", is_evaluated: bo
 
 
 def _slack(specs: Sequence[TrialSpec], activations: int, evaluation: int, kind: str) -> int:
-    """Return what gaps add to the larger of the two peaks."""
+    """Return the bytes that fragmentation adds to the larger of the two peaks."""
     peak = max(activations, evaluation)
     if kind != "cpu":
         return round(CUDA_SLACK * peak)
@@ -87,7 +87,7 @@ def _slack(specs: Sequence[TrialSpec], activations: int, evaluation: int, kind: 
 
 
 def own_bytes(shape: Shape, loads: Loads, *, kind: str = "cpu") -> list[int]:
-    """Return what each of these trials adds by itself: its adapter and its activations."""
+    """Return the bytes of each trial alone: its adapter and its activations."""
     specs = [spec for spec, _ in loads]
     each = [load_of(spec, lengths) for spec, lengths in loads]
     kept = [_kept(shape, [spec], [load], kind)[0] for spec, load in zip(specs, each, strict=True)]
@@ -95,7 +95,7 @@ def own_bytes(shape: Shape, loads: Loads, *, kind: str = "cpu") -> list[int]:
 
 
 def _adapter_bytes(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load]) -> list[int]:
-    """Return each trial's adapter, padded as far as it may be beside the others."""
+    """Return the bytes of each trial's adapter, padded as in its stack."""
     sizes = padded_sizes(members_of(shape, specs, each))
     return [adapter_bytes(shape, spec, size) for spec, size in zip(specs, sizes, strict=True)]
 
@@ -110,7 +110,7 @@ def _kept(shape: Shape, specs: Sequence[TrialSpec], each: Sequence[Load], kind: 
 
 
 def slots_that_fit(shape: Shape, loads: Loads, budget: float, most: int, *, kind: str, factor: float = 1.0) -> int:
-    """Return how many copies of the largest of these trials fit together into `budget` bytes, at most `most`."""
+    """Return how many copies of the largest of these trials fit into `budget` bytes together, at most `most`."""
 
     def need(load: tuple[TrialSpec, Lengths], count: int) -> int:
         return footprint(shape, [load] * count, kind=kind).corrected(factor, kind).total

@@ -1,4 +1,4 @@
-"""How long rows are: what activations, logits and caches grow with."""
+"""The lengths of rows, which decide the size of activations, logits and caches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,29 +7,29 @@ from statistics import fmean, pstdev
 
 from lorasweep.data.render import TokenRow
 
-DEVIATIONS = 3.0  # of the longest of some hundred micro-batches above the mean one
+DEVIATIONS = 3.0  # standard deviations of the longest among some hundred micro-batches above the mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Tokens of a data set's rows. `scored` ones are those that evaluation reads, all of their options included."""
+    """Row lengths of a data set, in tokens. `scored`: the longest row in evaluation, with all of its options."""
 
     longest: int
     mean: float
     deviation: float
     labels: float  # label tokens of an average training row
     scored: int = 0
-    scored_labels: float = 0  # of an average one of the longest, which are scored together
+    scored_labels: float = 0  # mean label tokens of the longest quarter; long rows are scored together
     has_options: bool = False
-    prompt: int = 0  # the longest one that an answer is written after
+    prompt: int = 0  # the longest prompt in evaluation
 
     def batch(self, rows: int) -> int:
-        """Return the tokens of the longest micro-batch that is likely among many, without padding."""
+        """Return the tokens, without padding, of the longest micro-batch that is likely among many."""
         likely = rows * self.mean + DEVIATIONS * self.deviation * sqrt(rows)
         return min(rows * self.longest, int(likely) + 1)
 
     def with_scored(self, rows: Sequence[TokenRow]) -> "Lengths":
-        """Return the same with these rows evaluated as well, where their evaluation is larger."""
+        """Return the lengths when these rows are evaluated as well."""
         other = lengths_of(rows, rows)
         if other.scored * other.scored_labels <= self.scored * self.scored_labels:
             return replace(self, prompt=max(self.prompt, other.prompt))
@@ -37,28 +37,28 @@ class Lengths:
         return replace(self, prompt=max(self.prompt, other.prompt), **{n: getattr(other, n) for n in names})
 
 
-def lengths_of(train: Sequence[TokenRow], judged: Sequence[TokenRow]) -> Lengths:
-    """Measure the rows that train and those that are evaluated."""
+def lengths_of(train: Sequence[TokenRow], evaluated: Sequence[TokenRow]) -> Lengths:
+    """Return the lengths of training rows and evaluated rows."""
     sizes = [len(row.ids) for row in train]
     return Lengths(
         longest=max(sizes),
         mean=fmean(sizes),
         deviation=pstdev(sizes),
         labels=fmean(row.num_labels for row in train),
-        scored=max(map(_scored, judged), default=0),
-        scored_labels=fmean(map(_scored_labels, _longest(judged))) if judged else 0,
-        has_options=bool(judged) and all(row.options for row in judged),
-        prompt=max((row.prompt_length for row in judged), default=0),
+        scored=max(map(_scored, evaluated), default=0),
+        scored_labels=fmean(map(_scored_labels, _longest(evaluated))) if evaluated else 0,
+        has_options=bool(evaluated) and all(row.options for row in evaluated),
+        prompt=max((row.prompt_length for row in evaluated), default=0),
     )
 
 
 def _longest(rows: Sequence[TokenRow]) -> list[TokenRow]:
-    """Return the longest quarter."""
+    """Return the longest quarter of the rows."""
     return sorted(rows, key=_scored, reverse=True)[: -(-len(rows) // 4)]
 
 
 def _scored(row: TokenRow) -> int:
-    """Return a row's tokens when all of its options lie behind one prompt."""
+    """Return a row's tokens when all of its options follow one prompt."""
     if not row.options:
         return len(row.ids)
     return row.prompt_length + sum(len(option) - 1 for option in row.options)

@@ -1,11 +1,11 @@
-"""What of a base's description decides its memory."""
+"""The part of a base's description that decides its memory."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 
 class Shape(Protocol):
-    """What is used of a base's description."""
+    """The properties of a base that memory prediction uses."""
 
     @property
     def num_parameters(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Bytes of what lasts: the base's weights, and adapters with their gradients and optimizer states."""
+"""Bytes of the permanent tensors: the base's weights, and adapters with gradients and optimizer states."""
 
 from math import prod
 
@@ -8,14 +8,14 @@ from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.memory.shape import Shape
 
 BLOCK = 64  # weights that share a constant in 4 bits
-DOUBLE_BLOCK = 256  # constants that share a constant when they are quantised in turn (arXiv 2305.14314, section 3)
-TABLE = 256 * 4  # of the second quantisation, per linear
-STATE_BYTES = {"adamw": 8, "paged_adamw_8bit": 2 + 8 / 256}  # 8-bit states have an fp32 constant per 256 each
+DOUBLE_BLOCK = 256  # constants that share a constant in double quantisation (arXiv 2305.14314, section 3)
+TABLE = 256 * 4  # bytes of the table of double quantisation, per linear layer
+STATE_BYTES = {"adamw": 8, "paged_adamw_8bit": 2 + 8 / 256}  # each 8-bit state has an fp32 constant per 256 numbers
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in fp32
 
 
 def weight_bytes(shape: Shape, model: ModelSpec) -> int:
-    """Return the base's weights; embeddings, norms, biases and the head stay in the compute type."""
+    """Return the bytes of the base's weights; embeddings, norms, biases and the head stay in the compute type."""
     plain = DTYPE_BYTES[model.dtype]
     if model.precision == "none":
         return shape.num_parameters * plain
@@ -25,7 +25,7 @@ def weight_bytes(shape: Shape, model: ModelSpec) -> int:
 
 
 def _stored(inputs: int, outputs: int, precision: str) -> float:
-    """Return a quantised matrix with its constants."""
+    """Return the bytes of a quantised matrix with its constants."""
     size = inputs * outputs
     if precision == "int8":
         return size + 4 * outputs
@@ -36,8 +36,9 @@ def _stored(inputs: int, outputs: int, precision: str) -> float:
 
 
 def adapter_bytes(shape: Shape, spec: TrialSpec, padded_size: int | None = None) -> int:
-    """Return one adapter: the numbers in fp32, their gradient, the optimizer's state, and in 16 bits the copy that
-    is multiplied. `padded_size` is how many numbers it takes up in a stack with larger ones, by default its own.
+    """Return the bytes of an adapter: fp32 parameters, gradient, optimizer state and, in 16 bits, the compute copy.
+
+    `padded_size`: the number of parameters after padding in a stack with larger adapters; by default its own number.
     """
     method, dims = method_of(spec.lora), shape.adapted(spec.lora.target_modules)
     size = padded_size or num_trainable(spec.lora, dims)

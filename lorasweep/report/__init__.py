@@ -1,6 +1,6 @@
-"""The outcome of a study: a ranked leaderboard that says how sure it is, for people and for programs.
+"""Rank the results of a study and report them with their uncertainty, for people and for programs.
 
-The same leaderboard always gives the same bytes, so that a report can be compared with `diff`.
+The same leaderboard always gives the same bytes, so that reports can be compared with `diff`.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Say in sentences what to use, what would do as well for less, and how sure that is."""
+"""Recommend a configuration in sentences, with cheaper alternatives and the certainty of the comparison."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lorasweep.core.result import TrialState
-from lorasweep.report.certainty import adapter, certainty, flattery, seeds
+from lorasweep.report.certainty import adapter, certainty, seeds, selection_bias
 from lorasweep.report.edges import Edge
 from lorasweep.report.figures import count, percent, score, setting
-from lorasweep.report.learned import describe, doubt, nothing_learned
+from lorasweep.report.learned import describe, no_recommendation, not_better_than
 from lorasweep.report.rate import through_rate
 from lorasweep.report.references import Reference
 from lorasweep.report.settings import labels
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What was computed about the winner and beside it: see `Leaderboard`."""
+    """The computed facts that the advice is based on: see `Leaderboard`."""
 
     optimism: float | None = None
     edges: tuple[Edge, ...] = ()
@@ -33,16 +33,16 @@ class Findings:
 
 
 def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> tuple[str, ...]:
-    """Return the sentences, the most important first."""
+    """Return the sentences of advice, the most important first."""
     ranked = [row for row in rows if row.rank]
     if not ranked:
         return (*_nothing(rows, found.num_saved), *_saved(found.num_saved))
     winner, *others = ranked
-    if doubt(winner, objective, found):
-        return (*nothing_learned(ranked, swept, objective, found), *_stopped(rows), *seeds(ranked))
+    if not_better_than(winner, objective, found):
+        return (*no_recommendation(ranked, swept, objective, found), *_stopped(rows), *seeds(ranked))
     return (
         f"Use {describe(winner, swept)}: {objective} {_with_interval(winner)} on validation.",
-        *flattery(ranked, found.optimism),
+        *selection_bias(ranked, found.optimism),
         *adapter(winner, objective),
         certainty(winner, others),
         *_alternatives(winner, [row for row in others if row.is_tied_with_best], swept),
@@ -56,7 +56,7 @@ def advise(rows: Sequence[Row], swept: Sequence[str], objective: str, found: Fin
 
 
 def _with_interval(row: Row) -> str:
-    """Write the objective with what its interval covers, and its spread where there are seeds."""
+    """Write the objective with its interval, and with the standard deviation over seeds if there are several."""
     over = f", mean of {row.num_seeds} seeds with standard deviation {score(row.spread)}" if row.num_seeds > 1 else ""
     if row.interval is None:
         return f"{score(row.objective)}{over}"
@@ -67,31 +67,31 @@ def _with_interval(row: Row) -> str:
 
 
 def _alternatives(winner: Row, ties: Sequence[Row], swept: Sequence[str]) -> Iterator[str]:
-    """Yield the tied row with the fewest parameters and the one that forgets least, where they beat the winner."""
+    """Yield tied rows that improve on the winner: the one with fewest parameters, and the one that forgets least."""
     size = winner.result.cost.trainable_parameters
     smaller = [row for row in ties if 0 < row.result.cost.trainable_parameters < size]
     cheapest = min(smaller, key=lambda row: (row.result.cost.trainable_parameters, row.rank), default=None)
     if cheapest:
         saved = f"{count(cheapest.result.cost.trainable_parameters)} trainable parameters instead of {count(size)}"
         yield f"The smallest of these is {describe(cheapest, swept)}: {saved}, {_forgets(cheapest, winner)}."
-    gentle = min(ties, key=lambda row: (_lost(row), row.rank), default=winner)
-    if gentle is not cheapest and _lost(gentle) < _lost(winner):
-        yield f"The one of these that forgets least is {describe(gentle, swept)}: {_forgets(gentle, winner)}."
+    least = min(ties, key=lambda row: (_forgetting(row), row.rank), default=winner)
+    if least is not cheapest and _forgetting(least) < _forgetting(winner):
+        yield f"The one of these with the least forgetting is {describe(least, swept)}: {_forgets(least, winner)}."
 
 
 def _forgets(row: Row, winner: Row) -> str:
-    """Compare the forgetting, or the objective where it was not measured."""
+    """Compare forgetting with the winner's; if it was not measured, return the objective."""
     if row.forgetting is None or winner.forgetting is None:
         return f"scoring {score(row.objective)}"
     return f"forgetting {percent(row.forgetting)} instead of {percent(winner.forgetting)}"
 
 
-def _lost(row: Row) -> float:
+def _forgetting(row: Row) -> float:
     return float("inf") if row.forgetting is None else row.forgetting
 
 
 def _stopped(rows: Sequence[Row]) -> Iterator[str]:
-    """Say how many trials were stopped early, by which rules, and what that saved."""
+    """Yield how many trials were stopped early, by which rules, and the saved share of the planned steps."""
     results = [result for row in rows for result in row.trials]
     stopped = [result for result in results if result.state is TrialState.PRUNED]
     if not stopped:
@@ -102,16 +102,14 @@ def _stopped(rows: Sequence[Row]) -> Iterator[str]:
     left = sum(result.cost.num_planned_steps - result.cost.num_steps for result in stopped)
     saved = f", which saved {left / planned:.0%} of the planned steps".replace("%", " %") if planned else ""
     many = "they are" if len(stopped) > 1 else "it is"
-    yield (
-        f"{len(stopped)} of {len(results)} trials were stopped early ({by}){saved}; {many} not among those compared."
-    )
+    yield f"{len(stopped)} of {len(results)} trials were stopped early ({by}){saved}; {many} not ranked."
 
 
 def _test(winner: Row, objective: str, test_metrics: Mapping[str, float]) -> str:
     if objective not in test_metrics:
         return "No test split was scored."
     which = f"the adapter of trial {winner.number}" if winner.num_seeds > 1 else "it"
-    return f"On the test split, which chose nothing, {which} scores {score(test_metrics[objective])}."
+    return f"On the test split, which was not used for selection, {which} scores {score(test_metrics[objective])}."
 
 
 def _edges(edges: Sequence[Edge]) -> Iterator[str]:
@@ -122,25 +120,21 @@ def _edges(edges: Sequence[Edge]) -> Iterator[str]:
     overrides = " ".join(edge.override for edge in edges)
     which = "The override" if len(edges) == 1 else "The overrides"
     yield (
-        f"The winner lies at the end of what was swept: {places}; values beyond were not tried. "
-        f"{which} {overrides} would sweep on from there."
+        f"The winner is at the end of the swept range: {places}; values beyond it were not tried. "
+        f"{which} {overrides} would extend the range."
     )
 
 
 def _saved(num_saved: int) -> Iterator[str]:
     if num_saved:
-        many = (
-            "trials are saved where they were interrupted"
-            if num_saved > 1
-            else "trial is saved where it was interrupted"
-        )
-        yield f"{num_saved} {many}; the same command goes on from there."
+        which, them = ("trials are", "them") if num_saved > 1 else ("trial is", "it")
+        yield f"{num_saved} unfinished {which} saved; run the same command to continue {them}."
 
 
 def _nothing(rows: Sequence[Row], num_saved: int) -> Iterator[str]:
     if not rows:
-        yield "No trial has ended yet." if num_saved else "There are no trials yet."
+        yield "No trial has finished yet." if num_saved else "There are no trials yet."
         return
     states = Counter(result.state.value for row in rows for result in row.trials)
     ended = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-    yield f"No trial can be recommended ({ended}); the reasons stand in the table."
+    yield f"No trial can be recommended ({ended}); the table gives the reasons."

@@ -1,4 +1,4 @@
-"""Say in sentences how sure the winner is: by which test, over which examples and seeds, and how flattered."""
+"""Describe the certainty of the winner in sentences: its significance, its selection bias, and its seeds."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ if TYPE_CHECKING:
     from lorasweep.report.leaderboard import Row
 
 
-def flattery(ranked: Sequence[Row], optimism: float | None) -> Iterator[str]:
-    """Say by how much picking the best is expected to flatter its score."""
+def selection_bias(ranked: Sequence[Row], optimism: float | None) -> Iterator[str]:
+    """Yield by how much the best score is expected to be too high, because it is the best of several."""
     if optimism is None:
         return
     by = "less than 0.001" if optimism < 0.0005 else f"about {score(optimism)}"
     over = "examples and seeds" if any(row.num_seeds > 1 for row in ranked) else "examples"
-    yield f"Picking the best of {len(ranked)} flatters its score by {by} (bootstrap over {over})."
+    yield f"Its score is too good by {by}, because it is the best of {len(ranked)} (bootstrap over {over})."
 
 
 def adapter(winner: Row, objective: str) -> Iterator[str]:
-    """Say which of the seeds' adapters it is."""
+    """Yield which seed's adapter is kept."""
     if winner.num_seeds > 1:
         result = winner.result
         yield (
-            f"The adapter is the one of trial {result.number} (seed={result.spec.train.seed}, {objective} "
-            f"{score(result.objective)}), the first of the seeds, whatever they scored: picking the best would flatter."
+            f"The adapter comes from trial {result.number} (seed={result.spec.train.seed}, {objective} "
+            f"{score(result.objective)}): the first completed seed, because the score of the best seed would be biased."
         )
 
 
 def certainty(winner: Row, others: Sequence[Row]) -> str:
-    """Say from how many others the winner differs significantly, and by which test."""
+    """Return from how many other rows the winner differs significantly, and by which test."""
     if not others:
-        return "It is the only one that was completed, so there is nothing to compare it with."
+        return "No other configuration was completed, so it was not compared with any."
     compared = [row for row in others if are_comparable(row.configuration, winner.configuration)]
     if not compared:
-        return "No other has scores on the same examples, so its lead was not tested."
-    asked = f"on the same {len(winner.result.scores)} validation examples"
+        return "No other configuration has scores on the same examples, so its lead was not tested."
+    examples = f"on the same {len(winner.result.scores)} validation examples"
     seeds = " and over seeds" if any(row.num_seeds > 1 for row in (winner, *compared)) else ""
-    by = " by the scores of single examples" if winner.interval is None else ""
-    test = f"{asked}{seeds}{by} (all pairs tested together, at the 5 % level)"
+    by = " by the scores per example" if winner.interval is None else ""
+    test = f"{examples}{seeds}{by} (all pairs tested together, at the 5 % level)"
     ties = sum(row.is_tied_with_best for row in compared)
     rest = f"the other {len(compared)}" if len(compared) > 1 else "the only other one"
     left_out = len(others) - len(compared)
@@ -56,14 +56,17 @@ def certainty(winner: Row, others: Sequence[Row]) -> str:
 
 
 def seeds(ranked: Sequence[Row]) -> Iterator[str]:
-    """Say what one seed cannot say, and where seeds are missing."""
+    """Yield the limits of a comparison with one seed, and which seeds are missing."""
     winner, most = ranked[0], max(row.num_seeds for row in ranked)
     if most == 1:
         yield (
-            "Each was trained with one seed: the comparison covers which examples were asked, not how another seed "
-            "would have trained them, which can change the order."
+            "Each was trained with one seed: the comparison covers the choice of examples, but not the choice of seed, "
+            "which can change the order."
         )
     elif winner.num_seeds < most:
         yield f"The winner completed {winner.num_seeds} seed{'s' * (winner.num_seeds > 1)}, others up to {most}."
     if lost := sum(len(row.trials) - row.num_seeds for row in ranked):
-        yield f"{lost} trial{'s' * (lost > 1)} of ranked rows did not complete: means over the other seeds may flatter."
+        yield (
+            f"{lost} trial{'s' * (lost > 1)} of ranked rows did not complete: the means over the other seeds may be "
+            "too good."
+        )

@@ -1,4 +1,4 @@
-"""The columns of a leaderboard, once for all reports that people read."""
+"""The columns of a leaderboard, shared by all reports for people."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Sortable = float | str | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: what it says of a row, how rows sort by it, and how much it matters (0 the most)."""
+    """A column: the text of a cell, the value to sort by, and its importance (0 is the highest)."""
 
     key: str
     title: str
@@ -29,27 +29,27 @@ class Column:
 
 
 def columns(board: Leaderboard) -> list[Column]:
-    """Return the columns that have something to say, in reading order."""
+    """Return the columns that have content, in reading order."""
     found = [
         Column("rank", "#", 0, "rank; ≈1: does not differ significantly from the best", rank, lambda r: r.rank),
-        Column("trial", "trial", 1, "number of the trial; of several, the first is shown", trial, lambda r: r.number),
+        Column("trial", "trial", 1, "trial numbers; costs are those of the first", trial, lambda r: r.number),
         *_settings(board.swept),
         *_scale(board.swept),
         Column("objective", one_line(board.objective), 2, "objective on validation, mean over seeds", _objective,
                lambda r: r.objective),
-        Column("interval", "95% interval", 4, "had other examples been drawn, and other seeds where there are several",
+        Column("interval", "95% interval", 4, "over the choice of examples, and of seeds if there are several",
                interval, _low),
         *_seeds(board),
         *_outcomes(),
         *(_metric(name) for name in board.metrics),
         *_costs(),
-        Column("state", "state", 6, "how it ended", state, state),
+        Column("state", "state", 6, "final state of the trial", state, state),
     ]  # fmt: skip
-    return [column for column in found if _says_something(column, board)]
+    return [column for column in found if _has_content(column, board)]
 
 
 def reference_cell(key: str, reference: Reference) -> str:
-    """Return what a column says of a row that is no trial: its name, scores and settings."""
+    """Return a cell of a reference row, which has a name, scores and settings."""
     if key == "trial":
         return reference.name
     if key == "objective":
@@ -84,7 +84,7 @@ def state(row: Row) -> str:
 
 
 def memory(row: Row) -> str:
-    """Write the measured peak, and how many trials had it together."""
+    """Write the measured peak, and how many trials shared it."""
     cost = row.result.cost
     peak = figures.size(cost.peak_bytes)
     return f"{peak} (by {cost.shared_by})" if cost.peak_bytes and cost.shared_by > 1 else peak
@@ -106,7 +106,7 @@ def _settings(swept: Sequence[str]) -> list[Column]:
 
 
 def _scale(swept: Sequence[str]) -> list[Column]:
-    """Return the factor of the adapter's output where a part of it was swept."""
+    """Return the column of the adapter's scale, if a setting that changes it was swept."""
     if not SCALE_PARTS & set(swept):
         return []
     hint = "scale of the adapter's output: lora_alpha / r, with rsLoRA lora_alpha / sqrt(r)"
@@ -118,11 +118,11 @@ def scale(row: Row) -> float:
 
 
 def _seeds(board: Leaderboard) -> list[Column]:
-    """Return how many seeds there are and how far they lie apart, where a row has several."""
+    """Return the number of seeds and their standard deviation, if any row has several."""
     if all(len(row.trials) == 1 for row in board.rows):
         return []
     return [
-        Column("seeds", "seeds", 4, "seeds completed, of those trained", seeds, lambda row: row.num_seeds),
+        Column("seeds", "seeds", 4, "completed seeds of all trained seeds", seeds, lambda row: row.num_seeds),
         Column("spread", "sd", 4, "standard deviation over seeds", lambda row: score(row.spread), lambda r: r.spread),
     ]
 
@@ -164,16 +164,16 @@ def _costs() -> list[Column]:
         _cost("adapter_bytes", "adapter", 14, "size of the adapter on disk", figures.size),
         Column("peak_bytes", "peak memory", 8, "peak of the process; (by K): of K trials together", memory,
                lambda r: r.result.cost.peak_bytes or None),
-        _cost("predicted_bytes", "predicted", 13, "that peak, as it was predicted", figures.size),
+        _cost("predicted_bytes", "predicted", 13, "predicted peak memory", figures.size),
         Column("memory_error", "error", 17, "predicted peak above (+) or below (-) the measured one", _memory_error,
                lambda r: r.result.cost.memory_error),
-        _cost("share_bytes", "share", 18, "this trial's part of the peak beyond the base, by predicted shares",
+        _cost("share_bytes", "share", 18, "this trial's share of the peak without the base, by prediction",
               figures.size),
-        _cost("alone_bytes", "alone", 12, "memory that it needs alone: predicted, corrected by what was measured",
+        _cost("alone_bytes", "alone", 12, "memory that it needs alone: predicted, corrected by measured peaks",
               figures.size),
         _cost("its_per_s", "it/s", 10, "optimizer steps per second of training", figures.rate),
         _cost("tokens_per_s", "tokens/s", 16, "tokens per second of training", figures.rate),
-        _cost("wall_s", "time", 9, "wall time, evaluation included", figures.duration),
+        _cost("wall_s", "time", 9, "wall time with evaluation", figures.duration),
     ]  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def _low(row: Row) -> float | None:
     return row.interval.low if row.interval else None
 
 
-def _says_something(column: Column, board: Leaderboard) -> bool:
+def _has_content(column: Column, board: Leaderboard) -> bool:
     if column.key == "state":
         return len(board.ranked) < len(board.rows)
     return column.importance <= 2 or any(column.cell(row) != MISSING for row in board.rows)

@@ -1,4 +1,4 @@
-"""Find the settings of the winner that lie at an end of what was swept, and the overrides that go on from there."""
+"""Find settings of the winner at an end of the swept range, and overrides that extend the range."""
 
 import math
 import shlex
@@ -11,7 +11,7 @@ from lorasweep.config.grammar import Domain, Interval
 from lorasweep.config.space import values_of
 from lorasweep.core.trial import Scalar
 
-# Ordered settings and how they go on: by a factor or by a step.
+# Ordered settings, by how their range is extended: by a factor or by a step.
 BY_FACTOR = (
     "lora.r", "lora.lora_alpha", "train.learning_rate", "train.weight_decay", "train.num_train_epochs",
     "train.max_steps", "train.per_device_train_batch_size", "train.gradient_accumulation_steps",
@@ -19,14 +19,14 @@ BY_FACTOR = (
 BY_STEP = ("lora.lora_dropout", "train.warmup_steps")
 WHOLE = ("lora.r", "train.max_steps", "train.per_device_train_batch_size", "train.gradient_accumulation_steps")
 NEAR = 0.05  # share of an interval's width, on its own scale, that counts as its end
-MOST_MORE = 2  # values beyond the end that an override offers
+MOST_MORE = 2  # new values in an override
 MOST_FACTOR = 10.0
-MOST_HALVINGS = 5  # of a step that leads out of what the setting may be
+MOST_HALVINGS = 5  # of a step to a value that is not allowed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """A setting whose best value is the last one that was swept; `override` sweeps on from it."""
+    """A setting whose best value is the smallest or largest swept value; `override` extends the range."""
 
     key: str
     value: Scalar
@@ -36,14 +36,14 @@ class Edge:
 
     @property
     def place(self) -> str:
-        """Say where the value lies."""
+        """Describe the position of the value in the swept range."""
         if self.is_exact:
             return "the largest" if self.is_upper else "the smallest"
         return f"near the {'upper' if self.is_upper else 'lower'} end"
 
 
 def edges(settings: Mapping[str, Any], domains: Mapping[str, Domain]) -> tuple[Edge, ...]:
-    """Return the edges among a trial's settings; a natural end, such as a dropout of 0, is none."""
+    """Return the edges among a trial's settings; a natural end, such as a dropout of 0, does not count."""
     found = (_edge(key, settings[key], domain) for key, domain in domains.items() if key in settings)
     return tuple(edge for edge in found if edge)
 
@@ -61,7 +61,7 @@ def _of_values(key: str, value: Scalar, swept: tuple[Scalar, ...]) -> Edge | Non
     try:
         numbers = sorted({_number(v, unit) for v in swept})
         here = _number(value, unit)
-    except ValueError:  # alphas of both kinds have no order
+    except ValueError:  # plain alphas and multiples of r have no common order
         return None
     if len(numbers) < 2 or here not in (numbers[0], numbers[-1]):
         return None
@@ -75,7 +75,7 @@ def _of_values(key: str, value: Scalar, swept: tuple[Scalar, ...]) -> Edge | Non
 
 
 def _beyond(key: str, last: float, before: float) -> Iterator[float]:
-    """Yield the next values in the direction from `before` to `last`, as far as the setting allows any."""
+    """Yield the next allowed values in the direction from `before` to `last`."""
     by_factor = key in BY_FACTOR and before > 0 and last > 0
     step = _log_factor(last, before) if by_factor else last - before
     for _ in range(MOST_MORE):
@@ -93,7 +93,7 @@ def _beyond(key: str, last: float, before: float) -> Iterator[float]:
 
 
 def _log_factor(last: float, before: float) -> float:
-    """Return the logarithm of the factor between two values, which is at most MOST_FACTOR in either direction."""
+    """Return the logarithm of the factor between two values, limited to MOST_FACTOR in either direction."""
     return max(-math.log(MOST_FACTOR), min(math.log(MOST_FACTOR), math.log(last / before)))
 
 
@@ -122,7 +122,7 @@ def _expression(numbers: list[float], domain: Interval) -> str:
 
 
 def _is_allowed(key: str, last: float, value: float) -> bool:
-    """Tell whether the setting may have the value; a warm-up from 1 on counts steps, below it is a share of them."""
+    """Return whether the value is allowed. A warm-up below 1 is a share of the steps, from 1 on it counts steps."""
     is_same_kind = key != "train.warmup_steps" or (value < 1) == (last < 1)
     return is_same_kind and RANGES[key][0](value)
 

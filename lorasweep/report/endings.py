@@ -1,4 +1,4 @@
-"""Why trials have no rank, each reason said once."""
+"""The reasons why trials have no rank, grouped so that each is reported once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lorasweep.report.leaderboard import Row, reason_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Trials that ended alike; `whole` is a reason in full, such as a traceback, or all of their reasons."""
+    """Trials that ended for the same reason. `whole` is the full reason, such as a traceback, or all reasons."""
 
     state: TrialState
     numbers: tuple[int, ...]
@@ -18,12 +18,12 @@ class Ending:
     whole: str
 
     @property
-    def who(self) -> str:
+    def trials(self) -> str:
         return f"trial{'s' * (len(self.numbers) > 1)} {', '.join(map(str, self.numbers))}"
 
 
 def endings(rows: Sequence[Row]) -> list[Ending]:
-    """Return the endings of all trials that count in no rank, seeds of ranked rows included."""
+    """Return the endings of all unranked trials, including those in ranked rows."""
     alike: dict[tuple[TrialState, str], list[TrialResult]] = {}
     for row in rows:
         for result in row.trials:
@@ -38,12 +38,12 @@ def _ending(state: TrialState, found: Sequence[TrialResult]) -> Ending:
     rule = found[0].stopped_by
     if not rule or len(found) == 1:
         return Ending(state=state, numbers=numbers, headline=headline(first), whole=first)
-    # A pruner has other figures for every trial.
+    # A rule gives different figures for every trial.
     every = "\n".join(f"trial {result.number}: {reason_of(result)}" for result in found)
     return Ending(state=state, numbers=numbers, headline=f"by {rule}, the first: {headline(first)}", whole=every)
 
 
 def headline(reason: str) -> str:
-    """Return the line that says most: the last of a traceback, else the first."""
+    """Return the most informative line: the last line of a traceback, otherwise the first line."""
     lines = [line for line in reason.splitlines() if line.strip()] or [""]
     return one_line(lines[-1] if lines[0].startswith("Traceback") else lines[0])

@@ -1,4 +1,4 @@
-"""How values are written for people, the same in every report. What is missing is a dash, never a zero."""
+"""Format values for people, the same in every report. A missing value is a dash, never a zero."""
 
 import math
 import re
@@ -9,12 +9,12 @@ from lorasweep.core.sizes import GIB, KIB, MIB
 MISSING = "—"
 UNITS = (("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 SCALES = ((1e9, "B"), (1e6, "M"))
-# Control characters (a terminal would obey them) and lone surrogates (no file could hold them).
+# Control characters (a terminal would execute them) and lone surrogates (UTF-8 cannot encode them).
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    """Return text that is safe to print and to write; line breaks stay."""
+    """Return text that is safe to print and to write; line breaks are kept."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text).replace("\r\n", "\n"))
 
 
@@ -29,14 +29,14 @@ def score(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Write a share with its sign: +3.2 % is worse where a drop is meant."""
+    """Write a share with its sign: +3.2 %. For a drop, positive is worse."""
     if share is None or not math.isfinite(share):
         return MISSING
     return f"{rounded:+.1f} %" if (rounded := round(100 * share, 1)) else "0.0 %"
 
 
 def drop(interval: Interval | None) -> str:
-    """Write a relative drop with its interval: +34.7 % (30.1 to 39.0); without bounds where none are known."""
+    """Write a relative drop with its interval if that is known: +34.7 % (30.1 to 39.0)."""
     if interval is None:
         return MISSING
     if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
@@ -45,7 +45,7 @@ def drop(interval: Interval | None) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Write bytes; 0 means that nobody measured."""
+    """Write bytes; 0 means not measured."""
     if not num_bytes:
         return MISSING
     for unit, worth in UNITS:
@@ -55,7 +55,7 @@ def size(num_bytes: float) -> str:
 
 
 def count(number: float) -> str:
-    """Write parameters in full below a million."""
+    """Write a number of parameters, in full below a million."""
     if not number:
         return MISSING
     for worth, unit in SCALES:
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 
 
 def setting(value: object) -> str:
-    """Write a setting as one would in a configuration; sampled numbers keep three digits."""
+    """Write a setting as in a configuration; sampled numbers keep three digits."""
     if value is None:
         return MISSING
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The leaderboard of a run folder, from its files alone: nothing is trained, and no base or data file is read."""
+"""Build the leaderboard of a run folder from its files, without training and without reading base or data."""
 
 import json
 import logging
@@ -28,21 +28,21 @@ TRACKED = "tracker"  # the note of where the tracker's web page shows the run
 
 
 def load_leaderboard(folder: Path) -> Leaderboard:
-    """Return the leaderboard of a run folder; files are only read.
+    """Return the leaderboard of a run folder; nothing is written.
 
     Raises:
-        ConfigError: the folder is no run folder.
+        ConfigError: the folder is not a run folder.
     """
     raw = read_config(folder)
     return leaderboard_of(folder, _results(folder), _domains(raw))
 
 
 def leaderboard_of(folder: Path, results: Iterable[TrialResult], domains: Mapping[str, Domain]) -> Leaderboard:
-    """Rank the results of a run folder, with what its notes say of data, workers and the winner's test scores."""
+    """Rank the results of a run folder, with its notes on data and workers and the winner's test scores."""
     results = [result for result in results if result.same_as is None]
-    header = noted(folder, HEADER) or noted(folder, "leaderboard")  # earlier versions wrote the leaderboard alone
+    header = noted(folder, HEADER) or noted(folder, "leaderboard")  # earlier versions wrote only the leaderboard
     if not header:
-        raise ConfigError([f"{folder}: holds neither {HEADER}.json nor leaderboard.json; run the same sweep again"])
+        raise ConfigError([f"{folder}: has neither {HEADER}.json nor leaderboard.json; run the same sweep again"])
     objective = str(header["objective"])
     best, test = winner(results, objective), noted(folder, "test")
     is_tested = best is not None and test.get("trial") == best.result.number
@@ -61,7 +61,7 @@ def leaderboard_of(folder: Path, results: Iterable[TrialResult], domains: Mappin
 
 
 def update_reports(board: Leaderboard, folder: Path) -> bool:
-    """Write the leaderboard's files anew; return False, and write nothing, while a sweep runs in the folder."""
+    """Rewrite the leaderboard's files; write nothing and return False while a sweep runs in the folder."""
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -78,22 +78,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the composed configuration of a run.
 
     Raises:
-        ConfigError: the folder is no run folder; says what was looked for.
+        ConfigError: the folder is not a run folder; the message names the missing files.
     """
     config = folder / CONFIG
     missing = [name for name in (CONFIG, "run.json") if not (folder / name).is_file()]
     if missing == ["run.json"] and (folder / "trials").is_dir():
-        missing = []  # earlier versions gave runs no name
+        missing = []  # earlier versions wrote no run.json
     if missing:
         inside = sorted(path.parent for path in folder.glob("*/run.json"))
         hint = f"; did you mean {inside[-1]}?" if inside else "; a sweep prints the path of its folder at the end"
-        raise ConfigError([f"{folder}: is no run folder: it holds no {' and no '.join(missing)}{hint}"])
+        raise ConfigError([f"{folder}: is not a run folder: it has no {' and no '.join(missing)}{hint}"])
     raw = yaml.safe_load(config.read_text(encoding="utf-8"))
     return raw if isinstance(raw, dict) else {}
 
 
 def noted(folder: Path, name: str) -> dict[str, Any]:
-    """Return a JSON object beside the trials, empty where there is none."""
+    """Return the JSON object in `name`.json of the run folder; empty if there is none."""
     try:
         value = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -107,13 +107,13 @@ def _domains(raw: Mapping[str, Any]) -> dict[str, Domain]:
 
 
 def _results(folder: Path) -> list[TrialResult]:
-    """Return the results that can be read; those that cannot are left out with a warning."""
+    """Return the readable results; log a warning for each of the others."""
     raws = {}
     for file in sorted((folder / "trials").glob("*/result.json")):
         try:
             raws[file] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            log.warning("%s is left out: it cannot be read (%s)", file, error)
+            log.warning("%s is ignored: it cannot be read (%s)", file, error)
     runs = Counter(str(raw[RUN]) for raw in raws.values() if isinstance(raw, dict) and raw.get(RUN))
     run = noted(folder, "run").get("id") or next((name for name, _ in runs.most_common(1)), "")
     results = []
@@ -121,5 +121,5 @@ def _results(folder: Path) -> list[TrialResult]:
         try:
             results.append(from_json(raw, str(run), int(file.parent.name)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            log.warning("%s is left out: %s", file, error)
+            log.warning("%s is ignored: %s", file, error)
     return results

@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML file that asks nothing of the network. Whatever a user wrote is escaped by Jinja."""
+"""The leaderboard as one HTML file that loads nothing from the network. Jinja escapes all text from users."""
 
 import base64
 import hashlib
@@ -19,12 +19,12 @@ from lorasweep.report.references import Reference
 from lorasweep.report.settings import overrides
 
 SCRIPT = "leaderboard.js.j2"
-MAX_CURVES = 60  # beyond, a chart is a smear
+MAX_CURVES = 60  # with more, single lines cannot be told apart
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A table cell: its text, what it sorts by, and a drawing beside the text."""
+    """A table cell: its text, the key to sort by, and a drawing after the text."""
 
     key: str
     text: str
@@ -34,7 +34,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A figure of the winner worth a large print."""
+    """A figure of the winner in large print."""
 
     title: str
     value: str
@@ -70,12 +70,12 @@ def to_html(board: Leaderboard) -> str:
 
 
 def _hash(script: str) -> str:
-    """Name the one script that the page's security policy lets run."""
+    """Return the hash of the only script that the page's security policy allows."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _columns(board: Leaderboard) -> list[Column]:
-    """Return the columns with room for a curve; the state stands in the first column, where everyone sees it."""
+    """Return the columns, with one for curves and without the state, which the first column shows."""
     curve = Column("curve", "curve", 99, f"{board.objective} at each rung", lambda row: "", lambda row: None)
     found = [column for column in columns(board) if column.key != "state"]
     place = next(i for i, column in enumerate(found) if column.key == "objective") + 1
@@ -88,7 +88,7 @@ def _cells(board: Leaderboard, every: Sequence[Column], row: Row) -> list[Cell]:
 
 
 def _reference_cells(board: Leaderboard, every: Sequence[Column], reference: Reference) -> list[Cell]:
-    """Return the cells of a row that is no trial; they sort by their numbers as trials do."""
+    """Return the cells of a reference row; they sort by their numbers like those of trials."""
     numbers = {**reference.metrics, "objective": reference.objective}
     cells = [(column, reference_cell(column.key, reference)) for column in every]
     return [Cell(c.key, "" if c.key == "curve" else text, _sort(numbers.get(c.key))) for c, text in cells]
@@ -104,7 +104,7 @@ def _curves(board: Leaderboard) -> list[list[tuple[float, float]]]:
 
 
 def _sort(value: float | str | None) -> str:
-    """Numbers sort as numbers; what is missing or not a number is empty, and stays last."""
+    """Return the key to sort by: a number or a text, empty for missing values, which are sorted last."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return str(value)
@@ -118,13 +118,13 @@ def _bar(board: Leaderboard, row: Row) -> Markup | str:
 
 
 def curve_of(row: Row, objective: str) -> list[tuple[float, float]]:
-    """Return what the row's first trial reported of its objective at each rung."""
+    """Return (step, objective) at each rung of the row's first trial."""
     points = ((point.step, point.metrics.get(f"eval/{objective}")) for point in row.result.history)
     return [(step, value) for step, value in points if value is not None and math.isfinite(value)]
 
 
 def _chart(board: Leaderboard) -> Markup | str:
-    """Draw all curves, the winner's last and so on top."""
+    """Draw the curves; the winner's comes last, on top."""
     shown = [(row, curve) for row in board.rows[:MAX_CURVES] if len(curve := curve_of(row, board.objective)) > 1]
     framing = [curve for row, curve in shown if row.is_tied_with_best] or [curve for _, curve in shown]
     ends = [curve[-1:] for row, curve in shown if row.rank]
@@ -146,9 +146,9 @@ def _tiles(board: Leaderboard) -> Iterator[Tile]:
     detail = f"95% {figures.score(bounds.low)} to {figures.score(bounds.high)}" if bounds else ""
     yield Tile(f"{board.objective}, validation", figures.score(winner.objective), detail)
     if board.optimism is not None:
-        yield Tile("expected optimism", figures.score(board.optimism), f"from picking the best of {len(board.ranked)}")
+        yield Tile("expected optimism", figures.score(board.optimism), f"because it is the best of {len(board.ranked)}")
     for name, value in board.test_metrics.items():
-        yield Tile(f"{name}, test", figures.score(value), "chose nothing" if name == board.objective else "")
+        yield Tile(f"{name}, test", figures.score(value), "not used for selection" if name == board.objective else "")
     cost = winner.result.cost
     yield from _drops(winner)
     yield Tile("trainable", figures.count(cost.trainable_parameters), figures.share_of_model(cost.trainable_percent))

@@ -1,4 +1,4 @@
-"""The ranked, statistically honest result of a study: data only, which every report renders in its own way."""
+"""The ranked result of a study as data, which the reports render."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from lorasweep.core.errors import LoraSweepError
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.report.advice import Findings, advise
 from lorasweep.report.edges import Edge, edges
-from lorasweep.report.learned import doubt
+from lorasweep.report.learned import not_better_than
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
 from lorasweep.report.references import Reference, better_than_base, references
 from lorasweep.report.settings import SEED, effective, fixed, varying
@@ -25,16 +25,17 @@ NO_PROBES = (
     "eval.probes={NAME:{path:FILE.jsonl}}."
 )
 NO_INTERVAL = (
-    "{objective} cannot be computed from the scores of single examples, so it has no interval here; ties compare these "
-    "scores, not {objective}."
+    "{objective} cannot be computed from scores per example, so it has no interval here; ties compare these scores, "
+    "not {objective}."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One configuration: the trials that differ in `train.seed` alone, most often one; only complete ones have a rank.
+    """One configuration: the trials that differ only in `train.seed`, often a single trial.
 
-    `objective` is the mean over the seeds that were completed, or the last one reported where the trial was pruned.
+    `rank` is None if no trial is complete with a comparable score. `objective` is the mean over completed seeds, or
+    the last reported value of a pruned trial.
     """
 
     configuration: Configuration
@@ -43,11 +44,11 @@ class Row:
     interval: Interval | None
     is_tied_with_best: bool
     is_pareto: bool
-    adapter: Path | None = None  # the folder of the adapter, which only the best trials keep
+    adapter: Path | None = None  # folder of the adapter; only the best trials keep theirs
 
     @property
     def result(self) -> TrialResult:
-        """The trial whose adapter, costs, probes and samples are shown: the first of the seeds that were completed."""
+        """The trial whose adapter, costs, probes and samples are shown: the first completed seed."""
         return self.configuration.result
 
     @property
@@ -56,17 +57,17 @@ class Row:
 
     @property
     def trials(self) -> tuple[TrialResult, ...]:
-        """All trials of the configuration, in the order of their numbers."""
+        """All trials of the configuration, ordered by number."""
         return self.configuration.trials
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The trials that the objective is the mean of, or that the row is about where it has none."""
+        """The numbers of the trials that the objective is averaged over; of all trials if none is ranked."""
         return tuple(result.number for result in self.configuration.ranked or self.trials)
 
     @property
     def num_seeds(self) -> int:
-        """How many seeds were completed."""
+        """The number of completed seeds."""
         return len(self.configuration.ranked)
 
     @property
@@ -76,7 +77,7 @@ class Row:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The swept settings that had an effect on this trial, by dotted name, the seed aside."""
+        """The swept settings that had an effect on this trial, by dotted name, without the seed."""
         return {key: value for key, value in effective(self.result).items() if key != SEED}
 
     @property
@@ -84,7 +85,7 @@ class Row:
         return self.configuration.metric("forgetting")
 
     def drop(self, name: str) -> Interval | None:
-        """Return `forgetting` or `forgetting_likelihood` with its interval; over several seeds their mean, without."""
+        """Return `forgetting` or `forgetting_likelihood`, the mean over seeds; with an interval only for one seed."""
         value = self.configuration.metric(name)
         if value is None:
             return None
@@ -96,7 +97,7 @@ class Row:
         """Return the trained model and its tokenizer: the base with the adapter, loaded by PEFT.
 
         Args:
-            device: where PyTorch puts it, such as `cpu` or `cuda:0`.
+            device: the PyTorch device to load it on, such as `cpu` or `cuda:0`.
 
         Raises:
             LoraSweepError: the adapter was not kept.
@@ -107,19 +108,19 @@ class Row:
                 f"trial {self.number}: its adapter was not kept; set study.keep_adapters to the number of trials that "
                 "keep theirs, and run the sweep in another output_dir"
             )
-        from lorasweep.models.peft_model import load_peft_model  # imports torch, which a report does without
+        from lorasweep.models.peft_model import load_peft_model  # imports torch, which reports do not need
 
         return load_peft_model(self.result.spec.model, self.adapter, device)
 
     @property
     def reason(self) -> str:
-        """Why the configuration has no rank."""
+        """The reason why the configuration has no rank."""
         return self.result.reason if self.rank is not None else reason_of(self.result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaderboard:
-    """A study's rows, best first, with what is needed to read them."""
+    """A study's rows, best first, with advice and context."""
 
     name: str
     question: str
@@ -128,13 +129,13 @@ class Leaderboard:
     swept: tuple[str, ...]  # dotted names of the settings that vary, in the order of the space
     fixed: dict[str, str]
     advice: tuple[str, ...]
-    optimism: float | None = None  # by how much picking the best flatters its objective
+    optimism: float | None = None  # expected bias of the best objective, because it is the best of several
     edges: tuple[Edge, ...] = ()  # of the winner
     test_metrics: dict[str, float] = field(default_factory=dict)  # the winner's
     notes: tuple[str, ...] = ()
-    references: tuple[Reference, ...] = ()  # the base, chance and majority class: no trials
-    better_than_base: frozenset[int] | None = None  # trials, significantly; None where the base was not scored
-    is_recommended: bool = False  # whether the winner is better than the base, and than guessing
+    references: tuple[Reference, ...] = ()  # rows without trials: the base, chance and the majority class
+    better_than_base: frozenset[int] | None = None  # significantly better trials; None if the base was not scored
+    is_recommended: bool = False  # whether the winner is better than the base and than guessing
 
     @property
     def is_maximized(self) -> bool:
@@ -150,7 +151,7 @@ class Leaderboard:
 
     @property
     def results(self) -> tuple[TrialResult, ...]:
-        """All trials, row by row."""
+        """All trials, in the order of rows."""
         return tuple(result for row in self.rows for result in row.trials)
 
     @property
@@ -159,13 +160,13 @@ class Leaderboard:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The other metrics of the trials themselves; `probe/...` and the like are details."""
+        """The other metrics of the trials, without forgetting and details such as `probe/...`."""
         names = dict.fromkeys(name for result in self.results for name in result.metrics)
         return tuple(n for n in names if n not in (self.objective, *FORGETTING) and "/" not in n)
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Where the numbers came from; trials that differ are all named."""
+        """The provenance of the numbers; lists all values if trials differ."""
         found: dict[str, dict[str, None]] = {}
         for result in self.results:
             for key, value in result.provenance.items():
@@ -185,18 +186,20 @@ def build_leaderboard(
     num_saved: int = 0,
     adapters: Mapping[int, Path] | None = None,
 ) -> Leaderboard:
-    """Rank the results by their validation objective; `test_metrics` are the winner's and rank nothing.
+    """Rank the results by their validation objective.
 
-    `num_saved` trials were interrupted and go on from their checkpoints. `adapters` maps trials to their folders.
-
-    `domains` is what the sweep may choose from: without it, no edges are found.
+    Args:
+        domains: the search space; without it, no edges are found.
+        test_metrics: the winner's; they do not change the ranking.
+        num_saved: number of interrupted trials that have checkpoints.
+        adapters: the folder of the adapter by trial number.
     """
     results = sorted(results, key=lambda result: result.number)
     ranked, others = in_order(results, objective)
     rows = _rows(ranked, others, objective, adapters or {})
-    beside, better = references(ranked, objective), better_than_base(ranked, objective)
+    baselines, better = references(ranked, objective), better_than_base(ranked, objective)
     found = Findings(
-        references=beside,
+        references=baselines,
         better_than_base=better,
         optimism=optimism(ranked, objective),
         edges=edges(rows[0].settings, domains or {}) if ranked else (),
@@ -216,22 +219,22 @@ def build_leaderboard(
         edges=found.edges,
         test_metrics=dict(found.test_metrics),
         notes=tuple(dict.fromkeys((*notes, *_own_notes(rows, objective)))),
-        references=beside,
+        references=baselines,
         better_than_base=better,
-        is_recommended=bool(ranked) and not doubt(rows[0], objective, found),
+        is_recommended=bool(ranked) and not not_better_than(rows[0], objective, found),
     )
 
 
 def reason_of(result: TrialResult) -> str:
-    """Say why a trial has no rank."""
+    """Return the reason why a trial has no rank."""
     if result.reason:
         return result.reason
     if result.same_as is not None:
-        return f"the same trial as {result.same_as}"
+        return f"same settings as trial {result.same_as}"
     if result.state is TrialState.COMPLETE and finite(result.objective) is not None:
-        return "it was scored on other examples than most trials, so it cannot be ranked with them"
+        return "it was scored on different examples than most trials, so it cannot be ranked with them"
     if result.state is TrialState.COMPLETE:
-        return f"the objective is no finite number: {result.objective}"
+        return f"the objective is not a finite number: {result.objective}"
     return "no reason was recorded"
 
 

@@ -1,4 +1,4 @@
-"""Say whether anything was learned: whether the best trial is better than its base, than guessing, than one label."""
+"""Decide whether the best trial is better than its base, than guessing, and than always answering one label."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from lorasweep.report.leaderboard import Row
 
 
-def doubt(winner: Row, objective: str, found: Findings) -> str:
-    """Return what the best trial is not better than, in words; empty where it is better than all that is known."""
+def not_better_than(winner: Row, objective: str, found: Findings) -> str:
+    """Return the name of a reference that the best trial does not beat; empty if it beats all known references."""
     if found.better_than_base is not None and not found.better_than_base:
         return "the untouched base"
     if not METRICS[objective].is_maximized:
@@ -29,20 +29,21 @@ def doubt(winner: Row, objective: str, found: Findings) -> str:
     return ""
 
 
-def nothing_learned(ranked: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> Iterator[str]:
-    """Say that no trial is recommended, and which one leads by the validation loss."""
+def no_recommendation(ranked: Sequence[Row], swept: Sequence[str], objective: str, found: Findings) -> Iterator[str]:
+    """Yield why no trial is recommended, and which trial has the best validation loss."""
     winner = ranked[0]
     yield (
-        f"No trial is significantly better than {doubt(winner, objective, found)}, so none is recommended"
+        f"No trial is significantly better than {not_better_than(winner, objective, found)}, so none is recommended"
         f"{_leader(ranked, swept, found.references)}."
     )
     rivals = ", ".join(f"{one.name} {score(one.objective)}" for one in found.references if one.objective is not None)
-    asked = f"on the same {len(winner.result.scores)} validation examples"
-    yield f"The highest-ranked is {describe(winner, swept)}: {objective} {score(winner.objective)} {asked} ({rivals})."
+    examples = f"on the same {len(winner.result.scores)} validation examples"
+    best = f"{objective} {score(winner.objective)} {examples} ({rivals})"
+    yield f"The highest-ranked is {describe(winner, swept)}: {best}."
 
 
 def describe(row: Row, swept: Sequence[str]) -> str:
-    """Name a row by its trials and the settings that make it different."""
+    """Describe a row by its trials and its swept settings."""
     names = labels(swept or row.settings)
     values = [f"{name}={setting(row.settings[key])}" for key, name in names.items() if key in row.settings]
     return f"{_trials(row.numbers)} ({', '.join(values)})" if values else _trials(row.numbers)
@@ -53,12 +54,13 @@ def _trials(numbers: Sequence[int]) -> str:
 
 
 def _leader(ranked: Sequence[Row], swept: Sequence[str], references: Sequence[Reference]) -> str:
-    """Name the row with the lowest loss; between bases with tokens of their own, with the fewest bits per byte."""
+    """Describe the row with the lowest loss, in bits per byte if the bases have different tokenizers."""
     metric = tie_breaker(row.result for row in ranked)
     losses = [(value, row) for row in ranked if (value := row.configuration.metric(metric)) is not None]
     if not losses:
         return ""
     lowest, first = min(losses, key=lambda found: found[0])
     bases = [one.metrics[metric] for one in references if one.name == BASE and metric in one.metrics]
-    beside = f" (base: {', '.join(map(score, bases))})" if bases else ""
-    return f"; by validation {metric.replace('_', ' ')} {describe(first, swept)} leads with {score(lowest)}{beside}"
+    of_bases = f" (base: {', '.join(map(score, bases))})" if bases else ""
+    best = f"{score(lowest)}{of_bases}, by {describe(first, swept)}"
+    return f"; the lowest validation {metric.replace('_', ' ')} is {best}"

@@ -1,6 +1,6 @@
-"""The leaderboard for programs: CSV with one line per row of the leaderboard, JSON with everything, trial by trial.
+"""The leaderboard for programs: CSV with one line per row of the leaderboard, JSON with every trial.
 
-Numbers are plain and names are dotted.
+Numbers are not formatted; names are dotted.
 """
 
 import csv
@@ -26,7 +26,7 @@ COSTS = (
 
 
 def to_csv(board: Leaderboard) -> str:
-    """Return one line per row; a cell is empty where a setting had no effect or nothing was measured."""
+    """Return one line per row; a cell is empty if a setting had no effect or a value was not measured."""
     names, lines = to_table(board)
     file = io.StringIO()
     writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
@@ -36,14 +36,14 @@ def to_csv(board: Leaderboard) -> str:
 
 
 def to_table(board: Leaderboard) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the columns, and a mapping per row that lacks a column or holds an empty text where there is no value."""
+    """Return the columns, and a mapping per row; a missing value is an absent key or an empty string."""
     lines = [_flat(row, board.objective) for row in board.rows]
     lines += [_flat_reference(one, board.objective) for one in board.references]
     return _header(board, lines), lines
 
 
 def to_json(board: Leaderboard) -> dict[str, Any]:
-    """Return everything the reports show, as values that JSON can hold."""
+    """Return all content of the reports as JSON values."""
     winner = board.winner
     whole = {
         "name": board.name,
@@ -90,7 +90,7 @@ def _flat(row: Row, objective: str) -> dict[str, Any]:
 
 
 def _flat_reference(reference: Reference, objective: str) -> dict[str, Any]:
-    """Return the line of a row that is no trial: it has a state of its own, and neither rank nor number."""
+    """Return the line of a reference row: its state is its name, and it has neither rank nor number."""
     bounds = reference.interval
     values = {
         "state": reference.name, **reference.settings, **reference.metrics, objective: reference.objective,
@@ -100,7 +100,7 @@ def _flat_reference(reference: Reference, objective: str) -> dict[str, Any]:
 
 
 def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the same order whichever trial came first."""
+    """Return the columns in an order that does not depend on the order of trials."""
     standing = ["rank", "trial", "state", "is_tied_with_best", "is_pareto"]
     swept = list(dict.fromkeys(key for row in board.rows for key in row.result.params if key != SEED))
     scores = ["scale", board.objective, f"{board.objective}_low", f"{board.objective}_high", "num_seeds", "spread",
@@ -158,7 +158,7 @@ def _plain(value: Any) -> Any:
 
 
 def _as_text(text: str) -> str:
-    """Return text that no spreadsheet runs as a formula: an apostrophe marks it as text (OWASP, CSV injection)."""
+    """Return text that no spreadsheet evaluates: an apostrophe marks formulas as text (OWASP, CSV injection)."""
     is_formula = text.lstrip()[:1] in FORMULA or text[:1] in LEADING
     return f"'{text}" if text and is_formula and not _is_number(text) else text
 
@@ -201,7 +201,7 @@ def _trial(row: Row, result: TrialResult, objective: str) -> dict[str, Any]:
 
 
 def _jsonable(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: a number that is none becomes null."""
+    """Return a value that JSON can hold; NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The leaderboard in a notebook: its advice, and the table. Whatever a user wrote is escaped."""
+"""The leaderboard in a notebook: advice, table and notes. All text from users is escaped."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Say how sure the order of settings is, which of them are tied, and how much picking the best flatters."""
+"""Compute the certainty of a ranking: intervals, ties, the expected optimism of the best, and the Pareto front."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ Scored = TrialResult | BaseScore
 
 
 def interval_of(found: Configuration, objective: str) -> Interval | None:
-    """Return the objective's 95% interval over examples, and over seeds where there are two or more.
+    """Return the objective's 95% interval over examples, and over seeds if there are two or more.
 
-    None where the objective cannot be had from scores per example, such as a macro F1: an interval around another
+    None if the objective cannot be computed from scores per example, such as a macro F1: an interval around another
     number would mislead.
     """
     if not all(_is_mean(result, objective) and len(result.scores) > 1 for result in found.ranked):
@@ -29,7 +29,7 @@ def interval_of(found: Configuration, objective: str) -> Interval | None:
 
 
 def interval_of_base(base: BaseScore, objective: str) -> Interval | None:
-    """Return the 95% interval of a base's objective; None where it cannot be had from scores per example."""
+    """Return the 95% interval of a base's objective; None if it cannot be computed from scores per example."""
     value = finite(base.metrics.get(objective))
     if value is None or len(base.scores) < 2 or not _is_mean_of(base, objective, value):
         return None
@@ -37,9 +37,9 @@ def interval_of_base(base: BaseScore, objective: str) -> Interval | None:
 
 
 def contributions(result: Scored, objective: str) -> tuple[float, ...]:
-    """Return one number per example, with the objective as their mean where it can be had from examples at all.
+    """Return one number per example; their mean is the objective if it can be computed from scores per example.
 
-    A loss over all tokens is a ratio of sums: here stands its linear part, in which long examples count for more.
+    A loss over all tokens is a ratio of sums: it is linearised, so that long examples have a larger weight.
     """
     over = METRICS[objective].token_mean
     if over is None or not result.num_tokens or not all(map(math.isfinite, result.scores)):
@@ -51,7 +51,7 @@ def contributions(result: Scored, objective: str) -> tuple[float, ...]:
 
 
 def tied(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
-    """Return the numbers of the trials whose settings are not significantly worse than the best, and the best's."""
+    """Return the trial numbers of the best row and of the rows that do not differ significantly from it."""
     if not ranked:
         return frozenset()
     best = ranked[0].result.number
@@ -61,7 +61,7 @@ def tied(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
 
 
 def optimism(ranked: Sequence[Configuration], objective: str) -> float | None:
-    """Return by how much picking the best of the ranked flatters its objective, in its units; None where unknown."""
+    """Return the expected bias of the best objective, in its units, because it is the best; None if unknown."""
     if len(ranked) < 2 or not all(_is_mean(result, objective) for found in ranked for result in found.ranked):
         return None
     if len(_comparable(ranked)) < len(ranked):
@@ -71,30 +71,30 @@ def optimism(ranked: Sequence[Configuration], objective: str) -> float | None:
 
 
 def is_comparable(result: TrialResult, best: TrialResult) -> bool:
-    """Tell whether both answered the same examples, with a finite score each."""
+    """Return whether both were scored on the same examples, with a finite score for each example of `result`."""
     is_same = examples_of(result) == examples_of(best) and len(result.scores) == len(best.scores)
     return bool(result.scores) and is_same and all(map(math.isfinite, result.scores))
 
 
 def are_comparable(found: Configuration, best: Configuration) -> bool:
-    """Tell whether all seeds of both answered the same examples."""
+    """Return whether all seeds of both were scored on the same examples."""
     return all(is_comparable(result, best.result) for result in (*found.ranked, *best.ranked))
 
 
 def pareto(ranked: Sequence[Configuration], objective: str) -> frozenset[int]:
-    """Return the trials that no other beats in objective, forgetting and trainable parameters together."""
+    """Return the trials on the Pareto front of objective, forgetting and trainable parameters."""
     sign = -1 if METRICS[objective].is_maximized else 1
     costs = {found.result.number: _costs(found, objective, sign) for found in ranked}
     return frozenset(n for n, mine in costs.items() if not any(_dominates(other, mine) for other in costs.values()))
 
 
 def _comparable(ranked: Sequence[Configuration]) -> dict[int, Configuration]:
-    """Return all settings that answered the best one's examples, by the numbers of their trials."""
+    """Return the configurations scored on the same examples as the best, by trial number."""
     return {found.result.number: found for found in ranked if are_comparable(found, ranked[0])}
 
 
 def compared(result: Scored, objective: str) -> tuple[float, ...]:
-    """Return one number per example to pair with another trial's: nats where the objective is a mean over tokens."""
+    """Return one number per example for paired tests: weighted nats if the objective is a mean over tokens."""
     over = METRICS[objective].token_mean
     if over is None or not result.num_tokens:
         return result.scores
@@ -113,7 +113,7 @@ def _over_examples(result: Scored, objective: str) -> Interval:
 
 
 def _is_mean(result: TrialResult, objective: str) -> bool:
-    """Tell whether the objective is the mean of the contributions, which a macro F1 is not."""
+    """Return whether the objective is the mean of the contributions; a macro F1 is not."""
     value = finite(result.objective)
     return value is not None and _is_mean_of(result, objective, value)
 

@@ -1,4 +1,4 @@
-"""Say where a sweep varied nothing but what acts like the learning rate."""
+"""Advice for sweeps that varied only settings that act like the learning rate."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ LIKE_RATE = {"lora.r", "lora.lora_alpha", "lora.use_rslora"}
 
 
 def through_rate(results: Sequence[TrialResult], swept: Sequence[str]) -> Iterator[str]:
-    """Yield a sentence where only rank and scale were swept, at one learning rate.
+    """Yield a sentence if only rank and scale were swept, at one learning rate.
 
     B begins at zero and Adam's steps do not grow with the gradient, so the first changes of the weights are
     proportional to the learning rate times alpha/r.
@@ -24,10 +24,10 @@ def through_rate(results: Sequence[TrialResult], swept: Sequence[str]) -> Iterat
         yield (
             f"All trials have one learning rate ({rate}), and {names} changed alpha/r, from {setting(scales[0])} to "
             f"{setting(scales[-1])}: with Adam, alpha/r multiplies the first updates of the weights as the learning "
-            "rate does, so a difference may be one of step size alone; sweep train.learning_rate too to find out."
+            "rate does, so a difference may come from the step size alone; sweep train.learning_rate too to find out."
         )
     else:
         yield (
             f"All trials have one learning rate ({rate}) and one alpha/r ({setting(scales[0])}): {names} is compared "
-            "at this step size only; sweep train.learning_rate too to compare each value at its own best."
+            "at this step size only; sweep train.learning_rate too to compare each value at its best rate."
         )

@@ -1,4 +1,4 @@
-"""What trials are measured against: the untouched base, guessing, and always answering the most frequent label."""
+"""References for trials: the untouched base, guessing, and always answering the most frequent label."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from lorasweep.report.settings import effective
 from lorasweep.study.selection import Configuration, examples_of, finite
 
 CHANCE, MAJORITY, BASE = "chance", "majority", "base"
-OF_THE_BASE = ("model.", "data.template")  # swept settings that make another base, or ask it in other words
+OF_THE_BASE = ("model.", "data.template")  # swept settings that change the base or its prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A row of the leaderboard that is no trial: it has no rank, and no sweep counts it."""
+    """A row of the leaderboard without trials; it has no rank."""
 
     name: str
     objective: float | None
@@ -28,7 +28,7 @@ class Reference:
 
 
 def references(ranked: Sequence[Configuration], objective: str) -> tuple[Reference, ...]:
-    """Return every base of the ranked settings, then chance and the majority class where there are any."""
+    """Return every base of the ranked configurations, then chance and the majority class if they are known."""
     bases = _bases(ranked)
     found = [
         Reference(
@@ -44,9 +44,9 @@ def references(ranked: Sequence[Configuration], objective: str) -> tuple[Referen
 
 
 def better_than_base(ranked: Sequence[Configuration], objective: str) -> frozenset[int] | None:
-    """Return the trials that are significantly better than their base; None where no base was scored.
+    """Return the trials that are significantly better than their base; None if no base was scored.
 
-    All trials and bases are tested together, so the best of many is not called better by luck.
+    All trials and bases are tested together, so that the best of many is not better by chance.
     """
     bases = [score for _, score in _bases(ranked)]
     first = ranked[0].result if bases else None
@@ -69,7 +69,7 @@ def better_than_base(ranked: Sequence[Configuration], objective: str) -> frozens
 
 
 def _bases(ranked: Sequence[Configuration]) -> list[tuple[TrialResult, BaseScore]]:
-    """Return each different base with the first trial that has it."""
+    """Return each distinct base with the first trial that uses it."""
     found: list[tuple[TrialResult, BaseScore]] = []
     for result in (one.result for one in ranked):
         if result.base is not None and all(result.base != score for _, score in found):
@@ -88,6 +88,6 @@ def _can_be_paired(result: TrialResult, first: TrialResult) -> bool:
 
 def _without_model(bases: Sequence[BaseScore], objective: str) -> Iterator[Reference]:
     for name, metrics in ((CHANCE, [b.chance for b in bases]), (MAJORITY, [b.majority for b in bases])):
-        for scores in metrics[:1]:  # all bases answered the same examples
+        for scores in metrics[:1]:  # equal for all bases: they share the examples
             if scores:
                 yield Reference(name=name, objective=scores.get(objective), metrics=scores)

@@ -1,4 +1,4 @@
-"""Every way to write a leaderboard, and the file that each becomes."""
+"""Every format of a leaderboard, by file name."""
 
 from collections.abc import Callable
 

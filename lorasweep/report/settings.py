@@ -1,4 +1,4 @@
-"""Which settings differ between trials, which are the same for all, and how both are called."""
+"""Find the settings that differ between trials and those that are the same for all, and name them."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from lorasweep.core.result import TrialResult
 from lorasweep.core.spec import TrialSpec, unused_settings
 from lorasweep.report.figures import setting
 
-# What a reader wants to know even when it was not swept; the trial's own files hold the rest.
+# Settings that are always reported, even if they were not swept; the trials' files hold the rest.
 ESSENTIAL = (
     "model.id", "model.revision", "model.dtype", "model.precision",
     "lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.use_rslora", "lora.target_modules",
@@ -19,8 +19,8 @@ ESSENTIAL = (
     "train.num_train_epochs", "train.max_steps", "train.lr_scheduler_type", "train.warmup_steps", "train.seed",
     "data.train", "data.limit", "data.max_length", "eval.limit",
 )  # fmt: skip
-SEED = "train.seed"  # a row is the mean over its seeds, so the seed is none of its settings
-SCALE_PARTS = {"lora.r", "lora.lora_alpha", "lora.use_rslora"}  # of the factor alpha/r, alpha/sqrt(r) with rsLoRA
+SEED = "train.seed"  # a row is the mean over its seeds, so the seed is not one of its settings
+SCALE_PARTS = {"lora.r", "lora.lora_alpha", "lora.use_rslora"}  # they decide alpha/r (with rsLoRA alpha/sqrt(r))
 # Words, paths and lists that Hydra's override grammar reads without quotes.
 PLAIN_OVERRIDE = re.compile(r"[\w./:+-]+|\[[\w., -]*\]")
 
@@ -32,7 +32,7 @@ def effective(result: TrialResult) -> dict[str, Any]:
 
 
 def varying(results: Sequence[TrialResult]) -> tuple[str, ...]:
-    """Name the swept settings that took more than one value, wherever they had an effect."""
+    """Return the swept settings that had more than one value among trials in which they had an effect."""
     values: dict[str, set[str]] = {key: set() for result in results for key in result.params}
     for result in results:
         for key, value in effective(result).items():
@@ -41,7 +41,7 @@ def varying(results: Sequence[TrialResult]) -> tuple[str, ...]:
 
 
 def fixed(results: Sequence[TrialResult]) -> dict[str, str]:
-    """Return what all trials share: swept settings that never varied, then the essential ones of the specs."""
+    """Return the settings that all trials share: swept settings that did not vary, then the `ESSENTIAL` ones."""
     moving = varying(results)
     specs = [_leaves(result.spec) for result in results]
     if specs and not _is_shared(SEED, specs):
@@ -63,14 +63,14 @@ def fixed(results: Sequence[TrialResult]) -> dict[str, str]:
 
 
 def labels(keys: Iterable[str]) -> dict[str, str]:
-    """Call each setting by its last part, or in full where two share that part."""
+    """Return a label for each setting: the last part of its name, or the full name if two settings share that part."""
     names = list(keys)
     shared = Counter(key.rsplit(".", 1)[-1] for key in names)
     return {key: last if shared[last := key.rsplit(".", 1)[-1]] == 1 else key for key in names}
 
 
 def overrides(result: TrialResult) -> str:
-    """Return the trial's settings, exactly, as words for the command line."""
+    """Return the trial's swept settings with exact values as overrides for the command line."""
     return " ".join(shlex.quote(f"{key}={_override(value)}") for key, value in effective(result).items())
 
 

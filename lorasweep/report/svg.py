@@ -1,4 +1,4 @@
-"""Small charts as inline SVG. Colours come from the page's style sheet, so that they follow light and dark."""
+"""Small charts as inline SVG. Colours come from the page's style sheet, so that they follow light and dark mode."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,10 +14,12 @@ LINE = Markup('<polyline class="{}" points="{}"><title>{}</title></polyline>')
 LABEL = Markup('<text x="{}" y="{}" class="{}">{}</text>')
 RULE = Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
 DOT = Markup('<circle class="{}" cx="{}" cy="{}" r="{}"/>')
+FRAME = Markup('<svg x="{0}" y="{1}" width="{2}" height="{3}" viewBox="{0} {1} {2} {3}">{4}</svg>')
+MARGIN = 4  # pixels around the frame, so that dots and thick lines at its edge are whole
 
 
 class Scale:
-    """Maps values to places; a range without width maps to its middle."""
+    """Maps values to coordinates; if all values are equal, to the middle."""
 
     def __init__(self, values: Iterable[float], start: float, end: float) -> None:
         known = list(values) or [0.0]
@@ -31,7 +33,7 @@ class Scale:
 
 
 def interval_bar(interval: Interval, every: Sequence[Interval], best: float) -> Markup:
-    """Draw an interval on the axis that all rows share, with a mark where the best one stands."""
+    """Draw an interval on the axis that all rows share, with a mark at the best value."""
     x = Scale((bound for i in every for bound in (i.low, i.high)), 3, 97)
     marks = [
         RULE.format("best", x(best), 1, x(best), 15),
@@ -50,14 +52,24 @@ def spark(curve: Curve, every: Sequence[Curve]) -> Markup:
 
 
 def curves(lines: Sequence[tuple[str, str, Curve]], framing: Sequence[Curve]) -> Markup:
-    """Draw curves: (name, class, points). `framing` sets the range, so that no diverged trial flattens the rest."""
+    """Draw curves: (name, class, points). Curves outside the range of `framing` are clipped at the frame.
+
+    A diverged trial would otherwise flatten all other curves.
+    """
     x, y = _axes([curve for _, _, curve in lines], framing, (56, 620), (220, 14))
-    marks = [*_grid(x, y)]
+    marks = []
     for name, kind, curve in lines:
         marks.append(LINE.format(kind, _points(curve, x, y), name))
         if kind == "first":
             marks += [DOT.format("first", x(step), y(value), 3) for step, value in curve]
-    return _svg(640, 250, "curves", marks)
+    return _svg(640, 250, "curves", [*_grid(x, y), _clipped(marks, x, y)])
+
+
+def _clipped(marks: Iterable[Markup], x: Scale, y: Scale) -> Markup:
+    """Return marks in a nested SVG, which cuts off everything outside the axes."""
+    left, top = x.start - MARGIN, y.end - MARGIN
+    width, height = x.end - x.start + 2 * MARGIN, y.start - y.end + 2 * MARGIN
+    return FRAME.format(left, top, width, height, Markup("").join(marks))
 
 
 def _axes(every: Sequence[Curve], framing: Sequence[Curve], width: Ends, height: Ends) -> tuple[Scale, Scale]:
@@ -75,7 +87,7 @@ def _grid(x: Scale, y: Scale) -> Iterable[Markup]:
 
 
 def _points(curve: Curve, x: Scale, y: Scale) -> str:
-    # What lies outside the frame is drawn just beyond its edge, where the SVG cuts it off.
+    # Renderers fail on huge coordinates, so points far outside the frame, which clips them, are moved closer to it.
     beyond = 60
     low, high = min(y.start, y.end) - beyond, max(y.start, y.end) + beyond
     return " ".join(f"{x(step)},{min(max(y(value), low), high)}" for step, value in curve)

@@ -1,4 +1,4 @@
-"""The leaderboard in a terminal: the columns and rows that fit, a word on those that do not, and the verdict last."""
+"""The leaderboard in a terminal: the columns and rows that fit, notes on the rest, and the advice."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from lorasweep.report.figures import one_line, score
 from lorasweep.report.leaderboard import Leaderboard, Row
 from lorasweep.report.references import Reference
 
-GAP = 2  # blanks between columns: one of padding, one in place of the box's line
+GAP = 2  # blanks between columns: one for padding, one for the line of the box
 STYLES = {
     TrialState.COMPLETE: "",
     TrialState.PRUNED: "dim",
@@ -24,17 +24,17 @@ STYLES = {
     TrialState.FAILED: "red",
 }
 MAX_ROWS, FEWEST_ROWS = 30, 5
-MAX_CELL = 28  # a long module list may not push every number off the screen
+MAX_CELL = 28  # characters; a long list of modules must not displace the numbers
 
 
 def to_text(board: Leaderboard, width: int | None = None, max_rows: int = MAX_ROWS) -> RenderableType:
-    """Return the table with its notes for `rich.print`; `width` narrows it below the terminal's."""
+    """Return the table with its notes for `rich.print`. `width`: at most this many characters."""
     return Printed(board, width, max_rows)
 
 
-def verdict(board: Leaderboard) -> RenderableType:
-    """Return what the sweep found out, in sentences."""
-    # Text, not str: rich would read a module list such as [q_proj] as markup.
+def advice(board: Leaderboard) -> RenderableType:
+    """Return the title and the advice for `rich.print`."""
+    # Text, not str: rich would parse a module list such as [q_proj] as markup.
     title = Text(one_line(board.name), style="bold") + Text(f"  {one_line(board.question)}", style="italic")
     sentences = enumerate(board.advice)
     return Group(
@@ -47,7 +47,7 @@ def verdict(board: Leaderboard) -> RenderableType:
 
 
 def rows_that_fit(board: Leaderboard, console: Console, num_lines: int) -> int:
-    """Return how many rows leave room for the notes and `num_lines` more on the same screen; at least a few."""
+    """Return how many rows fit on a screen with the notes and `num_lines` more lines, at least `FEWEST_ROWS`."""
     if not console.is_terminal:
         return MAX_ROWS
     notes = len(console.render_lines(to_text(board, console.width, max_rows=0)))
@@ -56,7 +56,7 @@ def rows_that_fit(board: Leaderboard, console: Console, num_lines: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """A rich renderable that picks its columns when it learns how wide the terminal is."""
+    """A rich renderable that chooses its columns by the width of the terminal."""
 
     board: Leaderboard
     width: int | None
@@ -75,7 +75,7 @@ class Printed:
 def fitting(
     every: Sequence[Column], rows: Sequence[Row], width: int, references: Sequence[Reference] = ()
 ) -> list[Column]:
-    """Return the columns that fit, in reading order, the most important taken first."""
+    """Return the columns that fit, in reading order; the most important are chosen first."""
     kept: set[str] = set()
     left = width
     for column in sorted(every, key=lambda c: c.importance):
@@ -87,7 +87,7 @@ def fitting(
 
 
 def _width(column: Column, rows: Sequence[Row], references: Sequence[Reference]) -> int:
-    cells = [*(_cell(column, row) for row in rows), *(_beside(column, one) for one in references)]
+    cells = [*(_cell(column, row) for row in rows), *(_reference_cell(column, one) for one in references)]
     return max(map(cell_len, [column.title, *cells]))
 
 
@@ -95,7 +95,7 @@ def _cell(column: Column, row: Row) -> str:
     return shortened(column.cell(row), MAX_CELL)
 
 
-def _beside(column: Column, reference: Reference) -> str:
+def _reference_cell(column: Column, reference: Reference) -> str:
     return shortened(reference_cell(column.key, reference), MAX_CELL)
 
 
@@ -108,7 +108,7 @@ def _table(kept: Sequence[Column], rows: Sequence[Row], board: Leaderboard) -> T
         style = "bold green" if row.rank == 1 and board.is_recommended else STYLES[row.result.state]
         table.add_row(*(Text(_cell(column, row)) for column in kept), style=style)
     for reference in board.references:
-        table.add_row(*(Text(_beside(column, reference)) for column in kept), style="italic")
+        table.add_row(*(Text(_reference_cell(column, reference)) for column in kept), style="italic")
     for row in rows[len(ranked) :]:
         table.add_row(*(Text(_cell(column, row)) for column in kept), style=STYLES[row.result.state])
     return table
@@ -127,11 +127,11 @@ def _foot(board: Leaderboard, left_out: Sequence[str], max_rows: int, width: int
 def _lines(board: Leaderboard, left_out: Sequence[str], max_rows: int, width: int) -> Iterator[str]:
     hidden = board.rows[max_rows:]
     if hidden:
-        yield f"{len(hidden)} more rows are in leaderboard.html."
+        yield f"{len(hidden)} more row{'s are' if len(hidden) > 1 else ' is'} in leaderboard.html."
     if left_out:
         yield (
-            f"{len(left_out)} column{'s' * (len(left_out) > 1)} left out at {width} characters "
-            f"({', '.join(left_out)}); all are in leaderboard.html."
+            f"{len(left_out)} column{'s' * (len(left_out) > 1)} hidden at a width of {width} characters "
+            f"({', '.join(left_out)}); leaderboard.html has all columns."
         )
     if board.test_metrics:
         yield "Test split, winner: " + ", ".join(f"{k} {score(v)}" for k, v in board.test_metrics.items())
@@ -139,4 +139,4 @@ def _lines(board: Leaderboard, left_out: Sequence[str], max_rows: int, width: in
         yield "Same for all: " + ", ".join(f"{key}={value}" for key, value in board.fixed.items())
     yield from (f"Note: {one_line(note)}" for note in board.notes)
     for ending in endings(board.rows):
-        yield f"{ending.state.value.capitalize()}: {ending.who}: {ending.headline}"
+        yield f"{ending.state.value.capitalize()}: {ending.trials}: {ending.headline}"

@@ -1,1 +1,1 @@
-"""Train, evaluate and checkpoint the trials that one device was given. Knows neither Optuna nor MLflow."""
+"""Train, evaluate and checkpoint the trials of one device. Imports neither Optuna nor MLflow."""

@@ -1,6 +1,6 @@
-"""What the untouched base scores on its trials' validation examples, and what is scored without any model.
+"""Baseline scores on the validation examples of a trial: the untouched base, chance, and the majority class.
 
-The base is scored once per base, data and evaluation; the scores are kept in the cache.
+Each combination of base, data and evaluation is scored once; the cache keeps the scores.
 """
 
 import json
@@ -16,13 +16,13 @@ from lorasweep.data.cache import cache_dir
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task
 from lorasweep.models.base import Base
-from lorasweep.worker.scoring import Asked, SuiteScore, score_suite, scored_content
+from lorasweep.worker.scoring import PackedModel, SuiteScore, score_suite, scored_content
 
 
 def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:
-    """Return the base's scores on the validation examples, by every metric of the evaluation."""
+    """Return the base's scores on the validation examples, for every metric of the evaluation."""
     rows = task.validation[: spec.limit]
-    found = _kept_or_measured(base, rows, spec)
+    found = _cached_or_measured(base, rows, spec)
     return BaseScore(
         metrics=found.metrics,
         scores=found.scores[spec.objective],
@@ -33,7 +33,7 @@ def base_score(base: Base, task: Task, spec: EvalSpec) -> BaseScore:
 
 
 def chance_levels(rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str, float]:
-    """Return the expected accuracy of guessing among each row's options; nothing where rows have no options."""
+    """Return the expected accuracy of guessing among each row's options; empty if a row has no options."""
     if not rows or not all(row.options for row in rows):
         return {}
     num_options = [len(row.options) for row in rows]
@@ -41,9 +41,9 @@ def chance_levels(rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str,
 
 
 def majority_scores(train: Sequence[TokenRow], rows: Sequence[TokenRow], metrics: Sequence[str]) -> dict[str, float]:
-    """Return the scores of always answering the most frequent label of the training rows, where all share their labels.
+    """Return the scores of always answering the most frequent training label; empty if rows differ in their labels.
 
-    Of labels that are equally frequent the first in alphabetical order counts.
+    Of equally frequent labels, the first in alphabetical order counts.
     """
     if not train or not rows or len({row.options for row in (*train, *rows)}) != 1 or not rows[0].options:
         return {}
@@ -53,8 +53,8 @@ def majority_scores(train: Sequence[TokenRow], rows: Sequence[TokenRow], metrics
     return {name: of([label] * len(rows), references) for name in metrics if (of := METRICS[name].of_labels)}
 
 
-def _kept_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> SuiteScore:
-    """Read the scores from the cache, or measure them. A damaged file is measured anew."""
+def _cached_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> SuiteScore:
+    """Read the scores from the cache, or measure and store them. A damaged file is replaced."""
     path = cache_dir() / "base-scores" / f"{_key(base, rows, spec)}.json"
     try:
         kept = json.loads(path.read_text())
@@ -64,29 +64,29 @@ def _kept_or_measured(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> S
             return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    [found] = score_suite(Asked(base, None, (), spec.batch_rows), rows, spec.all_metrics, spec)
+    [found] = score_suite(PackedModel(base, None, (), spec.batch_rows), rows, spec.all_metrics, spec)
     write_json(path, {"metrics": found.metrics, "scores": found.scores, "num_tokens": found.num_tokens})
     return found
 
 
 def _key(base: Base, rows: Sequence[TokenRow], spec: EvalSpec) -> str:
-    asked = [spec.all_metrics, *covered(spec, NOT_ASKED).values()]
-    return digest([base.info.fingerprint, asdict(base.spec), base.device.type, scored_content(rows), asked])
+    settings = [spec.all_metrics, *covered(spec, NOT_IN_KEY).values()]
+    return digest([base.info.fingerprint, asdict(base.spec), base.device.type, scored_content(rows), settings])
 
 
-IN_METRICS = "all metrics are named beside it"
+IN_METRICS = "the key lists all metrics"
 NO_RUNGS = "the base has no rungs"
 
 # Fields of an evaluation that the base's scores do not depend on, each with the reason.
-NOT_ASKED = {
+NOT_IN_KEY = {
     "objective": IN_METRICS,
     "metrics": IN_METRICS,
-    "limit": "the rows themselves are named",
-    "batch_rows": "it divides the passes, not the scores",
+    "limit": "the key covers the rows themselves",
+    "batch_rows": "it changes the size of passes, not the scores",
     "rungs": NO_RUNGS,
     "rung_factor": NO_RUNGS,
     "rung_limit": NO_RUNGS,
     "rung_start": NO_RUNGS,
-    "num_samples": "the base writes no samples",
-    "probes": "their scores are kept apart",
+    "num_samples": "no samples of the base are kept",
+    "probes": "their scores are cached separately",
 }

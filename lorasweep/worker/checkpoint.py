@@ -1,4 +1,4 @@
-"""The state that a live trial needs to continue in another process: one file, written aside and renamed.
+"""Save and restore the state that a live trial needs to continue in another process, as one file.
 
 Tensors are stored without the padding of their stack. The file holds tensors and JSON only, so reading it runs no code.
 """
@@ -23,14 +23,14 @@ from lorasweep.core.result import Point
 from lorasweep.core.spec import TrialSpec, digest
 from lorasweep.worker.live_trial import LiveTrial
 
-FORMAT = 1  # raise it when the content changes
+FORMAT = 1  # increment it when the content changes
 
 
 def save_checkpoint(live: LiveTrial) -> None:
     """Write a trial's state after its last optimizer step.
 
     Raises:
-        OSError: it could not be written; the previous checkpoint is unchanged.
+        OSError: the file could not be written; the previous checkpoint is unchanged.
     """
     facts = {"format": FORMAT, "spec": _key(live.spec), "learner": _counters(live.train_state), "live": _report(live)}
     slot = live.train_state.slot
@@ -51,13 +51,13 @@ def load_checkpoint(live: LiveTrial) -> str:
     try:
         facts, tensors = _read(path)
         if (facts["format"], facts["spec"]) != (FORMAT, _key(live.spec)):
-            return f"trial {live.number}: {path} is of another trial or version; it begins again"
+            return f"trial {live.number}: {path} belongs to another trial or version; the trial starts again"
         slot, optimizer = live.train_state.slot, _optimizer_states(live.train_state, facts, tensors)
         history = [Point(**point) for point in facts["live"].pop("history")]
         weights = _pairs(slot, slot.tensors, tensors, "weights")
         _restore_counters(live.train_state, facts["learner"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        return f"trial {live.number}: {path} cannot be read ({error}); it begins again"
+        return f"trial {live.number}: {path} cannot be read ({error}); the trial starts again"
     for own, stored in weights:
         own.copy_(stored)
     for parameter, state in optimizer:
@@ -68,7 +68,7 @@ def load_checkpoint(live: LiveTrial) -> str:
 
 
 def _key(spec: TrialSpec) -> str:
-    """Return a digest of the whole trial, including its rungs, which its fingerprint leaves out."""
+    """Return a digest of the whole spec, including the rungs, which are not part of its fingerprint."""
     return digest(asdict(spec))
 
 
@@ -99,20 +99,14 @@ def _restore_counters(x: TrainState, facts: dict[str, Any]) -> None:
     losses = [(int(at), float(loss), float(rate)) for at, loss, rate in facts["losses"]]
     loss, num_tokens, rates = float(facts["loss"]), int(facts["num_tokens"]), [float(r) for r in facts["rates"]]
     if not (0 <= step <= x.num_steps and len(losses) == step and len(rates) == len(x.optimizer.param_groups)):
-        raise ValueError("its counters do not match")
+        raise ValueError("its counters are inconsistent")
     if x.scaler.is_enabled():
         x.scaler.load_state_dict(facts["scaler"])
     x.schedule.load_state_dict(facts["schedule"])
     for group, rate in zip(x.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    x.step, x.micro_step, x.train_s, x.losses, x.loss, x.num_tokens = (
-        step,
-        micro_step,
-        train_s,
-        losses,
-        loss,
-        num_tokens,
-    )
+    x.step, x.micro_step, x.train_s, x.losses, x.loss = step, micro_step, train_s, losses, loss
+    x.num_tokens = num_tokens
 
 
 def _report(live: LiveTrial) -> dict[str, Any]:
@@ -134,7 +128,7 @@ def _restore_report(live: LiveTrial, facts: dict[str, Any], history: list[Point]
 
 
 def _named(prefix: str, slot: Slot, tensors: Tensors) -> dict[str, Tensor]:
-    """Return the tensors of all linears by the names that they have in a checkpoint."""
+    """Return the tensors of all linear layers by their names in a checkpoint."""
     return {
         f"{prefix}/{path}/{name}": x
         for path, parts in tensors.items()
@@ -143,7 +137,7 @@ def _named(prefix: str, slot: Slot, tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _pairs(slot: Slot, own: Tensors, stored: dict[str, Tensor], prefix: str) -> list[tuple[Tensor, Tensor]]:
-    """Return each tensor of a slot with the stored one of the same name."""
+    """Return each tensor of a slot with the stored tensor of the same name."""
     return [(x, stored[name]) for name, x in _named(prefix, slot, own).items()]
 
 

@@ -1,4 +1,4 @@
-"""Turn what a worker measured into a trial's result."""
+"""Build a trial's result from a worker's measurements."""
 
 import time
 from collections.abc import Sequence
@@ -16,48 +16,48 @@ from lorasweep.data.tasks import Task
 from lorasweep.models.base import Base
 from lorasweep.worker.live_trial import LiveTrial
 from lorasweep.worker.probes import Probes
-from lorasweep.worker.scoring import Asked, SuiteScore, score_suite, write
+from lorasweep.worker.scoring import PackedModel, SuiteScore, score_suite, write
 
 CURVE_POINTS = 50  # training losses kept per trial; enough for a curve, few enough for a tracking server
 
 
-def rung_metrics(asked: Asked, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
-    """Return, per slot, the objective and what pruning needs beside it, on the examples that rungs ask."""
+def rung_metrics(packed: PackedModel, task: Task, spec: EvalSpec) -> list[dict[str, float]]:
+    """Return, per slot, the objective and the losses that pruning needs, on the examples of a rung."""
     rows = spread(task.validation[: spec.limit], spec.rung_limit)
-    scored = score_suite(asked, rows, tuple({spec.objective: 0, LOSS: 0, LOSS_PER_BYTE: 0}), spec)
+    scored = score_suite(packed, rows, tuple({spec.objective: 0, LOSS: 0, LOSS_PER_BYTE: 0}), spec)
     return [result.metrics for result in scored]
 
 
 def spread(rows: Sequence[TokenRow], limit: int | None) -> Sequence[TokenRow]:
-    """Return at most `limit` rows from all over the file, which may be sorted by label."""
+    """Return at most `limit` evenly spaced rows: the file may be sorted by label."""
     if limit is None or limit >= len(rows):
         return rows
     return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def test_metrics(asked: Asked, task: Task, spec: EvalSpec) -> dict[str, float]:
-    """Return every metric on the test split; empty where there is none."""
+def test_metrics(packed: PackedModel, task: Task, spec: EvalSpec) -> dict[str, float]:
+    """Return every metric on the test split; empty if there is no test split."""
     if not task.test:
         return {}
-    return score_suite(asked, task.test[: spec.limit], spec.all_metrics, spec)[0].metrics
+    return score_suite(packed, task.test[: spec.limit], spec.all_metrics, spec)[0].metrics
 
 
 def finish(
-    asked: Asked, lives: Sequence[LiveTrial], task: Task, probes: Probes, base: BaseScore, peak_bytes: int
+    packed: PackedModel, lives: Sequence[LiveTrial], task: Task, probes: Probes, base: BaseScore, peak_bytes: int
 ) -> list[TrialResult]:
-    """Measure trials at their last step in full and save their adapters."""
-    assert asked.bank is not None
+    """Evaluate trials in full after their last step, save their adapters and return their results."""
+    assert packed.bank is not None
     spec = lives[0].spec.eval
     rows = task.validation[: spec.limit]
-    scored = score_suite(asked, rows, spec.all_metrics, spec)
-    forgotten = probes.forgotten(asked.bank, asked.slots)
-    outputs = _samples(asked, rows[: spec.num_samples], scored, spec)
-    # Saving may fail where the disk is full, so it comes before the trial counts as ended.
-    sizes = [save_adapter(asked.bank, x.train_state.slot, Path(x.folder) / "adapter") for x in lives]
+    scored = score_suite(packed, rows, spec.all_metrics, spec)
+    forgotten = probes.forgotten(packed.bank, packed.slots)
+    outputs = _samples(packed, rows[: spec.num_samples], scored, spec)
+    # Saving fails on a full disk, so it must precede the end of the trial.
+    sizes = [save_adapter(packed.bank, x.train_state.slot, Path(x.folder) / "adapter") for x in lives]
     results = []
     for live, score, (drops, lost), samples, size in zip(lives, scored, forgotten, outputs, sizes, strict=True):
         live.record({**score.metrics, **lost}, peak_bytes)
-        result = _result(live, TrialState.COMPLETE, "", asked.base, peak_bytes)
+        result = _result(live, TrialState.COMPLETE, "", packed.base, peak_bytes)
         results.append(
             replace(
                 result,
@@ -74,13 +74,13 @@ def finish(
 
 
 def final_event(live: LiveTrial, state: TrialState, reason: str, base: Base, peak_bytes: int) -> Finished:
-    """Return the event of a live trial that ended before its last step."""
+    """Return the event for a live trial that ended before its last step."""
     result = _result(live, state, reason, base, peak_bytes)
     return Finished(number=live.number, attempt=live.trial.attempt, result=result)
 
 
 def ended(trial: Trial, state: TrialState, reason: str) -> Finished:
-    """Return the event of a trial that ended before it got a slot."""
+    """Return the event for a trial that ended before it got a slot."""
     return Finished(number=trial.number, attempt=trial.attempt, result=TrialResult.of(trial, state, reason))
 
 
@@ -96,7 +96,7 @@ def _result(live: LiveTrial, state: TrialState, reason: str, base: Base, peak_by
 
 
 def _history(live: LiveTrial) -> tuple[Point, ...]:
-    """Merge the training losses, thinned out, with what was measured at rungs."""
+    """Merge about `CURVE_POINTS` training losses with the measurements at rungs."""
     losses = live.train_state.losses
     every = max(1, len(losses) // CURVE_POINTS)
     now = time.time()
@@ -123,16 +123,16 @@ def _cost(live: LiveTrial, base: Base, peak_bytes: int) -> Cost:
 
 
 def _samples(
-    asked: Asked, rows: Sequence[TokenRow], scored: Sequence[SuiteScore], spec: EvalSpec
+    packed: PackedModel, rows: Sequence[TokenRow], scored: Sequence[SuiteScore], spec: EvalSpec
 ) -> list[tuple[Sample, ...]]:
-    """Return the first rows' answers, written now where no metric has had them written."""
+    """Return the answers to the first rows; generate them if no metric did."""
     promptable = [row for row in rows if row.prompt_length]
     if not promptable:
         return [() for _ in scored]
     if scored[0].outputs:
         texts = [list(score.outputs[: len(rows)]) for score in scored]
     else:
-        texts = write(asked, promptable, spec.max_new_tokens)
+        texts = write(packed, promptable, spec.max_new_tokens)
     return [
         tuple(
             Sample(prompt=r.prompt, reference=r.reference, output=t.strip())

@@ -1,4 +1,4 @@
-"""A trial while it trains."""
+"""The state of a trial while it trains."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from lorasweep.memory import GIB
 
 @dataclass(eq=False, slots=True)
 class LiveTrial:
-    """A trial in a slot: what trains it, and what it has reported so far. `folder` holds its checkpoint and adapter."""
+    """A trial in a slot: its training state and its reports so far. `folder` holds its checkpoint and adapter."""
 
     trial: Trial
     folder: str
@@ -43,29 +43,29 @@ class LiveTrial:
 
     @property
     def is_due(self) -> bool:
-        """Tell whether it stands at a rung that it has not reported yet."""
+        """Return whether the trial has reached a rung that it has not reported yet."""
         return self.train_state.rung > self.rung
 
     @property
     def memory_order(self) -> int:
-        """Order trials by the memory that they add to a bank."""
+        """Return a sort key: the memory that the trial adds to a bank."""
         rows = self.spec.train.per_device_train_batch_size
         return rows * 10**12 + self.train_state.slot.num_trainable
 
     @property
     def has_diverged(self) -> bool:
-        """Tell whether its last loss is not finite."""
+        """Return whether the last training loss is not finite."""
         losses = self.train_state.losses
         return bool(losses) and not math.isfinite(losses[-1][1])
 
     def progress(self) -> Progress:
-        """Return the event that tells how far it is."""
+        """Return the event that reports steps, loss and speed."""
         x = self.train_state
         pace = x.step / x.train_s if x.train_s else 0.0
         return Progress(number=self.number, step=x.step, num_steps=x.num_steps, loss=mean_loss(x), its_per_s=pace)
 
     def rung_event(self) -> Rung:
-        """Return the report of the last rung that it reached."""
+        """Return the event that reports the last rung."""
         value = self.metrics[self.spec.eval.objective]
         return Rung(
             number=self.number,
@@ -77,7 +77,7 @@ class LiveTrial:
         )
 
     def record(self, metrics: dict[str, float], peak_bytes: int) -> None:
-        """Keep what was measured at the current rung."""
+        """Store the metrics that were measured at the current rung."""
         x = self.train_state
         speed = {
             "train/loss": mean_loss(x),
@@ -88,7 +88,7 @@ class LiveTrial:
             "perf/peak_memory_gib": peak_bytes / GIB,
         }
         self.rung = x.rung
-        known = self.spec.eval.all_metrics  # a rung measures more, for the pruner alone
+        known = self.spec.eval.all_metrics  # other metrics of a rung are for the pruner only
         self.metrics = {name: value for name, value in metrics.items() if name in known or self.train_state.is_done}
         named = {f"eval/{name}": value for name, value in metrics.items()}
         self.history.append(Point(step=x.step, metrics={**named, **speed}, time_s=time.time()))

@@ -1,4 +1,4 @@
-"""The live trials of a worker: how each gets its slot, reports, is kept on disk, and leaves."""
+"""The live trials of a worker: start, evaluate, save and end them."""
 
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from lorasweep.worker.session import Session
 
 
 class LiveTrials:
-    """Each live trial has a slot of the bank, from its start to its end."""
+    """The live trials by number. Each has a slot of the bank from its start to its end."""
 
     def __init__(self, device: str, num_slots: int) -> None:
         self.device, self.num_slots = device, num_slots
@@ -30,7 +30,7 @@ class LiveTrials:
 
     @property
     def session(self) -> Session:
-        assert self._session is not None, "a live trial has a base"
+        assert self._session is not None, "the base of a live trial is loaded"
         return self._session
 
     @property
@@ -39,16 +39,16 @@ class LiveTrials:
         return max(self.live.values(), key=lambda live: live.memory_order)
 
     def load(self, model: ModelSpec) -> Session:
-        """Load a base and let go of any other."""
+        """Load a base, after freeing any other base."""
         if self._session is None or self._session.base.spec != model:
-            assert not self.live, "a base is changed only when no trial is live"
-            self._session = None  # frees its memory first
+            assert not self.live, "a base is replaced only when no trial is live"
+            self._session = None  # frees its memory before the next base is loaded
             self._session = Session(model, self.device, self.num_slots)
-            self.meter.reset()  # memory of loading is not a trial's
+            self.meter.reset()  # the peak of loading does not belong to a trial
         return self._session
 
     def start(self, command: Start) -> list[Event]:
-        """Give a trial its slot and bring it to its checkpoint; notes say what was cut from the data."""
+        """Add a trial to the bank and restore its checkpoint; return notes on its data and the report to repeat."""
         trial, session = command.trial, self.load(command.trial.spec.model)
         events: list[Event] = [Note(text=note) for note in session.prepare(trial.spec)]
         train_state = self._take_slot(trial.number, trial.spec)
@@ -56,12 +56,12 @@ class LiveTrials:
         self.live[trial.number] = live
         note = load_checkpoint(live)
         session.bank.group_of(train_state.slot).publish(train_state.slot)
-        if live.rung:  # the driver may not have this report
+        if live.rung:  # the driver may have missed this report
             events.append(live.rung_event())
         return [*events, Note(text=note)] if note else events
 
     def _take_slot(self, number: int, spec: TrialSpec) -> TrainState:
-        """Put a fresh adapter into a slot and return what trains it."""
+        """Add a new adapter to the bank and return its training state."""
         bank, rows = self.session.bank, self.session.task(spec).train
         slot = bank.add(number, spec.lora, spec.train.seed, usual_tokens(rows, spec.train))
         try:
@@ -71,7 +71,7 @@ class LiveTrials:
             raise
 
     def warm_up(self) -> list[Event]:
-        """Measure the memory of one pass over the longest rows when a bank is new, to correct predictions."""
+        """In a new bank, measure the memory of one pass over the longest rows, to correct predictions."""
         if self.session.is_warmed_up:
             return []
         live = self.largest
@@ -81,28 +81,28 @@ class LiveTrials:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            live.train_state.rewind()  # the training steps find out what fits
+            live.train_state.rewind()  # training steps reduce the pass size themselves
             return []
         return [Measured(number=live.number, peak_bytes=self.meter.peak_bytes())]
 
     def evaluate_rung(self, lives: Sequence[LiveTrial]) -> list[Event]:
-        """Measure the objective of trials at a rung, which share data and evaluation."""
+        """Evaluate the objective of trials at a rung; they share data and evaluation settings."""
         spec = lives[0].spec
         began_s = time.perf_counter()
-        asked = self.session.asked([x.train_state.slot for x in lives], spec.eval)
-        scored = rung_metrics(asked, self.session.task(spec), spec.eval)
+        packed = self.session.packed([x.train_state.slot for x in lives], spec.eval)
+        scored = rung_metrics(packed, self.session.task(spec), spec.eval)
         for live, metrics in zip(lives, scored, strict=True):
             live.eval_s = time.perf_counter() - began_s
             live.record(metrics, self.meter.peak_bytes())
         return [*(live.rung_event() for live in lives), *self.save(lives)]
 
     def finish(self, lives: Sequence[LiveTrial]) -> list[Event]:
-        """Measure finished trials in full, keep their adapters and free their slots."""
+        """Evaluate finished trials in full, save their adapters and free their slots."""
         spec = lives[0].spec
         began_s = time.perf_counter()
-        asked = self.session.asked([x.train_state.slot for x in lives], spec.eval)
+        packed = self.session.packed([x.train_state.slot for x in lives], spec.eval)
         task, probes, base = self.session.task(spec), self.session.probes(spec), self.session.base_score(spec)
-        results = finish(asked, lives, task, probes, base, self.meter.peak_bytes())
+        results = finish(packed, lives, task, probes, base, self.meter.peak_bytes())
         eval_s = time.perf_counter() - began_s
         results = [replace(result, cost=replace(result.cost, eval_s=eval_s)) for result in results]
         for live in lives:
@@ -113,7 +113,7 @@ class LiveTrials:
         ]
 
     def save(self, lives: Sequence[LiveTrial]) -> list[Event]:
-        """Write checkpoints; training goes on where the disk is full."""
+        """Write checkpoints; return an event instead of raising if the disk is full."""
         for live in lives:
             try:
                 save_checkpoint(live)
@@ -130,21 +130,21 @@ class LiveTrials:
         return events
 
     def evict(self, live: LiveTrial, reason: str) -> list[Event]:
-        """Save a trial and free its slot because memory is short."""
+        """Save a trial and free its slot after out-of-memory."""
         events = self.save([live])
         self._free(live)
         self.session.base.empty_cache()
         return [*events, Evicted(number=live.number, reason=reason, attempt=live.trial.attempt)]
 
     def stop(self, command: Stop) -> list[Event]:
-        """End a trial that the pruner stopped; do nothing where it has ended meanwhile."""
+        """End a trial that the pruner stopped; do nothing if it has already ended."""
         if command.number not in self.live:
             return []
         event = self.end(command.number, TrialState.PRUNED, command.reason)
         return [replace(event, result=replace(event.result, stopped_by=command.rule))]
 
     def end(self, number: int, state: TrialState, reason: str) -> Finished:
-        """End a live trial early; its result holds what was measured so far."""
+        """End a live trial early; its result holds the measurements so far."""
         live = self.live[number]
         event = final_event(live, state, reason, self.session.base, self.meter.peak_bytes())
         self._free(live)

@@ -1,4 +1,4 @@
-"""Measured memory: what the process peaked at since it was last asked."""
+"""Measure the peak memory of this process since the last reset."""
 
 import os
 from pathlib import Path
@@ -12,19 +12,19 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # a fresh process knows no device to reset the peak of
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # without it, a new process cannot reset the peak
         self.start_bytes = 0 if device.type == "cuda" else _status_bytes("VmRSS")
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new peak."""
+        """Reset the peak."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
-            return  # without it the peak is that of the whole process so far
+            return  # not supported: the peak covers the whole life of the process
 
     def peak_bytes(self) -> int:
         """Return the peak since the last reset."""
@@ -34,7 +34,7 @@ class Meter:
 
 
 def _status_bytes(field: str) -> int:
-    """Read a line of /proc/self/status; other systems report the process's peak only."""
+    """Return a line of /proc/self/status in bytes; other systems report only the peak of the process."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

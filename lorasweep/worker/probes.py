@@ -1,4 +1,4 @@
-"""What a base can do before training, once per base and precision, and what an adapted model has lost of it."""
+"""Score a base on its probes, once per base and precision, and measure how much an adapted model forgot."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
-from lorasweep.worker.scoring import Asked, score_suite, scored_content
+from lorasweep.worker.scoring import PackedModel, score_suite, scored_content
 
 Scores = dict[str, ProbeScore]
 
@@ -33,8 +33,8 @@ class Probes:
         self.before = self._baseline()
 
     def forgotten(self, bank: Bank, slots: Sequence[Slot]) -> list[tuple[tuple[Probe, ...], dict[str, float]]]:
-        """Return, for each slot, every probe before and after, and metrics with the mean drops and their intervals."""
-        scored = self._score(Asked(self.base, bank, tuple(slots), self.spec.batch_rows))
+        """Return, per slot, every probe before and after training, and metrics with the mean drops and intervals."""
+        scored = self._score(PackedModel(self.base, bank, tuple(slots), self.spec.batch_rows))
         return [self._compare(after) for after in scored]
 
     def _compare(self, after: Scores) -> tuple[tuple[Probe, ...], dict[str, float]]:
@@ -46,17 +46,17 @@ class Probes:
             metrics |= _with_interval(name, getattr(outcome, name))
         return tuple(_probe(p) for p in outcome.probes), metrics
 
-    def _score(self, asked: Asked) -> list[Scores]:
-        scored: list[Scores] = [{} for _ in range(asked.copies)]
+    def _score(self, packed: PackedModel) -> list[Scores]:
+        scored: list[Scores] = [{} for _ in range(packed.copies)]
         for probe in self.spec.probes:
             rows = self.rows[probe.name]
             spec = replace(self.spec, end_token=probe.end_token)
-            for scores, result in zip(scored, score_suite(asked, rows, [probe.metric], spec), strict=True):
+            for scores, result in zip(scored, score_suite(packed, rows, [probe.metric], spec), strict=True):
                 scores[probe.name] = _probe_score(probe, rows, result.scores[probe.metric])
         return scored
 
     def _baseline(self) -> Scores:
-        """Read the base's scores from the cache, or measure them. A damaged file is measured anew."""
+        """Read the base's scores from the cache, or measure and store them. A damaged file is replaced."""
         path = cache_dir() / "baselines" / f"{self._key()}.json"
         try:
             kept = json.loads(path.read_text())
@@ -65,7 +65,7 @@ class Probes:
                 for p in self.spec.probes
             }
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            scores = self._score(Asked(self.base, None, (), self.spec.batch_rows))[0]
+            scores = self._score(PackedModel(self.base, None, (), self.spec.batch_rows))[0]
             write_json(path, {name: asdict(score) for name, score in scores.items()})
             return scores
 
@@ -77,7 +77,7 @@ class Probes:
 
 
 def _with_interval(name: str, interval: Interval | None) -> dict[str, float]:
-    """Return a drop as metrics, its 95 % interval beside it."""
+    """Return a drop and its 95 % interval as metrics."""
     if interval is None:
         return {}
     return {name: interval.value, f"{name}/low": interval.low, f"{name}/high": interval.high}

@@ -1,7 +1,6 @@
 """One device, one base, one bank: train and evaluate the trials that the driver sends.
 
-The driver's whole contract with a worker is `Worker.advance`. An exception becomes a trial's state here and nowhere
-else.
+The driver calls a worker only through `Worker.advance`. Only this module turns an exception into a trial's state.
 """
 
 import logging
@@ -24,11 +23,11 @@ from lorasweep.worker.live_trials import LiveTrials
 
 log = logging.getLogger(__name__)
 
-SAVE_EVERY_S = 600.0  # between rungs that lie far apart
+SAVE_EVERY_S = 600.0  # between checkpoints if rungs are rare
 
 
 class Worker:
-    """See `advance`."""
+    """Trains and evaluates trials on one device. See `advance`."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
@@ -44,15 +43,15 @@ class Worker:
         """Start and stop trials, train every live slot until one reaches a rung or the time slice ends, evaluate.
 
         Args:
-            commands: what to do first, in order.
+            commands: to execute first, in order.
 
         Returns:
-            What happened: progress of live trials, rungs with the objective, finished trials.
+            Events: progress of live trials, rungs with the objective, finished trials.
         """
         events: list[Event] = []
         for command in commands:
             events += self._execute(command)
-        # A trial whose checkpoint lies at a rung may be pruned there before it goes on.
+        # A trial that restarts at a rung may be pruned there before it continues.
         if self.live and not any(isinstance(event, Rung) for event in events):
             events += self._guarded(list(self.live), self._train)
         return events
@@ -68,7 +67,7 @@ class Worker:
         return self.trials.stop(command)
 
     def _train(self) -> list[Event]:
-        """Train all live slots until one of them has something to report."""
+        """Train all live slots until one reaches a rung or diverges, or the time slice ends."""
         lives = list(self.live.values())
         bank = self.trials.session.bank
         bank.set_mode(checkpointing=any(x.spec.train.activation_checkpointing for x in lives))
@@ -76,7 +75,7 @@ class Worker:
         deadline, num_due = time.perf_counter() + self.settings.slice_s, sum(live.is_due for live in lives)
         for live in lives:
             live.shared_by = max(live.shared_by, len(lives))
-        # A trial may be due already: its checkpoint lies at a rung, or its last report failed.
+        # A trial may be due already: its checkpoint was saved at a rung, or its last report failed.
         while not any(live.has_diverged or live.is_due for live in lives):
             train_step(bank, [live.train_state for live in lives])
             if time.perf_counter() > deadline:
@@ -86,18 +85,18 @@ class Worker:
             reason = f"{NOT_FINITE} at step {live.train_state.step}"
             events.append(self.trials.end(live.number, TrialState.FAILED, reason))
         due = [live for live in lives if live.is_due and not live.has_diverged]
-        if len(due) > num_due:  # an evaluation may take long: first the driver learns how far the trials are
+        if len(due) > num_due:  # evaluation may take long: report progress to the driver first
             return events
         events += self._report(due)
         late = [x for x in self.live.values() if time.monotonic() - x.saved_s > SAVE_EVERY_S]
         return events + self.trials.save(late)
 
     def _report(self, lives: Sequence[LiveTrial]) -> list[Event]:
-        """Evaluate trials at a rung: the objective on the way, everything at the end; together where asked the same."""
+        """Evaluate trials at a rung: before the last step only the objective. Trials with equal data share passes."""
         slots = self.trials.session.bank.slots
         events: list[Event] = []
         for alike in _grouped(sorted(lives, key=lambda x: slots.index(x.train_state.slot))):
-            # An earlier group may have cost them their slots.
+            # Out-of-memory in an earlier group may have removed trials from their slots.
             still = [x for x in alike if self.live.get(x.number) is x]
             act = self.trials.finish if alike[0].train_state.is_done else self.trials.evaluate_rung
             if still:
@@ -105,12 +104,12 @@ class Worker:
         return events
 
     def _guarded(self, numbers: list[int], act: Callable[[], list[Event]], new: Trial | None = None) -> list[Event]:
-        """Run `act`; an exception ends the trials that it was for."""
+        """Run `act`; an exception ends the trials with these numbers."""
         try:
             return act()
         except LoraSweepError as error:
             return self._drop(numbers, new, TrialState.FAILED, str(error))
-        except Exception as error:  # the one place: a trial's crash must not take the sweep with it
+        except Exception as error:  # the crash of a trial must not end the sweep
             if is_disk_full(error):
                 return [DiskFull(reason=str(error))]
             if is_out_of_memory(error):
@@ -121,7 +120,7 @@ class Worker:
             return self._drop(numbers, new, TrialState.FAILED, traceback.format_exc())
 
     def _device_failed(self, new: Trial | None) -> list[Event]:
-        """End every trial here without touching its tensors: each further call to the device would raise as well."""
+        """End every live trial without touching its tensors: every further call to the device would raise as well."""
         reason = redact(traceback.format_exc())
         trials = {live.number: live.trial for live in self.live.values()}
         trials |= {new.number: new} if new else {}
@@ -129,14 +128,14 @@ class Worker:
         return [ended(trial, TrialState.FAILED, reason) for trial in trials.values()]
 
     def _drop(self, numbers: list[int], new: Trial | None, state: TrialState, reason: str) -> list[Event]:
-        reason = redact(reason)  # an error may tell the request it failed with
+        reason = redact(reason)  # an error message may contain a request with its token
         known: list[Event] = [self.trials.end(number, state, reason) for number in numbers if number in self.live]
         return known or ([ended(new, state, reason)] if new else [])
 
     def _out_of_memory(self, new: Trial | None, error: BaseException) -> list[Event]:
-        """End a trial that does not fit alone as infeasible; with several, take the largest out of its slot.
+        """End a trial that does not fit alone as infeasible; among several, evict the largest.
 
-        Smaller passes and recomputed activations were tried before. The others are where they were before the step.
+        Smaller passes and recomputed activations were tried before. The other trials are unchanged by the failed step.
         """
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else 'the device is full'}"
         if new is not None and self.live:
@@ -150,7 +149,7 @@ class Worker:
 
 
 def _grouped(lives: Sequence[LiveTrial]) -> list[list[LiveTrial]]:
-    """Group trials with the same evaluation and data."""
+    """Group trials that share evaluation settings and data, and are all done or all not done."""
     groups: dict[object, list[LiveTrial]] = {}
     for live in lives:
         groups.setdefault((live.spec.eval, live.spec.data_key, live.train_state.is_done), []).append(live)

@@ -43,7 +43,7 @@ def test_what_the_environment_holds_and_an_exception_says_is_in_no_file_table_or
     reason = "401 for https://me:{}@hub.example/x?token={} with Bearer {}, key={}".format(*secrets().values())
     play = staged(*LONG, "study.halt_after=2", scene=partial(failing_with, reason, secrets()), is_real=True)
     assert play.code() == 1, play.text
-    assert "401 for https://***@hub.example" in play.text and "given up" in play.text
+    assert "401 for https://***@hub.example" in play.text and "sweep halted" in play.text
     assert CANARY not in play.text
     assert not leaks(in_tmp)
     told = [f for f in in_tmp.rglob("*") if f.is_file() and b"hub.example" in f.read_bytes()]

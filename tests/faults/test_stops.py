@@ -29,7 +29,7 @@ def test_a_stopped_sweep_saves_its_trials_and_goes_on(
     until(lambda: checkpoints(in_tmp))
     os.kill(play.pid, number)
     assert play.code() == code, play.text
-    assert "run the same command to go on" in play.text and "Traceback" not in play.text
+    assert "run the same command to continue" in play.text and "Traceback" not in play.text
     assert len(checkpoints(in_tmp)) + len(results(in_tmp)) == 2
     assert main([*LONG, "tracking=none"]) == 0
     assert objectives(in_tmp) == undisturbed and not checkpoints(in_tmp)
@@ -47,7 +47,7 @@ def test_a_second_ctrl_c_ends_the_tree_at_once_and_the_same_command_goes_on(
     assert not play.is_over and is_alive(worker.pid)
     os.kill(play.pid, signal.SIGINT)
     assert play.code(20) == 130, play.text
-    assert "run the same command to go on" in play.text and "Traceback" not in play.text
+    assert "run the same command to continue" in play.text and "Traceback" not in play.text
     until(lambda: not is_alive(worker.pid), 5)
     assert main([*LONG, "tracking=none"]) == 0
     assert objectives(in_tmp) == undisturbed

@@ -74,8 +74,8 @@ def ranked(results: list[TrialResult], **more: Any) -> Leaderboard:
 
 def test_the_edge_is_said_in_words_with_its_override(trial: Make) -> None:
     board = ranked(swept(trial), domains={"lora.lora_alpha": Choice(values=(8, 16))})
-    said = "The winner lies at the end of what was swept: lora_alpha=8 (the smallest); values beyond were not tried."
-    assert f"{said} The override lora.lora_alpha=2,4,8 would sweep on from there." in board.recommendation
+    edge = "The winner is at the end of the swept range: lora_alpha=8 (the smallest); values beyond it were not tried."
+    assert f"{edge} The override lora.lora_alpha=2,4,8 would extend the range." in board.recommendation
     assert to_json(board)["edges"][0]["override"] == "lora.lora_alpha=2,4,8"
 
 

@@ -11,6 +11,7 @@ from lorasweep.core.result import Point, Sample, TrialResult, TrialState
 from lorasweep.core.spec import ModelSpec
 from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
+from lorasweep.report.svg import curves
 
 Make = Callable[..., TrialResult]
 ATTACK = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -79,7 +80,7 @@ def test_the_winner_comes_with_its_test_scores_samples_and_probes(board: Leaderb
     page = to_html(board)
     assert "<dt>accuracy, test</dt><dd>0.827" in page
     assert "My card was swallowed by the machine." in page
-    assert "not counted: baseline 0.270" in page
+    assert "left out of the mean: baseline 0.270" in page
 
 
 def test_numbers_sort_by_their_value_and_not_by_their_text(board: Leaderboard) -> None:
@@ -98,3 +99,9 @@ def test_a_diverged_curve_does_not_break_the_page(trial: Make) -> None:
     lost = trial(1, state=TrialState.FAILED, objective=None, history=points)
     board = build_leaderboard([trial(0, objective=2.0), lost], name="s", question="q", objective="loss")
     assert "nan" not in re.sub(r"<style>.*</style>", "", to_html(board), flags=re.DOTALL)
+
+
+def test_curves_outside_the_range_of_the_best_are_cut_off_at_the_axis() -> None:
+    chart = curves([("best", "first", [(1, 0.8), (2, 0.9)]), ("pruned", "other", [(1, 0.1)])], [[(1, 0.8), (2, 0.9)]])
+    frame = chart.index('<svg x="52" y="10" width="572" height="214"')
+    assert frame < chart.index("<polyline") < chart.rindex("<polyline") < chart.index("</svg>")

@@ -46,7 +46,7 @@ def test_equal_scores_are_ordered_by_parameters_and_then_by_number(trial: Make) 
 def test_a_diverged_trial_has_no_rank_and_says_why(trial: Make, objective: float | None) -> None:
     row = ranked(trial(0, objective=objective, scores=()), trial(1)).rows[-1]
     assert (row.number, row.rank, row.objective) == (0, None, None)
-    assert "no finite number" in row.reason
+    assert "not a finite number" in row.reason
 
 
 def test_states_follow_the_ranked_in_a_fixed_order(trial: Make) -> None:
@@ -84,7 +84,7 @@ def test_an_interval_of_perfect_scores_still_has_width(trial: Make) -> None:
 def test_an_objective_that_is_no_mean_of_its_scores_has_no_interval_and_a_note(trial: Make) -> None:
     board = ranked(trial(0, scores=YES, objective=0.7), objective="macro_f1")
     assert board.rows[0].interval is None
-    assert "macro_f1 cannot be computed from the scores of single examples" in board.notes[-1]
+    assert "macro_f1 cannot be computed from scores per example" in board.notes[-1]
 
 
 @pytest.mark.parametrize("objective", ["loss", "perplexity"])
@@ -107,7 +107,7 @@ def test_a_mean_over_tokens_has_an_interval_and_ties_that_weigh_long_examples(tr
 
 def test_a_double_is_not_ranked_beside_its_original(trial: Make) -> None:
     board = ranked(trial(0), trial(1, same_as=0))
-    assert [(row.rank, row.reason) for row in board.rows] == [(1, ""), (None, "the same trial as 0")]
+    assert [(row.rank, row.reason) for row in board.rows] == [(1, ""), (None, "same settings as trial 0")]
 
 
 def test_the_pareto_front_drops_what_is_worse_in_everything(trial: Make) -> None:
@@ -161,7 +161,7 @@ def test_older_results_are_compared_where_the_same_settings_chose_their_examples
 def test_a_trial_scored_on_other_examples_has_no_rank(trial: Make) -> None:
     board = ranked(*(trial(n, examples=name) for n, name in enumerate("aab")))
     assert [row.rank for row in board.rows] == [1, 2, None]
-    assert "other examples" in board.rows[2].reason
+    assert "different examples" in board.rows[2].reason
 
 
 LOST = {

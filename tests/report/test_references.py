@@ -1,4 +1,4 @@
-"""The base, chance and the majority class stand beside the trials, and nothing is recommended that is no better."""
+"""The base, chance and the majority class are rows of the leaderboard; a trial that is no better is not recommended."""
 
 import csv
 import io
@@ -45,8 +45,8 @@ def test_a_trial_that_is_not_better_than_its_base_is_not_recommended(trial: Make
     board = ranked(one, two)
     assert not board.is_recommended and board.better_than_base == frozenset()
     assert board.advice[0] == (
-        "No trial is significantly better than the untouched base, so none is recommended; by validation loss trial 1 "
-        "(r=8) leads with 1.000 (base: 2.500)."
+        "No trial is significantly better than the untouched base, so none is recommended; the lowest validation loss "
+        "is 1.000 (base: 2.500), by trial 1 (r=8)."
     )
     assert "accuracy 0.025 on the same 40 validation examples (base 0.000, chance 0.250)" in board.advice[1]
 

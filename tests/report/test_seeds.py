@@ -49,7 +49,7 @@ def test_a_row_is_the_mean_of_its_seeds_with_their_spread(board: Leaderboard) ->
 
 def test_the_adapter_is_the_first_seeds_and_not_the_best_ones(board: Leaderboard) -> None:
     assert board.winner is not None and board.winner.number == 3
-    assert "The adapter is the one of trial 3 (seed=0, accuracy" in board.recommendation
+    assert "The adapter comes from trial 3 (seed=0, accuracy" in board.recommendation
     assert "the adapter of trial 3 scores 0.800" in board.recommendation
 
 
@@ -62,7 +62,7 @@ def test_the_seed_is_no_setting_of_the_advice(board: Leaderboard) -> None:
 def test_one_trial_with_three_seeds_needs_no_other_setting(trial: Make) -> None:
     board = ranked([seeded(trial, n, 8, n, scores=HALF) for n in range(3)])
     assert board.advice[0].startswith("Use trials 0, 1, 2 (r=8): accuracy 0.500")
-    assert "there is nothing to compare it with" in board.recommendation
+    assert "No other configuration was completed" in board.recommendation
 
 
 def test_seeds_widen_the_interval(trial: Make, board: Leaderboard) -> None:
@@ -82,7 +82,10 @@ def test_seeds_that_were_stopped_are_counted_and_named(trial: Make) -> None:
     board = ranked([seeded(trial, 0, 8, 0), stopped, seeded(trial, 2, 8, 2)])
     assert [(row.numbers, row.num_seeds) for row in board.rows] == [((0, 2), 2)]
     assert "1 of 3 trials were stopped early" in board.recommendation
-    assert "1 trial of ranked rows did not complete: means over the other seeds may flatter." in board.recommendation
+    assert (
+        "1 trial of ranked rows did not complete: the means over the other seeds may be too good."
+        in board.recommendation
+    )
     assert "rules pruner" in FILES["leaderboard.html"](board)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import to_text
-from lorasweep.report.text import FEWEST_ROWS, rows_that_fit, verdict
+from lorasweep.report.text import FEWEST_ROWS, advice, rows_that_fit
 
 Make = Callable[..., TrialResult]
 
@@ -18,7 +18,7 @@ def printed(board: Leaderboard, width: int, max_rows: int = 30) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(to_text(board, max_rows=max_rows))
-        console.print(verdict(board))
+        console.print(advice(board))
     return capture.get()
 
 
@@ -39,7 +39,7 @@ def test_the_most_important_columns_stay_in_a_narrow_terminal(board: Leaderboard
 
 def test_it_names_the_columns_left_out_and_where_they_are(board: Leaderboard) -> None:
     text = " ".join(printed(board, 80).split())
-    assert "columns left out at 80 characters" in text and "tokens/s" in text and "leaderboard.html" in text
+    assert "columns hidden at a width of 80 characters" in text and "tokens/s" in text and "leaderboard.html" in text
 
 
 def test_nothing_is_left_out_where_there_is_room(board: Leaderboard) -> None:
@@ -90,7 +90,7 @@ def test_trials_that_one_rule_stopped_share_a_line(trial: Make) -> None:
 
 def test_the_table_leaves_room_for_the_verdict_on_the_screen(board: Leaderboard) -> None:
     console = Console(width=120, height=40, force_terminal=True, color_system=None)
-    last = console.render_lines(verdict(board))
+    last = console.render_lines(advice(board))
     rows = rows_that_fit(board, console, len(last))
     whole = console.render_lines(to_text(board, 120, rows))
     assert FEWEST_ROWS < rows < len(board.rows) and len(whole) + len(last) <= 40
@@ -100,5 +100,5 @@ def test_the_table_leaves_room_for_the_verdict_on_the_screen(board: Leaderboard)
 def test_the_verdict_is_said_in_full(board: Leaderboard) -> None:
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
-        console.print(verdict(board))
+        console.print(advice(board))
     assert " ".join(board.advice) in " ".join(capture.get().split())

@@ -1,8 +1,8 @@
-"""What an adapter method has to define. Everything else in this package works with any method.
+"""The interface of an adapter method. Everything else in this package works with any method.
 
-An adapter gives each adapted linear a few tensors. The tensors of all linears lie in one fp32 vector per slot, which
-the optimizer trains. Slots of one method are stacked: a tensor of shape (...) becomes (k, ...) for k slots, filled up
-with zeros where slots differ in rank or in the linears that they adapt.
+An adapter has a few tensors per adapted linear. The tensors of all linears are in one fp32 vector per slot, which the
+optimizer trains. Slots of one method are stacked: a tensor of shape (...) becomes (k, ...) for k slots, padded with
+zeros if slots differ in rank or in the linears that they adapt.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Method(ABC, Generic[S]):
     peft_type: ClassVar[str]  # a member of `peft.PeftType`
     peft_names: ClassVar[tuple[str, ...]]  # of one linear's tensors in PEFT's state dict, behind the linear's path
     num_operations: ClassVar[int]  # that one linear launches per training step, forward and backward
-    # Whether zeros in all tensors leave the base's output unchanged and get a gradient of zero. Where they do not,
-    # only slots of equal shapes are stacked.
+    # Whether zeros in all tensors leave the base's output unchanged and get a gradient of zero. If not, only slots of
+    # equal shapes are stacked.
     can_pad: ClassVar[bool] = True
     # Whether the base's output is changed, not just added to; then `base_gradient` is called.
     changes_base_output: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class Method(ABC, Generic[S]):
         """Return the shapes of one linear's tensors."""
 
     def rank(self, spec: S) -> int:
-        """Return the size by which the shapes of two slots on the same linear may differ; 1 where there is none."""
+        """Return the size in which the shapes of two slots on the same linear may differ; 1 if there is none."""
         return 1
 
     def num_parameters(self, dims: Dims, rank: int) -> int:
@@ -59,7 +59,7 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def num_kept(self, inputs: int, outputs: int, rank: int) -> int:
-        """Return how many numbers of each token one linear keeps for backward, its input aside."""
+        """Return how many numbers per token one linear saves for backward, without its input."""
 
     def dropout(self, spec: S) -> float:
         """Return the probability that an element of the adapter's input is set to zero."""
@@ -75,7 +75,7 @@ class Method(ABC, Generic[S]):
         """
 
     def constants(self, specs: Sequence[S], like: Tensor) -> tuple[Tensor, ...]:
-        """Return what a stack needs beside the trained tensors: each (k, ...), of the type and device of `like`."""
+        """Return the untrained tensors of a stack: each (k, ...), with the type and device of `like`."""
         return ()
 
     @abstractmethod
@@ -83,11 +83,11 @@ class Method(ABC, Generic[S]):
         """Add the adapters' output on the input `x_kMD` to the rows of `y_NO`, in place.
 
         Returns:
-            The tensors that backward needs, `x_kMD` aside.
+            The tensors that backward needs, without `x_kMD`.
         """
 
     def base_gradient(self, rows: AdaptedRows, gradient_NO: Tensor, kept: Sequence[Tensor]) -> None:
-        """Turn the gradient of the linear's output into that of the base's output, in place, in these rows."""
+        """Replace the gradient of the adapted output by that of the base's output, in place, in these rows."""
 
     @abstractmethod
     def backward(
@@ -113,4 +113,4 @@ class Method(ABC, Generic[S]):
 
     @abstractmethod
     def from_peft(self, stored: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return what `to_peft` was given."""
+        """Return the tensors of one linear: the inverse of `to_peft`."""

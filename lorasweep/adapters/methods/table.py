@@ -6,12 +6,12 @@ from lorasweep.adapters.methods.lora import Lora
 from lorasweep.adapters.methods.method import Dims, Method
 from lorasweep.core.spec import AdapterSpec
 
-# Any: a method takes the settings that name it.
+# Any: each method has its own type of settings.
 METHODS: dict[str, Method[Any]] = {method.name: method for method in (Lora(),)}
 
 
 def method_of(spec: AdapterSpec) -> Method[Any]:
-    """Return the method that these settings are of."""
+    """Return the method with these settings."""
     return METHODS[spec.method]
 
 
