@@ -49,9 +49,13 @@ def test_alpha_follows_the_rank(text: str | float, alpha: float) -> None:
     assert alpha_of(text, 8) == alpha
 
 
-def test_alpha_of_a_trial_follows_the_trials_own_rank() -> None:
-    raw = minimal(lora={"lora_alpha": "2r"})
-    assert [spec_of(raw, lora__r=r).lora.lora_alpha for r in (4, 16)] == [8, 32]
+@pytest.mark.parametrize(
+    ("alpha", "values"),
+    [("r", [4, 16]), ("2r", [8, 32]), ("0.5r", [2, 8]), ("2*r", [8, 32]), (16, [16, 16]), ("16", [16, 16])],
+)
+def test_alpha_of_a_trial_may_be_a_multiple_of_the_trials_own_rank(alpha: object, values: list[float]) -> None:
+    raw = minimal(lora={"lora_alpha": alpha})
+    assert [spec_of(raw, lora__r=r).lora.lora_alpha for r in (4, 16)] == values
 
 
 def test_an_explicit_list_and_the_preset_it_equals_are_the_same_trial() -> None:
@@ -190,4 +194,4 @@ def test_a_shipped_sweep_opens_with_its_question_and_builds_all_trials(file: Any
     ends = [values_of(d) if num_points({"": d}) < 99 else (d.low, d.high) for d in read_space(raw).values()]  # type: ignore[union-attr]
     most = max(map(len, ends))
     points = [dict(zip(read_space(raw), (v[i % len(v)] for v in ends), strict=True)) for i in range(most)]
-    assert all(trial_spec(raw, point, resolve_targets) for point in points)
+    assert len({trial_spec(raw, point, resolve_targets).fingerprint for point in points}) == most

@@ -159,4 +159,5 @@ def _tiles(board: Leaderboard) -> Iterator[Tile]:
 def _drops(winner: Row) -> Iterator[Tile]:
     for name, title in (("forgetting", "forgetting"), ("forgetting_likelihood", "likelihood lost")):
         if (found := winner.drop(name)) is not None:
-            yield Tile(title, figures.percent(found.value), f"95% {figures.drop(found).partition('(')[2].rstrip(')')}")
+            bounds = figures.drop(found).partition("(")[2].rstrip(")")
+            yield Tile(title, figures.percent(found.value), f"95% {bounds}" if bounds else "")

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from lorasweep.core.spec import ModelSpec
 from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.svg import curves
+from tests.report.conftest import REAL
 
 Make = Callable[..., TrialResult]
 ATTACK = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -79,7 +81,7 @@ def test_every_row_has_a_cell_for_every_column(board: Leaderboard) -> None:
 def test_the_winner_comes_with_its_test_scores_samples_and_probes(board: Leaderboard) -> None:
     page = to_html(board)
     assert "<dt>accuracy, test</dt><dd>0.827" in page
-    assert "My card was swallowed by the machine." in page
+    assert html.escape(REAL.samples[0].prompt.splitlines()[0]) in page
     assert "left out of the mean: baseline 0.270" in page
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from lorasweep.core.result import Cost, Point, TrialResult, TrialState
-from lorasweep.core.spec import ProbeSpec
 from lorasweep.report.columns import columns
 from lorasweep.report.html import to_html
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
@@ -135,7 +134,7 @@ def test_no_trials_make_an_empty_leaderboard() -> None:
 
 
 def test_metrics_of_probes_are_details_and_not_metrics_of_the_trial(board: Leaderboard) -> None:
-    assert board.metrics == ("macro_f1", "loss")
+    assert board.metrics == ("macro_f1", "exact_match", "loss")
 
 
 def test_the_test_split_ranks_nothing(study: list[TrialResult], board: Leaderboard) -> None:
@@ -187,7 +186,7 @@ def test_older_results_without_an_interval_show_their_forgetting(trial: Make) ->
 
 
 def test_a_study_without_probes_says_how_to_set_them(trial: Make) -> None:
-    assert any("no probes are set; set probes=general" in note for note in ranked(trial(0)).notes)
     spec = trial(0).spec
-    probed = replace(spec, eval=replace(spec.eval, probes=(ProbeSpec(name="p", path="p.jsonl"),)))
-    assert not any("probes" in note for note in ranked(trial(0, spec=probed)).notes)
+    bare = trial(0, spec=replace(spec, eval=replace(spec.eval, probes=())), probes=())
+    assert any("no probes are set; set probes=general" in note for note in ranked(bare).notes)
+    assert not any("probes" in note for note in ranked(trial(0)).notes)

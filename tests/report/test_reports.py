@@ -14,6 +14,7 @@ from lorasweep.core.result import TrialResult
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import FILES, to_csv, to_json, to_markdown
+from tests.report.conftest import REAL
 
 Make = Callable[..., TrialResult]
 
@@ -93,7 +94,7 @@ def test_csv_keeps_a_reason_with_lines_and_commas_in_one_cell(board: Leaderboard
 def test_json_holds_what_the_tables_leave_out(board: Leaderboard) -> None:
     whole = json.loads(json.dumps(to_json(board), allow_nan=False))
     first = whole["trials"][0]
-    assert first["probes"][0]["drop"] == 0.04
+    assert [probe["drop"] for probe in first["probes"]] == [probe.drop for probe in REAL.probes]
     assert first["interval"][0] < first["objective"] < first["interval"][1]
     assert whole["recommendation"].startswith("Use trial") and whole["test_metrics"]["accuracy"] == 0.827
 

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from lorasweep.core.result import Cost, TrialResult, TrialState
+from lorasweep.report.figures import percent
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import FILES, to_csv, to_json
 from lorasweep.study.selection import in_order, winner
@@ -99,10 +100,23 @@ def test_two_trials_with_one_seed_are_two_rows(trial: Make) -> None:
     assert len(ranked([trial(0), trial(1)]).rows) == 2
 
 
+SHOWN = {
+    "leaderboard.md": "| **3, 4, 5** |",
+    "leaderboard.csv": ",3 4 5,",
+    "leaderboard.json": '"trials": [\n    3,\n    4,\n    5\n   ]',
+    "leaderboard.html": 'data-sort="3">3, 4, 5</td>',
+}
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_form_shows_the_seeds(board: Leaderboard, name: str) -> None:
-    text = FILES[name](board)
-    assert "3, 4, 5" in text or "3 4 5" in text
+    assert SHOWN[name] in FILES[name](board)
+
+
+def test_a_mean_of_forgetting_over_seeds_has_no_empty_interval(board: Leaderboard) -> None:
+    assert f"<dt>forgetting</dt><dd>{percent(board.rows[0].forgetting)}<small></small></dd>" in FILES[
+        "leaderboard.html"
+    ](board)
 
 
 def test_json_holds_every_trial_and_every_row(board: Leaderboard) -> None:

@@ -55,7 +55,7 @@ def test_a_traceback_is_told_by_its_last_line(board: Leaderboard) -> None:
 
 
 def test_trials_that_ended_alike_share_a_line(board: Leaderboard) -> None:
-    assert "Pruned: trials 2, 9, 14: stopped at step 50" in printed(board, 160)
+    assert "Pruned: trials 2, 9, 14: stopped at step 11" in printed(board, 160)
 
 
 def test_rows_beyond_the_limit_are_counted(board: Leaderboard) -> None:
