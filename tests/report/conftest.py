@@ -1,4 +1,4 @@
-"""A study of 18 trials, 3 ranks x 3 alphas x 2 module sets, that ended in every way a trial can end."""
+"""A study of 18 trials, 3 ranks x 3 alphas x 2 module sets, with every final state."""
 
 import random
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def spec_of(params: dict[str, Any], model: str = "demo", objective: str = "accur
 
 
 def make_trial(number: int, **changes: Any) -> TrialResult:
-    """Build a small complete trial; whatever is given replaces its values."""
+    """Build a small complete trial; arguments replace its values."""
     params = changes.pop("params", {"lora.r": 8})
     scores = changes.pop("scores", (1.0, 0.0, 1.0, 1.0))
     base = TrialResult(
