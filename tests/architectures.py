@@ -1,4 +1,4 @@
-"""Tiny bases of many architectures of transformers, with layers of every kind that each has."""
+"""Tiny bases of many architectures of transformers, with every kind of layer that each has."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.tiny import tokenizer
 
 MIXED = ["linear_attention", "full_attention"]
 
-# What a tiny base needs besides the sizes that `tiny_base.SIZES` names.
+# Settings of a tiny base in addition to `tiny_base.SIZES`.
 SETTINGS: dict[str, dict[str, Any]] = {
     "afmoe": {},
     "apertus": {},
@@ -34,7 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cwm": {},
     "deepseek_v2": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v3": {},
-    "deepseek_v32": {"index_topk": 64},  # fewer would be chosen among equal scores, in any order
+    "deepseek_v32": {"index_topk": 64},  # with fewer, equal scores would be chosen in any order
     "deepseek_v4": {},
     "diffllama": {},
     "doge": {},
@@ -131,7 +131,7 @@ def model_of(kind: str, **settings: Any) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     own = {**SETTINGS[kind], **settings}
-    configuration = CONFIG_MAPPING[kind.split()[0]]  # what follows tells variants of an architecture apart
+    configuration = CONFIG_MAPPING[kind.split()[0]]  # the suffix distinguishes variants of an architecture
     small = {**tiny_base.small_settings(configuration().to_dict()), **own}
     model = tiny_base.random_model(configuration(**small)) if own else tiny_base.tiny_model(configuration())
     assert model is not None, kind
@@ -147,7 +147,7 @@ def save_architecture(kind: str, folder: Path, **settings: Any) -> Path:
 
 
 def table_row(kind: str, base: Base) -> str:
-    """Return an architecture's row in the documentation: how its batches run, and which modules carry no adapter."""
+    """Return an architecture's row in the documentation: how its batches run, and modules without adapter."""
     paths = base.shortcuts
     training = "end to end" if paths.is_flat else "padded" if paths.can_pad else "one row at a time"
     options = {"cache": "prompt's cache copied", "none": "a row each"}.get(paths.option_form, "one row")

@@ -1,4 +1,4 @@
-"""Frozen values with one field changed, for tests that no field is forgotten where values are named."""
+"""Frozen values with one changed field, for tests that digests cover every field."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace

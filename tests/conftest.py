@@ -1,9 +1,9 @@
-"""Small real things for every test: a tiny base with a byte tokenizer, and folders that nothing else uses."""
+"""Fixtures for every test: a tiny base with a byte tokenizer, and separate folders."""
 
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # operations of the tiny bases are too short to share
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # operations of tiny bases are too short for several threads
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -28,7 +28,7 @@ def _two_threads() -> None:
 
 @pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder whose name holds a space."""
+    """Work in an empty folder with a space in its name."""
     folder = tmp_path / "my work"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""A pynvml of our own: GPUs with memory, other people's processes, and MIG slices."""
+"""A fake pynvml: GPUs with memory, processes of other users, and MIG slices."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""A real MLflow server in a process of its own, which can be killed, and a proxy that can lose its answers."""
+"""A real MLflow server in a separate process, which can be killed, and a proxy that can drop its responses."""
 
 import http.client
 import os
@@ -18,7 +18,7 @@ SERVE = "import sys; from mlflow.server import app; app.run('127.0.0.1', int(sys
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -53,27 +53,27 @@ class Server:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the server, as in a crash."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def freeze(self) -> None:
-        """Have it take calls, and never answer."""
+        """Let the server accept requests without responding."""
         assert self.process is not None
         psutil.Process(self.process.pid).send_signal(signal.SIGSTOP)
 
     def _answers(self) -> bool:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-            connection.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")  # has it make its database
+            connection.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")  # lets it create its database
             return connection.getresponse().status == 200
         except OSError:
             return False
 
 
 class LossyProxy:
-    """Passes calls on to a server; the next answer to each path in `losing` is lost after the server gave it."""
+    """Forwards requests to a server; drops the next response for each path in `losing`."""
 
     def __init__(self, target: Server) -> None:
         self.target = target
@@ -94,7 +94,7 @@ class LossyProxy:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self.target.port))
-            pending: list[str] = []  # the path whose answer will be lost on this connection
+            pending: list[str] = []  # the path whose response is dropped on this connection
             for pump in (self._pass_calls, self._pass_answers):
                 threading.Thread(target=pump, args=(client, server, pending), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""A worker's contract on a device that is made up: it has memory and a speed, and takes no time."""
+"""The interface of a worker on a simulated device with memory and speed, without real time."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -21,7 +21,7 @@ PID = 4242
 
 @dataclass
 class Death:
-    """A device that fails under every trial, or under those named: its worker's process dies, or raises `error`."""
+    """A device that fails with every trial, or with these trials: the worker's process dies, or raises `error`."""
 
     error: str = ""
     exit_code: int = -6
@@ -30,7 +30,7 @@ class Death:
     num_failures: int = 0
 
     def strikes(self, starts: Sequence[Start]) -> bool:
-        """Tell whether these trials meet it."""
+        """Return whether these trials meet it."""
         strikes = self.num_failures < self.most and any(
             not self.numbers or start.number in self.numbers for start in starts
         )
@@ -39,7 +39,7 @@ class Death:
 
 
 class SimulatedExecutor:
-    """Trains as many steps a call as its device is fast; `truth` is what predictions are really to be multiplied by."""
+    """Trains as many steps per call as its device is fast. `truth`: real memory as a factor of the prediction."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class SimulatedExecutor:
 
     @property
     def pid(self) -> int | None:
-        """Return the process once it has something on its device."""
+        """Return the process id once it uses memory of the device."""
         return PID if PID in self.gpu.used else None
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Event]]":
@@ -82,7 +82,7 @@ class SimulatedExecutor:
         self.gpu.used.pop(PID, None)
 
     def need_gib(self) -> float:
-        """Return what is really in use."""
+        """Return the memory in use."""
         specs = [trial.spec for trial, _ in self.live.values()]
         if not specs:
             return 0.0

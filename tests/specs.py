@@ -53,7 +53,7 @@ def trial(
 
 
 def worker(num_slots: int = 3, slice_s: float = 0.0) -> Worker:
-    """Return a worker on the CPU that speaks after every step."""
+    """Return a worker on the CPU that returns after every step."""
     return Worker(WorkerSettings(device="cpu", num_slots=num_slots, slice_s=slice_s))
 
 

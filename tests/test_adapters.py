@@ -1,4 +1,4 @@
-"""An adapter on disk is PEFT's own: stock PEFT reads it and computes the same logits."""
+"""Adapters on disk are in PEFT's format: stock PEFT reads them and computes the same logits."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def filled(base: Base, targets: str = "all-linear", **changes: Any) -> tuple[Bank, Slot]:
-    """Return a bank whose second slot holds an adapter that changes something."""
+    """Return a bank whose second slot has an adapter that changes the output."""
     modules = resolve_targets(base.spec, targets)
     spec = replace(LoraSpec(r=4, lora_alpha=12, target_modules=modules), **changes)
     bank = Bank(base, 2)
@@ -93,7 +93,7 @@ def test_the_same_adapter_is_the_same_files(base: Base, tmp_path: Path) -> None:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_the_configuration_says_what_was_trained(base: Base, tmp_path: Path) -> None:
+def test_the_configuration_names_the_trained_modules(base: Base, tmp_path: Path) -> None:
     bank, slot = filled(base, lora_dropout=0.1)
     save_adapter(bank, slot, tmp_path)
     raw = json.loads((tmp_path / CONFIG).read_text())
@@ -103,12 +103,12 @@ def test_the_configuration_says_what_was_trained(base: Base, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 40])
-def test_a_damaged_adapter_is_told(damage: bytes, tmp_path: Path) -> None:
+def test_a_damaged_adapter_is_reported(damage: bytes, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(damage)
     with pytest.raises(ModelError, match="holds no readable adapter"):
         load_adapter(tmp_path)
 
 
-def test_a_missing_adapter_is_told(tmp_path: Path) -> None:
+def test_a_missing_adapter_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no readable adapter"):
         load_adapter(tmp_path)

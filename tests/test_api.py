@@ -1,4 +1,4 @@
-"""Sweeps from Python are those of the command line: same words, same run folder, same trials."""
+"""Sweeps from Python equal those of the command line: same settings, same run folder, same trials."""
 
 import json
 import os
@@ -184,7 +184,7 @@ def test_a_format_may_be_named_by_its_group(name: str) -> None:
     rows = [
         {"messages": [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "x"}]} for n in range(99)
     ]
-    with pytest.raises(ConfigError, match="chat template"):  # of which the demo has none
+    with pytest.raises(ConfigError, match="chat template"):  # the demo has none
         lorasweep.plan({"probes": "none"}, data=rows, format=name)
 
 

@@ -1,4 +1,4 @@
-"""On every architecture a packed trial is the trial that stock PEFT trains alone, one unpadded row at a time."""
+"""On every architecture a packed trial equals the one that stock PEFT trains alone, one unpadded row at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from lorasweep.models.tiny_base import VOCABULARY, WINDOW
 from tests.architectures import SETTINGS, save_architecture, table_row
 
 STEPS = 3
-EPSILON = 1e-3  # Adam's usual one turns the rounding of gradients near zero into whole steps
+EPSILON = 1e-3  # with Adam's default, rounding of gradients near zero causes whole steps
 NEW_TOKENS = 6
 
 
@@ -41,7 +41,7 @@ class Packed:
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """A tiny base of the architecture, and two trials trained on it beside NaN."""
+    """A tiny base of the architecture, and two trials trained on it in a bank with a diverged one."""
     folder = save_architecture(request.param, tmp_path_factory.mktemp("base"))
     spec = ModelSpec(id=str(folder))
     base = load_base(spec, "cpu")
@@ -196,7 +196,7 @@ def test_it_trains_and_answers_and_writes_as_in_stock_peft(packed: Packed, tmp_p
     assert texts[:2] == [[written(model, prompt) for prompt in prompts] for model in models]
 
 
-def test_the_documentation_says_how_its_batches_run(packed: Packed, request: pytest.FixtureRequest) -> None:
+def test_the_documentation_lists_how_its_batches_run(packed: Packed, request: pytest.FixtureRequest) -> None:
     kind = request.node.callspec.params["packed"]
     table = Path(__file__).resolve().parent.parent / "docs" / "which-bases.md"
     assert table_row(kind, packed.base) in table.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A packed trial must be the trial that stock PEFT would have trained alone."""
+"""A packed trial must equal the trial that stock PEFT trains alone."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def mixed(model: ModelSpec, dropout: float = 0.0, num: int = SLOTS) -> list[tuple[LoraSpec, TrainSpec]]:
-    """Trials that differ in everything that may differ inside a bank, each in a cycle of its own length."""
+    """Trials that differ in every setting that may differ within a bank, each in a cycle of different length."""
     schedules = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial")
     presets = ("qv", "attention", "all-linear", "mlp")
     trials = []
@@ -158,7 +158,7 @@ def peft_loss(model: Any, rows: Sequence[TokenRow]) -> torch.Tensor:
 
 
 def assert_as_stock_peft(spec: ModelSpec, num: int, tolerance: float = 1e-5) -> None:
-    """Train trials packed and each by itself in stock PEFT, and compare every loss."""
+    """Train trials packed and each alone in stock PEFT, and compare every loss."""
     bank = make_bank(load_base(spec, "cpu"), num)
     trials = mixed(spec, num=num)
     train_states = [join(bank, i, *trial) for i, trial in enumerate(trials)]
@@ -188,7 +188,7 @@ def test_however_slots_are_stacked_losses_are_those_of_stock_peft(
 def test_packed_trials_on_a_quantised_base_have_the_losses_of_stock_peft(
     bases: dict[str, Path], precision: Precision
 ) -> None:
-    # An int8 layer rounds its input row by row, and a last bit may fall to the other side.
+    # An int8 layer rounds its input row by row, and the last bit may be rounded differently.
     tolerance = 2e-3 if precision == "int8" else 1e-5
     num = SLOTS if precision == "nf4" else 4
     assert_as_stock_peft(ModelSpec(id=str(bases["llama"]), precision=precision), num, tolerance)
@@ -275,7 +275,7 @@ def test_a_slot_that_leaves_and_is_refilled_does_not_touch_its_neighbours(bases:
     base = load_base(ModelSpec(id=str(bases["llama"])), "cpu")
     trials = mixed(base.spec)
     bank = make_bank(base, 3)
-    # The one that leaves is the largest, so that the others are laid out anew in the midst of training.
+    # The largest trial is removed, so that the layout of the others changes during training.
     third, second, first = (join(bank, i, *trials[i]) for i in range(3))
     for _ in range(7):
         train_step(bank, [first, second, third])

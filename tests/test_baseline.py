@@ -1,4 +1,4 @@
-"""The base's own score is what an adapter that has learned nothing scores, and it is measured once."""
+"""The base's score equals that of an untrained adapter, and is measured once."""
 
 from pathlib import Path
 

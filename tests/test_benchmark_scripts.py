@@ -1,4 +1,4 @@
-"""The benchmarks run as their readers run them, and what they assert of the product holds, at the smallest sizes."""
+"""The benchmarks run from the command line at the smallest sizes, and their assertions hold."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a command line composes, and what it is told when it cannot be."""
+"""Composition of command lines, and messages if it fails."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def problems(*arguments: str) -> tuple[str, ...]:
 
 @pytest.fixture
 def own(in_tmp: Path) -> str:
-    """A folder of the user's own sweeps and groups, with a space in its name, and one file that is broken."""
+    """A folder of the user's own sweeps and groups, with a space in its name, and one malformed file."""
     folder = in_tmp / "my sweeps, old (1)"
     for name, text in {
         "mine.yaml": MINE,
@@ -114,7 +114,7 @@ def test_a_line_of_the_space_can_be_replaced(argument: str) -> None:
     assert space("+sweep=rank_alpha", argument)["lora"]["r"] == "choice(1,2)"
 
 
-def test_a_plain_value_pins_a_swept_setting_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_value_pins_a_swept_setting_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     raw = composed("+sweep=rank_alpha", "lora.r=8")
     assert "r" not in raw["sweep"]["space"]["lora"]
     assert raw["lora"]["r"] == 8
@@ -157,7 +157,7 @@ def test_an_interpolation_that_leads_nowhere_is_a_mistake_of_the_configuration()
 
 
 @pytest.mark.parametrize(("name", "choice"), [("mine", "choice(2,4)"), ("other", "choice(8,16)")])
-def test_a_users_own_sweep_is_found_and_a_broken_one_harms_nobody(own: str, name: str, choice: str) -> None:
+def test_a_users_own_sweep_is_found_and_a_broken_one_is_ignored(own: str, name: str, choice: str) -> None:
     assert space("--config-dir", own, f"+sweep={name}") == {"lora": {"r": choice}}
 
 

@@ -1,4 +1,4 @@
-"""A trial that is taken up again goes on as if nothing had happened."""
+"""A trial that is resumed continues as if it had not been interrupted."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.specs import start, trial, worker
 
 
 def ended(w: Worker) -> tuple[dict[int, TrialResult], list[Event]]:
-    """Advance until nothing lives."""
+    """Advance until no trial is live."""
     events: list[Event] = []
     while w.live:
         events += w.advance([])
@@ -27,7 +27,7 @@ def losses(result: TrialResult) -> list[float]:
 
 
 def specs(**train: Any) -> list[TrialSpec]:
-    """Two trials of unequal shape, so that each lies in a stack that is not its own size."""
+    """Two trials of unequal shape, so that each is padded in its stack."""
     plain = trial(steps=8)
     plain = replace(plain, train=replace(plain.train, per_device_train_batch_size=4, **train))
     noisy = LoraSpec(r=7, lora_alpha=9, lora_dropout=0.2, target_modules=plain.lora.target_modules[:-1])
@@ -79,9 +79,9 @@ def test_a_worker_that_is_gone_loses_the_steps_since_the_rung_only(tmp_path: Pat
     w.advance([])
     again = worker(1)
     repeated = again.advance([start(0, tmp_path, specs()[0])])
-    # The driver may have died before it heard: the same report is made again.
+    # The driver may have missed the report, so it is repeated.
     assert [e for e in repeated if isinstance(e, Rung)] == [e for e in events if isinstance(e, Rung)]
-    assert again.live[0].train_state.step == 4  # it is judged before it goes on, as it would have been
+    assert again.live[0].train_state.step == 4  # it can be pruned before it continues, as without the interruption
     result, later = ended(again)
     assert not [e for e in later if isinstance(e, Rung)]
     assert [p.step for p in result[0].history if "eval/accuracy" in p.metrics] == [4, 8]
@@ -90,7 +90,7 @@ def test_a_worker_that_is_gone_loses_the_steps_since_the_rung_only(tmp_path: Pat
 def test_a_trial_that_was_paused_at_its_rung_reports_there(tmp_path: Path) -> None:
     w = worker(1)
     w.advance([start(0, tmp_path, specs()[0])])
-    w.live[0].rung = 2  # so that it passes its rung without a word
+    w.live[0].rung = 2  # so that it passes its rung without a report
     while w.live[0].train_state.step < 4:
         w.advance([])
     w.live[0].rung = 0
@@ -101,7 +101,7 @@ def test_a_trial_that_was_paused_at_its_rung_reports_there(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "garbage", "header"])
-def test_a_damaged_checkpoint_is_told_and_the_trial_begins_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_trial_starts_again(tmp_path: Path, damage: str) -> None:
     broken_off(tmp_path, specs()[:1], 3)
     file = tmp_path / "0" / CHECKPOINT
     data = file.read_bytes()

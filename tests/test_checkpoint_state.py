@@ -1,4 +1,4 @@
-"""A checkpoint holds all of a trial's state: what training needs, and what is reported of it."""
+"""A checkpoint has all of a trial's state: training state and reports."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def live_trial(base_folder: Path, folder: Path, dtype: DType = "fp32") -> tuple[Bank, LiveTrial]:
-    """Return a fresh trial in a bank of its own."""
+    """Return a new trial in its own bank."""
     model = ModelSpec(id=str(base_folder), dtype=dtype)
     train = replace(SPEC.train, gradient_accumulation_steps=2, max_steps=20, lr_scheduler_type="cosine")
     lora = LoraSpec(r=4, lora_alpha=8, target_modules=resolve_targets(model, "qv"))

@@ -1,4 +1,4 @@
-"""The door answers at once, and a mistake costs nothing but a sentence."""
+"""The command line answers at once, and mistakes end with one sentence."""
 
 import json
 import os
@@ -43,13 +43,13 @@ def test_help_names_commands_sweeps_and_groups(arguments: list[str], capsys: pyt
     assert all(word in text for word in ("plan", "+sweep=rank_alpha", "Which rank and alpha", "model=demo|"))
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_an_answer_that_nobody_reads_ends_quietly(unbuffered: str) -> None:
+def test_output_without_a_reader_ends_quietly(unbuffered: str) -> None:
     unread, answers = os.pipe()
     os.close(unread)
     command = [sys.executable, "-m", "lorasweep", "--help"]
@@ -86,7 +86,7 @@ def test_a_word_that_is_no_command_is_answered_with_those_there_are(capsys: pyte
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
-def test_wrong_settings_are_told_before_anything_runs(
+def test_wrong_settings_are_reported_before_anything_runs(
     verb: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([verb, "lora.r=4,0", "train.lr=1", "quant=nf4"]) == EXIT_CONFIG

@@ -1,4 +1,4 @@
-"""A configuration is right, or every one of its mistakes is told at once."""
+"""A configuration is valid, or all of its mistakes are reported at once."""
 
 from typing import Any
 

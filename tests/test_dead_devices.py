@@ -1,4 +1,4 @@
-"""Devices that die while a sweep runs, and trials that end every worker: what runs again where, and what halts."""
+"""Devices that fail during a sweep, and trials that kill every worker: retries on other devices, and halts."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ DEATHS = {"its process dies": Death(), "every CUDA call raises": Death(error=ILL
 
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no pause last longer than a moment."""
+    """Make all pauses short."""
     monkeypatch.setattr(worker_handle, "MAX_PAUSE_S", 0.01)
 
 
@@ -55,7 +55,7 @@ def test_a_pause_that_ends_while_the_driver_looks_round_does_not_end_the_sweep(
     asked: set[float] = set()
 
     def is_ready(self: worker_handle.WorkerHandle) -> bool:
-        """Not at the first look after a failure, but at every later one."""
+        """Return False at the first check after a failure, and True later."""
         is_first = self.ready_s > 0 and self.ready_s not in asked
         asked.add(self.ready_s)
         return not is_first
@@ -162,8 +162,6 @@ def test_these_errors_are_the_devices(text: str) -> None:
     [(-9, "killed from outside", True), (-15, "killed from outside", True), (-11, "signal 11", False),
      (1, "exit code 1", False), (None, "died", False)],
 )  # fmt: skip
-def test_how_a_worker_ended_tells_whether_something_else_ended_it(
-    code: int | None, says: str, is_from_outside: bool
-) -> None:
+def test_the_exit_of_a_worker_shows_whether_it_was_killed(code: int | None, says: str, is_from_outside: bool) -> None:
     died = WorkerDied(lambda: code)
     assert says in died.reason and died.is_from_outside is is_from_outside

@@ -1,4 +1,4 @@
-"""Devices are found without starting CUDA, and what is free counts everybody's processes."""
+"""Devices are found without starting CUDA; free memory accounts for all processes."""
 
 import builtins
 import os
@@ -21,7 +21,7 @@ Gpus = tuple[FakeGpu, FakeGpu, FakeGpu]
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
-    """Return three unequal GPUs, the last of them cut in two, and show them all."""
+    """Return three unequal GPUs, the last one split into two MIG slices, all visible."""
     slices = [FakeGpu("MIG-a", 40), FakeGpu("MIG-b", 20)]
     three = (FakeGpu("GPU-11", 80, {7: 30}), FakeGpu("GPU-12", 24), FakeGpu("GPU-3", 80, slices=slices))
     monkeypatch.setattr(nvml, "library", lambda: FakeNvml(*three))
@@ -58,8 +58,8 @@ def test_visible_devices_are_read_as_cuda_reads_them(
 
 
 @pytest.mark.parametrize("listed", ["", "-1", "GPU-1", "nonsense", "0,0"])
-def test_where_nothing_is_visible_the_cpu_works(gpus: Gpus, monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
-    """`GPU-1` is the beginning of two names, which CUDA takes for none."""
+def test_without_visible_devices_the_cpu_is_used(gpus: Gpus, monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
+    """`GPU-1` is a prefix of two names, so CUDA finds no device."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert [d.name for d in find_devices("auto")] == ["cpu"]
 
@@ -80,10 +80,10 @@ def test_what_a_worker_has_itself_is_its_to_use(gpus: Gpus) -> None:
     assert free_bytes(device, None) == 50 * GIB
     gpus[0].used[99] = 10
     assert free_bytes(device, 99) == 50 * GIB
-    assert free_bytes(device, 12345) is None  # a process that NVML does not see
+    assert free_bytes(device, 12345) is None  # a process that NVML does not list
 
 
-def test_without_the_library_or_its_driver_there_are_no_gpus_to_tell_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_or_its_driver_no_gpus_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def no_pynvml(name: str, *rest: Any) -> Any:

@@ -1,4 +1,4 @@
-"""While a sweep runs, people see how far it is."""
+"""The display shows the progress of a running sweep."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def finished(ended: TrialResult) -> Finished:
     return Finished(number=ended.number, result=ended)
 
 
-def test_parameters_and_durations_read_as_people_say_them() -> None:
+def test_parameters_and_durations_are_written_for_people() -> None:
     assert params_text({"lora.r": 8, "train.learning_rate": 0.0005}) == "r=8 learning_rate=0.0005"
     assert clock(125) == "2:05"
 
@@ -70,7 +70,7 @@ def progress_of(objective: str, *, has_pruner: bool = False, **changes: float) -
 def simulated(
     progress: SweepProgress, monkeypatch: pytest.MonkeyPatch, *, numbers: range, load_s: float = 20.0
 ) -> "Clock":
-    """Begin trials that train 100 steps at 10 steps per second, after the base was loaded."""
+    """Start trials that train 100 steps at 10 steps per second, after the base was loaded."""
     now = Clock(monkeypatch)
     progress.handle(SweepStarted(num_trials=len(numbers), results=[]))
     for number in numbers:
@@ -80,15 +80,15 @@ def simulated(
 
 
 class Clock:
-    """The time that a display sees."""
+    """The clock of a display."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.s = 1000.0
         monkeypatch.setattr("lorasweep.display.progress.time.monotonic", lambda: self.s)
 
 
-def test_time_left_is_exact_where_all_goes_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten seconds of training, and two evaluations of three seconds: loading the base is no measure of what is left."""
+def test_time_left_is_exact_at_constant_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds of training, and two evaluations of three seconds: the time for loading the base does not count."""
     progress = progress_of("accuracy", rung_cost=30.0, last_cost=30.0)
     now = simulated(progress, monkeypatch, numbers=range(4))
     for step in range(10, 51, 10):
@@ -103,7 +103,7 @@ def test_time_left_is_exact_where_all_goes_on_as_before(monkeypatch: pytest.Monk
     assert progress.share() == pytest.approx(8 / 16, abs=0.02)
 
 
-def test_a_first_step_says_nothing_of_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_not_estimated_from_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     progress = progress_of("accuracy")
     now = simulated(progress, monkeypatch, numbers=range(1))
     assert progress.left_s() is None
@@ -124,7 +124,7 @@ def test_the_last_evaluation_is_work_that_is_left(monkeypatch: pytest.MonkeyPatc
     assert progress.is_evaluated(pace(1, 100)) and (progress.left_s() or 0) >= 5.9
 
 
-def test_a_timed_rung_says_what_the_last_evaluation_will_cost() -> None:
+def test_a_timed_rung_predicts_the_duration_of_the_last_evaluation() -> None:
     progress = progress_of("accuracy", rung_cost=8.0, last_cost=20.0)
     progress.handle(SweepStarted(num_trials=1, results=[]))
     progress.handle(pace(0, 50))
@@ -161,7 +161,7 @@ def test_pruning_is_expected_to_save_work() -> None:
     assert pruned.share() > kept.share()
 
 
-def test_lines_say_what_starts_reports_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_show_starts_reports_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     display = LineDisplay(progress_of("accuracy"))
     display.printed_s -= 60
     display.handle(SweepStarted(num_trials=2, results=[result(0, 0.4)]))

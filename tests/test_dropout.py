@@ -1,4 +1,4 @@
-"""Dropout is that of stock PEFT: equal masks give equal losses, and no mask is used twice."""
+"""Dropout equals that of stock PEFT: equal masks give equal losses, and no mask is used twice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +59,7 @@ def recorded() -> Iterator[Masks]:
 
 
 def trained(base: Base, steps: int) -> tuple[list[float], dict[str, Tensor], Masks]:
-    """Train a lone trial; return its losses, its adapter before the first step, and its masks."""
+    """Train a trial alone; return its losses, its adapter before the first step, and its masks."""
     bank = Bank(base, 1)
     train_state = make_train_state(bank.add(0, lora_of(base), 0), TRAIN, token_rows(), EvalSpec(), "fp32")
     start = bank.adapter(train_state.slot)

@@ -1,4 +1,4 @@
-"""Every executor passes one suite."""
+"""Every executor passes the same suite."""
 
 import pytest
 

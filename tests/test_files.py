@@ -1,4 +1,4 @@
-"""A reader sees the old content or the new, never a half."""
+"""Readers see the old or the new content, never a part."""
 
 import json
 from pathlib import Path

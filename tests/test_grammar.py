@@ -1,4 +1,4 @@
-"""Hydra's sweep grammar, read as domains of a study."""
+"""Hydra's sweep grammar is parsed into domains of a study."""
 
 from typing import Any
 

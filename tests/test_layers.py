@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lorasweep"
 
-# A room imports itself and rooms above it in this list. Modules that stand free follow.
+# A room imports itself and rooms above it in this list. Modules outside of rooms follow.
 ROOMS = ["core", "config", "data", "models", "adapters", "memory", "worker", "devices", "executors", "study",
          "tracking", "planning", "driver", "report", "display", "testing", "run", "api", "cli", "__main__"]  # fmt: skip
-APART = ("__init__", "demo")  # the package's front door, and the script that makes the embedded base
+APART = ("__init__", "demo")  # the command line, and the script that makes the embedded base
 OWNERS = {
     "optuna": {"config.space", "study.study", "study.storage", "study.samplers", "study.pruners"},
     "mlflow": {"tracking.mlflow"},
@@ -29,13 +29,13 @@ OWNERS = {
     "psutil": {"devices.cpu"},
     "pynvml": {"devices.nvml"},
 }
-# Help, mistakes in a configuration and reports are answered without these.
+# Help, reports and messages on configuration mistakes do not import these.
 LIGHT_ROOMS = ["cli", "core", "config", "memory", "devices", "report"]
 HEAVY = ["torch", "transformers", "peft", "mlflow", "hydra", "omegaconf", "optuna", "datasets", "bitsandbytes"]
 
 
 def modules() -> dict[str, Path]:
-    """Return the modules of the package by their names below `lorasweep`."""
+    """Return the modules of the package by name."""
     files = sorted(PACKAGE.rglob("*.py"))
     names = {".".join(f.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
     return {name: file for name, file in names.items() if room_of(name) not in APART}
@@ -46,7 +46,7 @@ def room_of(name: str) -> str:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Yield the dotted names that a file imports, except those for type checkers alone."""
+    """Yield the dotted names that a file imports, except those only for type checkers."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for_types = {id(x) for node in ast.walk(tree) if _is_for_types(node) for x in ast.walk(node)}
     for node in ast.walk(tree):
@@ -82,7 +82,7 @@ def test_every_module_is_in_a_room() -> None:
 
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if (PACKAGE / room).is_dir()])
-def test_a_room_says_what_it_is_for(room: str) -> None:
+def test_a_room_has_a_docstring(room: str) -> None:
     assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
 
 
@@ -104,7 +104,7 @@ def test_a_library_is_imported_by_its_owners_alone(library: str) -> None:
 
 
 @pytest.mark.parametrize("room", LIGHT_ROOMS)
-def test_a_light_room_brings_no_heavy_library(room: str) -> None:
+def test_a_light_room_imports_no_heavy_library(room: str) -> None:
     names = ", ".join(f"lorasweep.{name}" for name in MODULES if room_of(name) == room)
     script = f"import sys, {names}; print(*set(sys.modules) & set({HEAVY}))"
     assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True).split() == []
@@ -123,5 +123,5 @@ def test_evaluation_does_not_import_lorasweep(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [*MODULES.values(), *EVALUATION], ids=lambda file: file.stem)
 def test_no_file_is_longer_than_three_hundred_lines(file: Path) -> None:
-    # Style: where a file passes 300 lines, stop and think. Raise this only after thinking.
+    # Maximum lines per file (style guide). Raise this only with a reason.
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 300

@@ -1,4 +1,4 @@
-"""The ledger is held by one, survives damage, and gives back what was written."""
+"""The ledger has one owner, survives damage, and returns the written results."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_every_state_comes_back(state: TrialState, tmp_path: Path) -> None:
     assert reopened(ledger).results[0].state is state
 
 
-def test_a_second_holder_is_refused_and_told_who_holds(tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.note("owner", {"owner": "process 7 on box"})
     with pytest.raises(AlreadyRunning, match="is in use by process 7 on box; wait for it"):
@@ -69,7 +69,7 @@ def test_a_closed_ledger_can_be_taken_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", '{"number": 1, "sta', "[]", "null", '{"number": 1}', "\x00\x00"])
-def test_a_damaged_result_is_told_and_forgotten_and_others_are_read(
+def test_a_damaged_result_is_reported_and_ignored_and_others_are_read(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = Ledger(tmp_path)
@@ -184,7 +184,7 @@ def test_a_result_written_before_examples_had_a_name_is_still_read(tmp_path: Pat
 
 
 def test_a_checkpoint_beside_a_result_is_deleted(tmp_path: Path) -> None:
-    """A driver may stop between the two; a trial that has ended is never taken up again."""
+    """A driver may be killed between the two; a finished trial is not resumed."""
     ledger = Ledger(tmp_path)
     file = ledger.trial_folder(0) / CHECKPOINT
     file.parent.mkdir(parents=True)

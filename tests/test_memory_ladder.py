@@ -1,4 +1,4 @@
-"""A device that is too small: smaller passes, spared activations, fewer slots; then a trial is infeasible."""
+"""On a device that is too small: smaller passes, recomputed activations, fewer slots; then a trial is infeasible."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.specs import start, trial, worker
 
 
 class Small:
-    """A device on which a pass may have so many tokens, eight times as many where activations are spared."""
+    """A device with a maximum of tokens per pass, eight times as many if activations are recomputed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, max_tokens: int, gain: int = 8) -> None:
         self.max_tokens, self.gain = max_tokens, gain
@@ -29,7 +29,7 @@ class Small:
 
         def backward(bank: Bank, slots: Any, batches: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
             tokens = sum(batch.num_tokens for batch in batches)
-            loss_K = whole(bank, slots, batches, *args, **kwargs)  # gradients are there when it fails
+            loss_K = whole(bank, slots, batches, *args, **kwargs)  # gradients exist when it fails
             if tokens > self.max_tokens * (self.gain if bank.base.model.training else 1):
                 self.num_refused += 1
                 raise torch.OutOfMemoryError("the device is full")
@@ -81,7 +81,7 @@ def test_smaller_passes_give_the_same_losses(
 
 
 def refuse_together(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Have no step succeed, after so many, while two trials live."""
+    """After a number of steps, let every step fail while two trials are live."""
     whole, calls = Bank.backward, []
 
     def backward(bank: Bank, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -94,7 +94,7 @@ def refuse_together(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(Bank, "backward", backward)
 
 
-def test_the_hungriest_waits_with_a_checkpoint_and_its_neighbour_loses_nothing(
+def test_the_largest_trial_waits_with_a_checkpoint_and_the_other_one_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = run(tmp_path / "whole", specs())
@@ -106,7 +106,7 @@ def test_the_hungriest_waits_with_a_checkpoint_and_its_neighbour_loses_nothing(
     assert (tmp_path / "cut" / "1" / CHECKPOINT).is_file()
     later = worker(1)
     later.advance([start(1, tmp_path / "cut", specs()[1])])
-    assert later.live[1].train_state.losses  # it did not begin again
+    assert later.live[1].train_state.losses  # it did not start again
     assert losses(drained(later)[0][1]) == pytest.approx(losses(whole[1]), abs=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""A second adapter method needs one class and one entry of the table."""
+"""A new adapter method needs one class and one entry in the table."""
 
 import math
 from collections.abc import Sequence

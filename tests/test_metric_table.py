@@ -1,4 +1,4 @@
-"""A metric is one function and one line of the table: everything else asks the table."""
+"""A metric is one function and one line of the table; all other code uses the table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""All mistakes of a command come in one pass, each with the nearest name that exists, and none takes minutes."""
+"""All mistakes of a command are reported together within seconds, each with the nearest existing name."""
 
 import socket
 import time
@@ -54,7 +54,7 @@ def test_the_nearest_file_is_suggested(in_tmp: Path) -> None:
     assert "did you mean 'intents.csv'?" in problems("data=classification", "data.train=intnets.csv")
 
 
-def test_a_missing_label_column_is_said_once_with_the_columns_there_are(in_tmp: Path) -> None:
+def test_a_missing_label_column_is_reported_once_with_the_existing_columns(in_tmp: Path) -> None:
     Path("a.csv").write_text("text,labels,id\n" + "".join(f"t{i},x,{i}\n" for i in range(50)))
     text = problems("data=classification", "data.train=a.csv", "probes=none")
     expected = "every row has no 'label'; it has 'text', 'labels', 'id'; set data.label_column=labels"
@@ -75,7 +75,7 @@ def test_a_word_near_a_command_is_answered_with_the_command(capsys: pytest.Captu
 
 @pytest.fixture
 def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the hub be an address where nothing listens."""
+    """Set the hub's address to a closed port."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -84,7 +84,7 @@ def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("closed_port")
-def test_a_hub_that_does_not_answer_is_said_within_seconds(in_tmp: Path) -> None:
+def test_a_hub_that_does_not_answer_is_reported_within_seconds(in_tmp: Path) -> None:
     start = time.perf_counter()
     text = problems("model.id=some/base", "data=alpaca", "data.train=some/rows:train", "probes=general")
     assert "eval.probes: hellaswag, arc_easy, arc_challenge, winogrande, wikitext cannot be read" in text

@@ -1,4 +1,4 @@
-"""A run is named by what it tries, so that a list of runs can be read."""
+"""The name of a run has its swept settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training losses made chunk by chunk are those of PyTorch's cross entropy."""
+"""Training losses computed in chunks equal PyTorch's cross entropy."""
 
 import pytest
 import torch

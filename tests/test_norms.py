@@ -1,4 +1,4 @@
-"""RMS norms in few passes have the values and gradients of transformers' own."""
+"""RMS norms in few passes have the values and gradients of transformers."""
 
 from typing import Any
 

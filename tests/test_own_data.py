@@ -1,4 +1,4 @@
-"""A training file of the user's own never meets what belongs to the demo's rows."""
+"""Settings and rows of the demo are not used with the user's own training file."""
 
 from pathlib import Path
 

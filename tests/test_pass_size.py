@@ -1,4 +1,4 @@
-"""The size of a pass is learned from steps, and changes no loss."""
+"""The size of a pass is measured during training, and does not change losses."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from tests.test_bank import join, make_bank, mixed
 
 
 def settle(pass_size: PassSize, num_tokens: int, seconds: dict[int, float]) -> list[int]:
-    """Feed steps until every size has tried everything; return the limits it tried."""
+    """Record steps until every size is settled; return the limits that were tried."""
     tried = []
     while not pass_size.is_settled(num_tokens):
         limit = pass_size.limit(num_tokens)

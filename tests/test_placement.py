@@ -1,4 +1,4 @@
-"""Whole sweeps on devices that are made up: who gets what, on one, two and eight unequal ones."""
+"""Whole sweeps on simulated devices: placement of trials on one, two and eight unequal devices."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ class Machine:
         self.truth = 1.0
         self.deaths: dict[str, Death] = {}
         self.executors: dict[str, SimulatedExecutor] = {}
-        monkeypatch.setenv("LORASWEEP_CACHE", str(Path("cache").absolute()))  # what others measured is not known here
+        monkeypatch.setenv("LORASWEEP_CACHE", str(Path("cache").absolute()))  # without corrections from other tests
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         monkeypatch.setattr(nvml, "library", lambda: FakeNvml(*gpus))
         self._make_handle = run._make_handle
@@ -121,7 +121,7 @@ def test_eight_unequal_gpus_all_work_and_none_is_overfilled(in_tmp: Path, monkey
 def test_predictions_that_are_too_low_are_corrected_before_a_tight_device_is_full(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trials really need 60 % more: one goes ahead, and what it needs decides how many follow."""
+    """Trials need 60 % more than predicted: the peak of the first decides how many others start."""
     machine = Machine(monkeypatch, gpu(0, 1.4))
     machine.truth = 1.6
     trials = swept(*SIXTEEN)
@@ -131,7 +131,7 @@ def test_predictions_that_are_too_low_are_corrected_before_a_tight_device_is_ful
 
 
 class Clearing(FakeNvml):
-    """Other people's job ends after it has been looked at a few times."""
+    """A job of another user that ends after a few checks."""
 
     looks = 0
 
@@ -163,15 +163,15 @@ def test_a_gpu_that_stays_full_is_left_to_others(
     assert machine.executors["GPU-0"].bases == []
 
 
-def test_others_who_come_while_it_runs_are_made_room_for(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_gives_up_slots_when_other_processes_need_memory(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, gpu(0, 1.2))
     start = SimulatedExecutor._start
 
-    def crowded(self: SimulatedExecutor, command: Any) -> Any:
-        self.gpu.used.setdefault(7, 0.25)  # somebody begins just after us
+    def filled_by_others(self: SimulatedExecutor, command: Any) -> Any:
+        self.gpu.used.setdefault(7, 0.25)  # another process starts just after this sweep
         return start(self, command)
 
-    monkeypatch.setattr(SimulatedExecutor, "_start", crowded)
+    monkeypatch.setattr(SimulatedExecutor, "_start", filled_by_others)
     assert {t["state"] for t in swept(*SIXTEEN)} == {"complete"}
     assert machine.most_live[0] < 16
 

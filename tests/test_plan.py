@@ -1,4 +1,4 @@
-"""A plan knows the whole sweep before anything is trained."""
+"""A plan describes the whole sweep before training."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def test_without_a_space_a_single_trial_is_planned() -> None:
 
 
 def test_slots_follow_the_memory_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path))  # other tests may have taught that the demo needs less
+    monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path))  # other tests may have stored corrections for the demo
     roomy, tight = (plan("+sweep=rank_alpha", f"study.memory_gib={gib}") for gib in (4, 0.2))
     assert roomy.num_slots == 18
     assert 1 <= tight.num_slots < 18
@@ -83,7 +83,7 @@ def test_mistakes_of_device_modules_and_data_are_reported_together() -> None:
     assert "3 mistakes" in text and "no such GPU" in text and "q_porj" in text and "missing.jsonl" in text
 
 
-def test_the_outline_says_what_would_be_run() -> None:
+def test_the_plan_shows_what_would_run() -> None:
     text = plan_text(plan("+sweep=rank_alpha"))
     for part in ("18 trials", "tokens per epoch", "truncated", "duplicated", "trainable", "predicted memory"):
         assert part in text
@@ -183,7 +183,7 @@ SEARCH = ("probes=none", "train.learning_rate=tag(log,interval(1e-4,1e-2))")
         ((*SEARCH, "train.warmup_steps=12,30", "train.max_steps=60,240"), 0.5),
     ],
 )
-def test_all_trials_are_first_judged_after_the_longest_warm_up_of_the_sweep(
+def test_the_first_rung_of_all_trials_is_after_the_longest_warm_up_of_the_sweep(
     overrides: tuple[str, ...], start: float
 ) -> None:
     found = plan(*overrides)
@@ -191,12 +191,12 @@ def test_all_trials_are_first_judged_after_the_longest_warm_up_of_the_sweep(
     assert share == pytest.approx(start)
 
 
-def test_the_outline_says_when_trials_are_judged() -> None:
+def test_the_plan_shows_the_rungs() -> None:
     text = plan_text(plan("+sweep=rank_alpha"))
     assert "pruner rules at 16 % and 32 % of the steps; the longest warm-up ends at 10 %" in text
 
 
-def test_the_outline_names_the_probes_or_says_that_there_are_none() -> None:
+def test_the_plan_names_the_probes_or_reports_that_there_are_none() -> None:
     assert "probe facts: accuracy on demo:probes/facts.jsonl" in plan_text(plan())
     text = plan_text(plan("probes=none"))
     assert "probes: none, so forgetting is not measured; set probes=general" in text
@@ -207,7 +207,7 @@ def test_a_probe_that_cannot_be_reached_is_named_with_the_way_out() -> None:
         plan("eval.probes={far:{path:missing.jsonl}}")
 
 
-def test_the_outline_says_whether_the_end_token_is_scored() -> None:
+def test_the_plan_shows_whether_the_end_token_is_scored() -> None:
     assert "options are scored with the end token that follows them; eval.end_token=false" in plan_text(
         plan("probes=none")
     )
@@ -231,7 +231,7 @@ def test_a_plan_does_not_warn_of_the_demo() -> None:
     assert plan("probes=none").warnings == plan("data=demo_answers", "probes=none").warnings == ()
 
 
-def test_the_plan_says_which_modules_carry_no_adapter_and_which_passes_are_plain(tmp_path: Path) -> None:
+def test_the_plan_names_modules_without_adapter_and_slow_passes(tmp_path: Path) -> None:
     experts = plan_text(
         plan(f"model.id={save_architecture('qwen2_moe', tmp_path / 'moe')}", "lora.target_modules=all-linear")
     )

@@ -1,4 +1,4 @@
-"""Trials of a real study are judged at their rung, together or one after another."""
+"""Pruning in a real study, of trials that reach a rung together or one after another."""
 
 from dataclasses import replace
 from typing import Literal
@@ -22,7 +22,7 @@ def reading(value: float, rung: int = 1, train_loss: float = 1.0) -> RungReport:
     return RungReport(rung=rung, value=value, eval_loss=1 - value, train_loss=train_loss, first_loss=4.0)
 
 
-def test_trials_that_reach_a_rung_together_are_judged_alike(study: optuna.Study) -> None:
+def test_trials_that_reach_a_rung_together_are_compared_with_the_same_peers(study: optuna.Study) -> None:
     trials = [study.ask() for _ in range(8)]
     for trial in trials:
         report(study, trial, reading(trial.number / 10))
@@ -32,7 +32,7 @@ def test_trials_that_reach_a_rung_together_are_judged_alike(study: optuna.Study)
     assert [t.should_prune() for t in trials] == [True] * 4 + [False] * 4
 
 
-def test_trials_that_come_one_after_another_are_judged_by_those_before(study: optuna.Study) -> None:
+def test_trials_that_run_one_after_another_are_compared_with_earlier_ones(study: optuna.Study) -> None:
     gone = []
     for value in (0.1, 0.5, 0.6, 0.7, 0.2, 0.8, 0.3):
         trial = study.ask()
@@ -44,7 +44,7 @@ def test_trials_that_come_one_after_another_are_judged_by_those_before(study: op
     assert gone == [False, False, False, False, True, False, True]
 
 
-def test_the_first_rule_that_has_a_reason_speaks(study: optuna.Study) -> None:
+def test_the_first_rule_with_a_reason_decides(study: optuna.Study) -> None:
     trials = [study.ask() for _ in range(5)]
     for trial in trials:
         report(study, trial, reading(trial.number / 10, train_loss=9.0 if trial.number == 0 else 1.0))
@@ -61,7 +61,7 @@ def test_readings_ahead_of_a_trial_that_began_again_do_not_count(study: optuna.S
     assert [r.rung for r in rung_reports(study.trials[0])] == [1, 2]
 
 
-def test_a_trial_without_reading_is_not_judged(study: optuna.Study) -> None:
+def test_a_trial_without_report_is_not_pruned(study: optuna.Study) -> None:
     trial = study.ask()
     assert prune_decisions(study, {trial.number: 1}) == {} and not trial.should_prune()
 

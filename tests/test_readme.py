@@ -1,4 +1,4 @@
-"""Every command and every path in README and in the help works, on files and a base that stand for the reader's own."""
+"""Every command and path in README and in the help works, with test files and a test base as the reader's own."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def examples() -> list[str]:
 
 @pytest.fixture
 def reader(in_tmp: Path) -> Path:
-    """Work where a reader's files lie under the names that the pages use; the demo stands for their base."""
+    """Work in a folder with a reader's files under the names in the docs; the demo is the reader's base."""
     rows = [{"instruction": f"Say {n}", "input": "", "output": f"{n}"} for n in range(120)]
     chats = [{"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": f"{n}"}]}
              for n in range(120)]  # fmt: skip
@@ -58,7 +58,7 @@ def reader(in_tmp: Path) -> Path:
 
 
 def _small_ranks() -> None:
-    """Write the sweep that the pages show under the name that it has there."""
+    """Write the sweep in the docs to a file with the name given there."""
     [text] = [text for page in PAGES for _, text in FENCE.findall(page.read_text()) if "my_sweeps/" in text]
     for folder, name in (("my_sweeps", "small_ranks"), ("DIR", "NAME")):
         Path(folder).mkdir()
@@ -66,7 +66,7 @@ def _small_ranks() -> None:
 
 
 def planned(line: str) -> list[str]:
-    """Return a line's arguments, with a local base and local rows in the place of those from the hub."""
+    """Return a line's arguments, with a local base and local rows instead of those from the hub."""
     words = shlex.split(line)
     words = [re.sub(r"^data\.train=[\w-]+/[\w-]+:.*", "data.train=chats.jsonl", word) for word in words]
     if any(re.match(r"model=(?!demo)", word) for word in words):
@@ -98,7 +98,7 @@ def test_a_file_that_a_page_links_to_or_names_is_there(page: Path) -> None:
     assert [name for name in modules if not (ROOT / f"{name}.py").exists()] == []
 
 
-def test_the_adapter_lies_where_readme_says_and_peft_loads_it(reader: Path) -> None:
+def test_the_adapter_is_at_the_path_in_readme_and_peft_loads_it(reader: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -110,7 +110,7 @@ def test_the_adapter_lies_where_readme_says_and_peft_loads_it(reader: Path) -> N
     assert PeftModel.from_pretrained(base, str(adapter)).active_adapter == "default"
 
 
-def test_the_run_folder_is_named_as_readme_says(reader: Path) -> None:
+def test_the_run_folder_has_the_name_in_readme(reader: Path) -> None:
     from lorasweep.config.build import build_config
     from tests.settings import composed
 

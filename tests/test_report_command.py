@@ -21,7 +21,7 @@ from lorasweep.driver.ledger import Ledger
 from lorasweep.tracking.ui import show, store_of
 
 ROOT = Path(__file__).resolve().parent.parent
-# So few validation rows that a note says so, and a test split.
+# So few validation rows that there is a note, and a test split.
 QUICK = (
     "lora.r=2,4", "train.max_steps=3", "eval.rungs=1", "eval.num_samples=1", "eval.metrics=[]", "study.keep_adapters=2",
     "data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]",
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def run(whole: Path, in_tmp: Path) -> Path:
-    """A run folder of one's own."""
+    """A copy of the run folder."""
     (found,) = whole.glob("runs/*")
     return shutil.copytree(found, in_tmp / "runs" / found.name)
 
@@ -66,7 +66,7 @@ def test_a_report_of_an_earlier_versions_folder_writes_the_same_bytes(run: Path)
     assert files(run) == before
 
 
-def test_a_report_prints_the_table_and_the_verdict(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_prints_the_table_and_the_advice(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run)]) == 0
     text = capsys.readouterr().out
     assert "95% interval" in text and "leaderboard.html" in text and "The highest-ranked is" in text
@@ -149,7 +149,7 @@ def test_of_a_tracking_server_the_address_is_printed(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("words", [["--port", "x"], ["--port"], ["--port=0"], ["a", "b"], []])
-def test_mistakes_of_ui_are_told(words: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_of_ui_are_reported(words: list[str], in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ui", *words]) == EXIT_CONFIG
     assert capsys.readouterr().err.startswith("lorasweep: 1 mistake")
 

@@ -1,4 +1,4 @@
-"""Each rule tells a loser by its reports, says why in words, and leaves the others alone."""
+"""Each rule stops poor trials by their reports with a reason, and does not stop others."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from lorasweep.study.rules import RULES, RungComparison, RungReport, divergence,
 def curve(
     values: Sequence[float], eval_losses: Sequence[float], train_losses: Sequence[float]
 ) -> tuple[RungReport, ...]:
-    """Return reports that began at a loss of 4."""
+    """Return reports that start at a loss of 4."""
     rows = zip(values, eval_losses, train_losses, strict=True)
     return tuple(
         RungReport(rung=rung, value=value, eval_loss=eval_loss, train_loss=train_loss, first_loss=4.0)
@@ -66,11 +66,11 @@ def test_a_validation_loss_that_rises_as_training_loss_falls_is_overfitting() ->
     "mine",
     [
         SOUND,
-        curve([0.3, 0.5, 0.5], [1.5, 1.0, 1.3], [2.0, 1.0, 0.5]),  # once is no trend
+        curve([0.3, 0.5, 0.5], [1.5, 1.0, 1.3], [2.0, 1.0, 0.5]),  # a single rise is no trend
         curve([0.3, 0.5, 0.55, 0.6], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 0.5, 0.2]),  # the objective improves
         curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.01, 1.02], [2.0, 1.0, 0.5, 0.2]),  # noise
         curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.4, 1.2], [2.0, 1.0, 0.5, 0.2]),  # it falls again
-        curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 1.1, 1.2]),  # training suffers as well
+        curve([0.3, 0.5, 0.5, 0.5], [1.5, 1.0, 1.1, 1.3], [2.0, 1.0, 1.1, 1.2]),  # the training loss rises too
     ],
 )
 def test_other_curves_are_no_overfitting(mine: tuple[RungReport, ...]) -> None:
@@ -112,13 +112,13 @@ def test_a_good_validation_loss_saves_a_trial_whose_objective_lags() -> None:
     assert rank(race(curve([0.0], [1.0], [1.0]), field)) == ""
 
 
-def test_equal_objectives_are_told_apart_by_validation_loss() -> None:
+def test_equal_objectives_are_ordered_by_validation_loss() -> None:
     field = [curve([0.0], [loss], [1.0])[0] for loss in (1.0, 1.1, 1.2, 1.3)]
     assert rank(race(curve([0.0], [1.4], [1.0]), field)) != ""
     assert rank(race(curve([0.0], [0.9], [1.0]), field)) == ""
 
 
-def test_a_place_among_few_says_little() -> None:
+def test_no_trial_is_stopped_by_rank_among_few() -> None:
     field = [curve([0.9], [0.5], [0.5])[0]] * 3
     assert rank(race(curve([0.0], [5.0], [1.0]), field)) == ""
     assert rank(race(curve([0.0], [5.0], [1.0]), [*field, field[0]])) != ""
@@ -136,7 +136,7 @@ def test_a_validation_loss_that_is_no_number_counts_as_the_worst() -> None:
 
 
 def test_losses_of_different_tokenizers_are_compared_per_byte() -> None:
-    """Long tokens make a high loss per token; the objective alone would give the trial up."""
+    """Long tokens make a high loss per token; by the objective alone the trial would be stopped."""
     long = RungReport(rung=1, value=0.1, eval_loss=3.0, train_loss=1.0, first_loss=4.0, eval_bits=1.0)
     short = [replace(long, value=0.2 + n / 100, eval_loss=2.0, eval_bits=1.5) for n in range(5)]
     assert rank(race([long], short)) == ""

@@ -48,7 +48,7 @@ def test_a_sweep_leaves_a_leaderboard_a_study_and_the_best_adapter(in_tmp: Path)
 
 
 def test_the_winner_is_one_trial_in_leaderboard_adapter_and_test_scores(in_tmp: Path) -> None:
-    """Two learning rates with three seeds each: six trials, two rows, one adapter, and its test scores."""
+    """Sweep two learning rates with three seeds each: six trials, two rows, one adapter with test scores."""
     space = ("train.learning_rate=1e-3,2e-2", "train.seed=0,1,2", "study.sampler=grid")
     assert main([*QUICK, *space, "tracking=none"]) == 0
     found = board(in_tmp)
@@ -61,7 +61,7 @@ def test_the_winner_is_one_trial_in_leaderboard_adapter_and_test_scores(in_tmp: 
 
 
 def test_a_sweep_of_seeds_that_was_interrupted_still_has_its_winners_adapter(in_tmp: Path) -> None:
-    """The mean over seeds changes as they come in, and with it whose adapter is kept."""
+    """The mean over completed seeds changes during the sweep, and with it the adapter to keep."""
     space = ("train.learning_rate=1e-3,2e-2", "train.seed=0,1,2", "study.sampler=grid", "study.slots=1")
     command = [*QUICK, *space, "train.max_steps=20", "tracking=none"]
     process = launch(in_tmp, *command)
@@ -106,7 +106,7 @@ def test_more_trials_go_on_in_the_same_run(in_tmp: Path) -> None:
 
 
 def test_a_point_that_comes_again_is_not_trained_again(in_tmp: Path) -> None:
-    """Two points, eight suggestions: two trainings, and the sweep ends when there is nothing new."""
+    """Two points, eight suggestions: two trials are trained, and the sweep ends without new points."""
     assert main([*QUICK, "lora.r=2,4", "study.sampler=random", "study.trials=8", "tracking=none"]) == 0
     results = [json.loads(Path(f).read_text()) for f in trial_files(in_tmp)]
     trained = [r["params"] for r in results if r["same_as"] is None]
@@ -114,7 +114,7 @@ def test_a_point_that_comes_again_is_not_trained_again(in_tmp: Path) -> None:
     assert None not in [r["objective"] for r in results]
 
 
-def test_a_pruner_stops_trials_and_the_leaderboard_says_why(in_tmp: Path) -> None:
+def test_a_pruner_stops_trials_and_the_leaderboard_has_the_reasons(in_tmp: Path) -> None:
     settings = ("eval.rungs=3", "train.max_steps=6", "study.pruner=successive_halving", "study.slots=2")
     assert (
         main([*QUICK, "train.learning_rate=1e-5,1e-2,2e-5,3e-5", "study.sampler=grid", *settings, "tracking=none"]) == 0
@@ -123,12 +123,12 @@ def test_a_pruner_stops_trials_and_the_leaderboard_says_why(in_tmp: Path) -> Non
     assert pruned and all("successive_halving" in t["reason"] for t in pruned)
 
 
-LOSERS = ("train.learning_rate=1e-2,5e-3,4e-5,3e-5,2e-5,1e-5", "study.sampler=grid", "study.pruner=rules",
+PRUNING = ("train.learning_rate=1e-2,5e-3,4e-5,3e-5,2e-5,1e-5", "study.sampler=grid", "study.pruner=rules",
           "eval.rungs=3", "eval.rung_factor=2", "eval.rung_limit=6", "train.max_steps=8")  # fmt: skip
 
 
-def test_losers_go_early_and_the_leaderboard_says_by_which_rule(in_tmp: Path) -> None:
-    assert main([*QUICK, *LOSERS, "tracking=none"]) == 0
+def test_poor_trials_stop_early_and_the_leaderboard_names_the_rules(in_tmp: Path) -> None:
+    assert main([*QUICK, *PRUNING, "tracking=none"]) == 0
     found = board(in_tmp)
     pruned = [t for t in found["trials"] if t["state"] == "pruned"]
     assert pruned and {t["stopped_by"] for t in pruned} == {"rank"}
@@ -138,8 +138,8 @@ def test_losers_go_early_and_the_leaderboard_says_by_which_rule(in_tmp: Path) ->
     )
 
 
-def test_losers_of_a_sweep_that_was_killed_are_judged_as_in_one_go(in_tmp: Path) -> None:
-    command = [*QUICK, *LOSERS, "study.slots=1", "tracking=none"]
+def test_a_killed_sweep_prunes_the_same_trials_as_one_without_interruption(in_tmp: Path) -> None:
+    command = [*QUICK, *PRUNING, "study.slots=1", "tracking=none"]
     assert main([*command, "output_dir=whole/runs"]) == 0
     process = launch(in_tmp, *command)
     wait_for(in_tmp, 3)
@@ -310,7 +310,7 @@ def test_the_sweeps_run_in_mlflow_has_the_base_and_chance_beside_its_winner(in_t
 
 
 def test_a_sweep_runs_again_from_the_config_that_it_wrote(in_tmp: Path) -> None:
-    """Into the same folder, with the same trials: nothing of the configuration is lost on the way."""
+    """The same folder and the same trials: the stored configuration is complete."""
     assert main([*QUICK, "lora.r=2,4", "study.sampler=grid", "eval.max_new_tokens=9", "tracking=none"]) == 0
     (run,) = in_tmp.glob("runs/*")
     before, text = trial_files(in_tmp), (run / "config.yaml").read_text()

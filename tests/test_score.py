@@ -1,4 +1,4 @@
-"""Packed scoring must say of each slot what it would say of that slot alone."""
+"""Packed scoring must give each slot the scores that it has alone."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a sweep shows and keeps: notes, the verdict, addresses, and what an interruption saved."""
+"""The output of a sweep: notes, advice, addresses, and the number of saved trials after an interruption."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_notes_of_data_and_workers_reach_every_report(in_tmp: Path, capsys: pyte
     assert f"Note: {notes[0]}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_what_a_worker_noted_is_still_said_when_nothing_is_left_to_train(in_tmp: Path) -> None:
+def test_notes_of_a_worker_are_still_shown_when_nothing_is_left_to_train(in_tmp: Path) -> None:
     write_long_rows()
     assert main([*LONG, "tracking=none"]) == 0
     (file,) = in_tmp.glob("runs/*/notes.json")
@@ -62,7 +62,7 @@ def test_a_line_appears_within_a_second_and_before_the_heavy_imports(in_tmp: Pat
     assert min(seconds() for _ in range(3)) < 1  # the best of three: the machine may be busy
 
 
-def test_the_verdict_comes_last_and_addresses_are_whole(
+def test_the_advice_comes_last_and_addresses_are_whole(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
@@ -77,7 +77,7 @@ def test_the_verdict_comes_last_and_addresses_are_whole(
     assert "workflowType=machine_learning" in lines[address] and lines[address].endswith(run.name)
 
 
-def test_an_interrupted_sweep_says_what_it_saved(in_tmp: Path) -> None:
+def test_an_interrupted_sweep_prints_how_many_trials_it_saved(in_tmp: Path) -> None:
     command = [sys.executable, "-m", "lorasweep", *QUICK, "train.max_steps=5000", "lora.r=2,4", "study.sampler=grid"]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Settings are ordered by their objective; between equals the loss decides, then the size, then the number."""
+"""Configurations are ordered by objective, then by loss, size and number."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from tests.settings import SPEC, result
 
 
 def trial(number: int, objective: float | None = 0.5, *, r: int = 0, seed: int = 0, **values: Any) -> TrialResult:
-    """Return a complete trial; its rank is its number, so that it is a setting of its own."""
+    """Return a complete trial; its rank is its number, so that each trial is a different configuration."""
     lora, train = replace(SPEC.lora, r=r or number + 1), replace(SPEC.train, seed=seed)
     found = replace(result(number, objective=objective, examples="same"), spec=replace(SPEC, lora=lora, train=train))
     return replace(found, **values)

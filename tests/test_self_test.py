@@ -1,4 +1,4 @@
-"""A base is tested when it is loaded; what does not give the numbers of rows alone is not used."""
+"""A base is tested when it is loaded; a shortcut with other numbers than rows alone is not used."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,9 @@ def test_a_plain_base_may_take_every_shortcut(fresh: Path) -> None:
 def test_attention_that_lets_rows_see_each_other_is_found_out(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    monkeypatch.setattr(varlen_attention, "attention", sdpa_attention_forward)  # as a layer that knows nothing of rows
+    monkeypatch.setattr(
+        varlen_attention, "attention", sdpa_attention_forward
+    )  # like a layer that ignores the borders of rows
 
     def no_rows(**kwargs: Any) -> Tensor | None:
         from transformers.masking_utils import sdpa_mask
@@ -125,7 +127,7 @@ def test_a_linear_that_carries_no_adapter_is_refused_with_the_reason(
     assert target not in resolve_targets(spec, "all-linear")
 
 
-def test_what_peft_refuses_is_what_peft_s_own_tables_say() -> None:
+def test_refused_modules_are_those_of_pefts_own_tables() -> None:
     from peft.utils import transformers_weight_conversion as own
 
     from lorasweep.models.usage import FUSED_BY_PEFT

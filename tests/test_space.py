@@ -1,4 +1,4 @@
-"""Which trials a space holds, which of them are the same, and what is refused before anything is loaded."""
+"""The trials of a space, duplicates among them, and errors that are found before anything is loaded."""
 
 from collections.abc import Mapping
 from typing import Any

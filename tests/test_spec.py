@@ -1,4 +1,4 @@
-"""A fingerprint names what reaches the arithmetic, and nothing else."""
+"""A fingerprint covers exactly the settings that affect the numbers."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -27,7 +27,7 @@ SECTIONS = tuple(f.name for f in fields(TrialSpec))
 
 
 def every_change() -> Iterator[tuple[str, TrialSpec]]:
-    """Yield the trial with each of its settings changed, probes' own among them, by the setting's name."""
+    """Yield the trial with each setting changed in turn, including those of probes, by the setting's name."""
     for section in SECTIONS:
         for name, value in changed(getattr(WITH_PROBE, section)):
             yield f"{section}.{name}", replace(WITH_PROBE, **{section: value})
@@ -145,7 +145,7 @@ def test_every_setting_of_a_base_makes_another_base(name: str) -> None:
     assert CHANGES[name].base_key != WITH_PROBE.base_key
 
 
-def test_what_names_leave_out_are_fields() -> None:
+def test_excluded_names_are_fields() -> None:
     models = {f.name for f in fields(ModelSpec)}
     assert NOT_IN_FINGERPRINT.keys() <= CHANGES.keys()
     assert {*NOT_IN_DATA, *corrections.NOT_IN_KEY, *IN_CONFIG} <= models

@@ -1,4 +1,4 @@
-"""An optimizer step is that of PyTorch, and none is taken on a loss that is no number."""
+"""An optimizer step equals that of PyTorch; with a NaN loss there is no step."""
 
 import math
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_a_loss_that_is_no_number_leaves_vector_and_optimizer_untouched(folder: 
     for _ in range(3):
         train_step(bank, [train_state])
     before, weight = state_of(train_state), base.model.get_parameter("model.norm.weight")
-    weight.data[0] = math.nan  # of the base, so that the loss and the whole gradient are no number
+    weight.data[0] = math.nan  # of the base, so that the loss and the whole gradient are NaN
     train_step(bank, [train_state])
     after = state_of(train_state)
     assert math.isnan(train_state.loss) and len(before) == 5
@@ -172,7 +172,7 @@ def test_a_fresh_adapter_changes_no_linear_whatever_its_bias(tmp_path: Path, kin
         if name.endswith("bias"):
             parameter.data.normal_(0, 0.5)
     ids_BS, places_T = torch.arange(4, 24).view(2, 10), (torch.tensor([0, 1]), torch.tensor([9, 9]))
-    Bank(base, 0)  # takes other adapters off
+    Bank(base, 0)  # removes other adapters
     with torch.no_grad():
         plain = base.label_logits(ids_BS, *places_T)
         bank = Bank(base, 1)

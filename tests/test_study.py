@@ -1,4 +1,4 @@
-"""The study asks, is told, and goes on where it was left."""
+"""The study suggests and stores trials, and continues after a restart."""
 
 import shutil
 from collections.abc import Callable
@@ -31,7 +31,7 @@ Open = Callable[..., Study]
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without trials: making one takes Optuna a second, copying it nothing."""
+    """A store without trials to copy, because Optuna takes a second to create one."""
     path = tmp_path_factory.mktemp("store") / "empty.db"
     Study(path, StudySettings(), {}, objective="accuracy", num_rungs=1)
     import sqlite3
@@ -56,7 +56,7 @@ def study(empty: Path, tmp_path: Path) -> Open:
     return opened
 
 
-def told(study: Study, value: float) -> int:
+def finished(study: Study, value: float) -> int:
     number, _ = study.ask()
     study.tell(number, result(number, objective=value))
     return number
@@ -100,7 +100,7 @@ def test_waiting_points_were_not_asked_for(study: Open) -> None:
 
 def test_running_trials_keep_number_and_values_in_the_next_launch(study: Open) -> None:
     first = study()
-    told(first, 0.5)
+    finished(first, 0.5)
     running = [first.ask() for _ in range(2)]
     again = study()
     assert again.resume() == running
@@ -110,7 +110,7 @@ def test_running_trials_keep_number_and_values_in_the_next_launch(study: Open) -
 
 def test_numbers_go_on_in_the_next_launch(study: Open) -> None:
     first = study()
-    assert [told(first, 0.1), told(first, 0.2)] == [0, 1]
+    assert [finished(first, 0.1), finished(first, 0.2)] == [0, 1]
     second = study()
     assert second.ask()[0] == 2
     assert second.study.best_value == 0.2
@@ -136,8 +136,8 @@ def test_the_same_seed_asks_the_same(empty: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("maximize", "best"), [(True, 1), (False, 0)])
 def test_the_best_trial_follows_the_direction(study: Open, maximize: bool, best: int) -> None:
     opened = study(maximize=maximize)
-    told(opened, 0.1)
-    told(opened, 0.9)
+    finished(opened, 0.1)
+    finished(opened, 0.9)
     assert opened.study.best_trial.number == best
 
 
@@ -163,21 +163,21 @@ def test_every_ending_has_its_state(study: Open, state: TrialState, value: float
 
 def test_what_does_not_fit_breaks_a_constraint_and_is_never_best(study: Open) -> None:
     opened = study()
-    told(opened, 0.1)
+    finished(opened, 0.1)
     number, _ = opened.ask()
     opened.tell(number, result(number, TrialState.INFEASIBLE))
     assert [trial.constraints["memory"] > 0 for trial in opened.study.trials] == [False, True]
     assert opened.study.best_trial.number == 0
 
 
-def test_telling_twice_changes_nothing(study: Open) -> None:
+def test_a_second_tell_changes_nothing(study: Open) -> None:
     opened = study()
-    number = told(opened, 0.5)
+    number = finished(opened, 0.5)
     opened.tell(number, result(number, TrialState.FAILED))
     assert (opened.states(), opened.study.best_value) == ({"COMPLETE": 1}, 0.5)
 
 
-def test_a_trial_that_was_told_by_half_is_told_again(study: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_tell_is_repeated(study: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = study()
     number, _ = opened.ask()
     with monkeypatch.context() as patch:
@@ -222,7 +222,7 @@ def test_a_study_that_was_lost_is_filled_from_the_results(study: Open) -> None:
 
 def test_a_finished_trial_without_its_result_is_queued_again(study: Open) -> None:
     opened = study()
-    number = told(opened, 0.5)
+    number = finished(opened, 0.5)
     opened.restore({})
     assert (opened.num_queued, opened.num_asked) == (1, 0)
     again, params = opened.ask()
@@ -255,23 +255,23 @@ def test_a_trial_whose_drawing_failed_is_the_next_that_is_asked(study: Open, mon
 
 
 def test_a_study_that_was_lost_keeps_every_constraint(study: Open) -> None:
-    """A sampler with a model of the constraint wants it of every trial."""
+    """A sampler that models the constraint needs it for every trial."""
     opened = study(StudySettings(sampler="gp"), is_small=True)
     opened.restore({n: replace(result(n, objective=0.1 * n), params={"lora.r": 4}) for n in range(12)})
     assert {tuple(t.constraints) for t in opened.study.trials} == {("memory",)}
-    told(opened, 0.3)
+    finished(opened, 0.3)
     assert opened.ask()[0] == 13
 
 
 def raced(study: Study) -> list[int]:
-    """Have six trials report at a rung, the first the worst."""
+    """Let six trials report at a rung, the first with the worst value."""
     numbers = [study.ask()[0] for _ in range(6)]
     for number in numbers:
         study.report(number, reading(0.1 * number, eval_loss=2 - 0.1 * number))
     return numbers
 
 
-def test_what_losers_are_judged_by_survives_the_process(study: Open) -> None:
+def test_reports_for_pruning_survive_the_process(study: Open) -> None:
     raced(study(StudySettings(pruner="rules")))
     again = study(StudySettings(pruner="rules"))
     again.resume()
@@ -319,9 +319,9 @@ def test_an_objective_that_is_no_number_is_not_reported(study: Open) -> None:
 
 
 @pytest.mark.parametrize("name", [s for s in get_args(Sampler) if s != "cmaes"])
-def test_every_sampler_asks_again_after_it_was_told(name: Sampler, study: Open) -> None:
+def test_every_sampler_suggests_again_after_a_tell(name: Sampler, study: Open) -> None:
     opened = study(StudySettings(sampler=name))
-    assert [told(opened, value) for value in (0.1, 0.3, 0.2)] == [0, 1, 2]
+    assert [finished(opened, value) for value in (0.1, 0.3, 0.2)] == [0, 1, 2]
 
 
 def test_a_sampler_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +332,7 @@ def test_a_sampler_without_its_package_names_the_remedy(monkeypatch: pytest.Monk
 
 def test_cmaes_asks_where_its_package_is_there(study: Open) -> None:
     pytest.importorskip("cmaes")
-    assert told(study(StudySettings(sampler="cmaes")), 0.1) == 0
+    assert finished(study(StudySettings(sampler="cmaes")), 0.1) == 0
 
 
 @pytest.mark.parametrize("name", get_args(Pruner))

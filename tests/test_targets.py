@@ -1,4 +1,4 @@
-"""Presets mean the same parts in every architecture, and count what PEFT would train."""
+"""Presets select the same parts in every architecture; parameter counts equal those of PEFT."""
 
 import json
 import warnings
@@ -64,7 +64,7 @@ EXPECTED: dict[str, dict[str, tuple[str, ...]]] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder per architecture that holds nothing but its configuration."""
+    """A folder per architecture with only its configuration."""
     root = tmp_path_factory.mktemp("shapes")
     for kind, settings in CONFIGS.items():
         (root / kind).mkdir()
@@ -78,12 +78,12 @@ def info_of(folders: dict[str, Path], kind: str) -> BaseInfo:
 
 @cache
 def peft_count(folder: Path, targets: tuple[str, ...], rank: int) -> int:
-    """Return what PEFT itself would train, of a model without memory."""
+    """Return the number of parameters that PEFT trains, on a meta model."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT mends fan_in_fan_out of GPT-2 and says so
+        warnings.simplefilter("ignore")  # PEFT corrects fan_in_fan_out of GPT-2 with a warning
         config = AutoConfig.from_pretrained(folder)
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         adapted = get_peft_model(model, LoraConfig(r=rank, target_modules=list(targets)))
@@ -153,7 +153,7 @@ def test_a_name_that_is_no_module_is_answered_with_those_there_are(folders: dict
         resolve(("q_prj", "v_proj"), linears, "llama")
 
 
-def test_a_preset_is_not_quietly_less_than_it_says() -> None:
+def test_a_preset_with_missing_modules_is_an_error() -> None:
     attention_only = ["layers.0.self_attn.q_proj", "layers.0.self_attn.v_proj"]
     with pytest.raises(ModelError, match="has no module for up, down of the preset 'qvud'"):
         resolve("qvud", attention_only, "a mixture of experts")
@@ -165,7 +165,7 @@ def test_a_target_ends_a_path_at_a_dot(path: str, is_match: bool) -> None:
 
 
 @pytest.mark.parametrize("base", ["./no/such/folder", "/no/such", "a/b/c"])
-def test_a_folder_that_is_not_there_is_told_from_a_hub_id(base: str) -> None:
+def test_a_missing_folder_is_distinguished_from_a_hub_id(base: str) -> None:
     with pytest.raises(ModelError, match="there is no folder"):
         describe(base)
 

@@ -1,4 +1,4 @@
-"""What MLflow is told can be told again, and its page shows a readable table."""
+"""Uploads to MLflow can be repeated, and its page shows a readable table."""
 
 import json
 from dataclasses import replace
@@ -98,7 +98,7 @@ def test_alpha_is_a_number_beside_the_expression_that_was_swept(in_tmp: Path) ->
     assert (params["lora_alpha"], params["swept/lora_alpha"], params["r"]) == ("16", "2r", "8")
 
 
-def test_the_parent_says_what_was_swept(in_tmp: Path) -> None:
+def test_the_parent_run_names_the_swept_settings(in_tmp: Path) -> None:
     for _ in range(2):
         made = tracker(in_tmp)
     params = made.client.get_run(made.parent).data.params

@@ -1,4 +1,4 @@
-"""A tracking server that is away, dies, hangs or loses its answers slows no trial down, and is told everything once."""
+"""A tracking server that is down, dies, hangs or loses responses delays no trial and gets every result once."""
 
 import time
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Sweep:
     tracking: TrackingQueue
 
     def run(self) -> int:
-        """Run it and return how many events the tracker did not take."""
+        """Run the sweep and return how many events the tracker did not accept."""
         self.driver.run()
         self.driver.recorder.emit(Summary(note="note", files=[], metrics={}, adapter=None, is_finished=True))
         left = self.tracking.close()
@@ -63,7 +63,7 @@ class Sweep:
 
 
 def sweep(plan: Plan, folder: Path, uri: str, executor: FakeExecutor | None = None) -> Sweep:
-    """Return a sweep that has not begun."""
+    """Return a sweep that has not started."""
     tracker, ledger = MlflowTracker(TrackingSettings(uri=uri), "fake", "/runs/fake-1"), Ledger(folder / "run")
     tracking = tracking_queue(tracker, ledger)
     driver = fake_driver(plan, ledger, tracking, executor=executor)
@@ -84,15 +84,15 @@ def trials_at(uri: str) -> list[Run]:
     return children
 
 
-def is_told_once(driver: Driver, uri: str) -> bool:
-    """Tell whether every result is at the server exactly once, with its value."""
+def is_uploaded_once(driver: Driver, uri: str) -> bool:
+    """Return whether the server has every result exactly once, with its value."""
     runs = trials_at(uri)
-    told = sorted(r.data.metrics["accuracy"] for r in runs)
+    uploaded = sorted(r.data.metrics["accuracy"] for r in runs)
     known = sorted(result.objective or 0.0 for result in driver.ledger.results.values())
-    return told == known and {r.info.status for r in runs} == {"FINISHED"} and len(runs) == TRIALS
+    return uploaded == known and {r.info.status for r in runs} == {"FINISHED"} and len(runs) == TRIALS
 
 
-def test_a_server_that_is_away_at_launch_is_told_by_the_next_launch(
+def test_results_reach_a_server_that_was_down_at_launch_in_the_next_launch(
     plan: Plan, tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = sweep(plan, tmp_path, server.uri)
@@ -102,11 +102,11 @@ def test_a_server_that_is_away_at_launch_is_told_by_the_next_launch(
     server.start()
     second = sweep(plan, tmp_path, server.uri)
     assert second.run() == 0
-    assert is_told_once(second.driver, server.uri)
+    assert is_uploaded_once(second.driver, server.uri)
 
 
 class Pausing(FakeExecutor):
-    """Does something to the server at the third call, and notes how long the driver took between two calls."""
+    """Calls a function at the third call, and records the time between two calls of the driver."""
 
     def __init__(self, fault: Any) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Pausing(FakeExecutor):
 
 
 @pytest.mark.parametrize("fault", ["kill", "freeze"])
-def test_a_server_that_dies_or_hangs_delays_no_trial_and_is_told_when_it_is_back(
+def test_a_server_that_dies_or_hangs_delays_no_trial_and_gets_results_when_it_is_back(
     plan: Plan, tmp_path: Path, server: Server, fault: str
 ) -> None:
     server.start()
@@ -133,13 +133,13 @@ def test_a_server_that_dies_or_hangs_delays_no_trial_and_is_told_when_it_is_back
     first = sweep(plan, tmp_path, server.uri, worker)
     first.run()
     assert len(first.driver.ledger.results) == TRIALS
-    assert worker.longest_s < 1.0  # a call that nobody answers lasts three seconds here, fifteen by default
+    assert worker.longest_s < 1.0  # a request without response takes three seconds here, fifteen by default
     assert not all(first.exported)
     server.kill()
     server.start()
     again = sweep(plan, tmp_path, server.uri)
     again.run()
-    assert is_told_once(again.driver, server.uri)
+    assert is_uploaded_once(again.driver, server.uri)
 
 
 def test_answers_that_are_lost_make_nothing_twice(
@@ -154,13 +154,13 @@ def test_answers_that_are_lost_make_nothing_twice(
         losing = set(proxy.losing)
         lossy.run()
         assert set(proxy.lost) == losing
-        assert is_told_once(lossy.driver, server.uri)
+        assert is_uploaded_once(lossy.driver, server.uri)
     finally:
         proxy.close()
 
 
-def test_a_server_that_says_no_is_a_mistake_in_the_configuration(tmp_path: Path, server: Server) -> None:
-    """What it answers will not change by waiting."""
+def test_a_server_that_refuses_is_a_configuration_error(tmp_path: Path, server: Server) -> None:
+    """The response would not change later."""
     server.start()
     with pytest.raises(ConfigError, match=r"tracking\.uri: .* cannot be used"):
         MlflowTracker(TrackingSettings(uri=f"{server.uri}/no-such-prefix"), "fake", "/runs/fake-1")

@@ -1,4 +1,4 @@
-"""When trials report."""
+"""The steps of rungs."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_rungs_are_even_or_each_lies_further_by_a_factor(
 
 @pytest.mark.parametrize(("num_steps", "steps"), [(120, (45, 60, 120)), (8, (3, 4, 8)), (30, (11, 15, 30))])
 def test_no_rung_lies_in_the_longest_warm_up_of_the_study(num_steps: int, steps: tuple[int, ...]) -> None:
-    """A third of the steps is warm-up; the rungs lie at 1/16 and 1/4 of what follows."""
+    """A third of the steps is warm-up; the rungs are at 1/16 and 1/4 of the remaining steps."""
     assert rung_steps(num_steps, 3, 4.0, start=1 / 3) == steps
 
 
@@ -39,7 +39,7 @@ def test_a_warm_up_as_long_as_training_leaves_no_rung_but_the_end() -> None:
 
 
 def test_a_step_that_several_rungs_share_is_the_last_of_them() -> None:
-    """So that a short trial is judged beside others that are as far, in shares of their steps."""
+    """A short trial is then compared with trials at the same share of their steps."""
     steps = rung_steps(3, 5, 2.0)
     assert [rung_at(steps, step) for step in (0, 1, 2, 3)] == [0, 3, 4, 5]
 

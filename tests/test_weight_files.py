@@ -21,7 +21,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def sharded(folder: Path) -> Path:
-    """Return a copy whose weights lie in several files with an index."""
+    """Return a copy with its weights in several files and an index."""
     from transformers import AutoModelForCausalLM
 
     copy = folder.with_name("sharded")

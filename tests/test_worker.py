@@ -1,4 +1,4 @@
-"""A worker trains what it is told to, says what happened, and survives what goes wrong."""
+"""A worker trains its trials, reports events, and survives failures."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ from tests.specs import ANSWERS, INTENTS, start, trial, worker
 
 
 def drain(worker: Worker) -> list[Event]:
-    """Advance until nothing lives."""
+    """Advance until no trial is live."""
     events: list[Event] = []
     while worker.live:
         events += worker.advance([])
@@ -59,7 +59,7 @@ def test_results_name_the_examples_that_they_were_scored_on(tmp_path: Path) -> N
     assert first == same == longer_too != other
 
 
-def test_progress_tells_step_loss_and_pace(tmp_path: Path) -> None:
+def test_progress_has_step_loss_and_speed(tmp_path: Path) -> None:
     w = worker()
     event = next(e for e in w.advance([start(0, tmp_path, trial())]) if isinstance(e, Progress))
     assert (event.step, event.num_steps) == (1, 4)

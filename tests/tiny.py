@@ -1,4 +1,4 @@
-"""Tiny bases of several architectures, on disk as users have them, and rows to train on."""
+"""Tiny bases of several architectures on disk, and rows to train on."""
 
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ WIDTH = 64
 
 
 def config_of(kind: str) -> Any:
-    """Return a two-layer configuration: grouped-query attention, tied embeddings where the architecture ties them."""
+    """Return a two-layer configuration: grouped-query attention, tied embeddings if the architecture ties them."""
     from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
     common: dict[str, Any] = {
@@ -64,7 +64,7 @@ def tokenizer() -> Any:
 
 
 def save_base(folder: Path, kind: str) -> Path:
-    """Write a base of random weights whose head is sharp enough to learn through."""
+    """Write a base of random weights with a head that is sharp enough for training."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)

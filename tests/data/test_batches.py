@@ -1,4 +1,4 @@
-"""The batches of a trial are decided by its seed alone."""
+"""The batches of a trial depend only on its seed."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""Rows of general benchmarks become the questions that lm-evaluation-harness asks."""
+"""Rows of general benchmarks become the same questions as in lm-evaluation-harness."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The same texts are never tokenised twice, and a damaged file harms nobody."""
+"""Texts are not tokenised twice, and a damaged file is replaced."""
 
 from pathlib import Path
 

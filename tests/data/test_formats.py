@@ -1,4 +1,4 @@
-"""Rows of the usual layouts become what is given and what has to be written."""
+"""Rows of the usual layouts become prompts and completions."""
 
 from typing import Any
 
@@ -137,7 +137,7 @@ def test_a_missing_column_is_named_with_those_there_are(format: Format, column: 
     assert "'foo'" in text
 
 
-def test_few_rows_without_their_columns_are_left_out_and_told() -> None:
+def test_few_rows_without_their_columns_are_left_out_and_reported() -> None:
     rows = [{"text": str(i)} for i in range(150)] + [{"txt": "x"}]
     source = Rows(tuple(SourceRow(f"a:{i}", row) for i, row in enumerate(rows)))
     examples, skipped = read_examples(source, ProbeSpec(name="p", path="a", format="text", metric="loss"))

@@ -1,4 +1,4 @@
-"""A micro-batch that is too large comes in parts; the optimizer steps after the last of them."""
+"""A micro-batch that is too large is split into parts; the optimizer steps after the last part."""
 
 from lorasweep.core.spec import TrainSpec
 from lorasweep.data.batches import MicroBatch
@@ -7,7 +7,7 @@ from tests.tiny import token_rows
 
 
 def parts_of(loader: BatchLoader, max_tokens: int, num: int) -> list[MicroBatch]:
-    """Take so many parts."""
+    """Return the next parts."""
     found = []
     for _ in range(num):
         found.append(loader.part(max_tokens))

@@ -1,4 +1,4 @@
-"""Only what the model has to write carries loss."""
+"""Only the completion has loss."""
 
 from dataclasses import replace
 from functools import cache
@@ -17,7 +17,7 @@ TEMPLATE = (
     "[{{ m.role }}]{{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
-# Shows only the last question, as templates do that hide earlier reasoning.
+# Shows only the last question, like templates that hide earlier reasoning.
 REWRITES = "{% for m in messages[-2:] %}({{ m.content }}){% endfor %}{% if add_generation_prompt %}:{% endif %}"
 
 
@@ -141,7 +141,7 @@ def test_the_prompt_of_a_chat_is_everything_before_its_last_answer() -> None:
     assert row.reference == "2"
 
 
-def test_a_chat_begins_and_ends_as_its_template_says() -> None:
+def test_a_chat_begins_and_ends_as_in_its_template() -> None:
     row = one(CHAT, base=chatty())
     assert row.ids.count(tokens().eos_token_id) == 2
     assert tokens().bos_token_id not in row.ids

@@ -53,7 +53,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path, name: st
     assert values(read_rows(write(tmp_path, name, "\ufeff" + text)))[0]["text"] == "hi"
 
 
-def test_tabs_separate_where_the_file_says_so(tmp_path: Path) -> None:
+def test_tabs_separate_columns_in_tsv_files(tmp_path: Path) -> None:
     assert values(read_rows(write(tmp_path, "a.tsv", "text\tlabel\none, two\tx\n"))) == [
         {"text": "one, two", "label": "x"}
     ]
@@ -82,7 +82,7 @@ def test_brackets_inside_a_name_are_no_slice() -> None:
     assert split_source("my [old] rows.csv[:5%]") == ("my [old] rows.csv", ":5%")
 
 
-def test_few_malformed_rows_are_left_out_and_told(tmp_path: Path) -> None:
+def test_few_malformed_rows_are_left_out_and_reported(tmp_path: Path) -> None:
     source = jsonl(tmp_path, 199, 2)
     rows = read_rows(source)
     assert len(rows.rows) == 199

@@ -1,4 +1,4 @@
-"""Train, validation and test: who goes where depends on the example alone."""
+"""Train, validation and test: the split of a row depends only on the row."""
 
 import json
 import random
@@ -132,7 +132,7 @@ def test_a_file_too_small_to_validate_with_is_refused(tmp_path: Path) -> None:
         read_splits(classification(table(tmp_path, "a.csv", rows(1))))
 
 
-def test_rows_left_out_are_told_for_every_split(tmp_path: Path) -> None:
+def test_rows_left_out_are_reported_for_every_split(tmp_path: Path) -> None:
     broken = [(f"text {i}", "x" if i else " ") for i in range(200)]
     spec = classification(
         table(tmp_path, "a.csv", rows(50)),

@@ -1,4 +1,4 @@
-"""The shipped demo is what its script makes, and is worth sweeping on."""
+"""The shipped demo is the output of its script, and its configurations differ."""
 
 import json
 from functools import cache
@@ -15,7 +15,7 @@ from lorasweep.demo.rows import Choice
 from lorasweep.demo.skills import SKILLS, split
 
 MEGABYTE = 1_000_000
-NUM_ASKED = 40  # rows of each probe; enough to tell a skill from luck, few enough for a second
+NUM_ASKED = 40  # rows per probe: enough to distinguish a skill from chance, scored within a second
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A two-layer Llama with random weights: enough to have opinions, small enough to have them at once."""
+"""A two-layer Llama with random weights, sharp enough for clear choices and small enough to be fast."""
 
 from __future__ import annotations
 

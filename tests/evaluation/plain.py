@@ -1,4 +1,4 @@
-"""The plain way to ask a Hugging Face model: all logits, of which those that are wanted are taken."""
+"""The plain way to use a Hugging Face model: compute all logits, then select the needed ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evaluation.scoring import LabelLogits
 
 
 def label_logits_of(model: PreTrainedModel) -> LabelLogits:
-    """Return what the scores are computed from. No attention mask: causal models never look right, at padding."""
+    """Return a function for label logits, without attention mask: causal models ignore padding on the right."""
 
     def label_logits(input_ids_BS: Tensor, rows_T: Tensor, cols_T: Tensor) -> Tensor:
         logits_BSV: Tensor = model(input_ids=input_ids_BS, use_cache=False).logits

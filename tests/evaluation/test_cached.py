@@ -1,4 +1,4 @@
-"""Options that continue copies of a prompt's cache score as rows of their own."""
+"""Options that continue copies of a prompt's cache have the scores of separate rows."""
 
 import copy
 from typing import Any
@@ -25,7 +25,7 @@ def draw(length: int, seed: int) -> tuple[int, ...]:
 
 
 def questions() -> list[list[TokenSequence]]:
-    """Prompts of three lengths, two of them alike; options of one to four tokens, not the same number each."""
+    """Return prompts of three lengths, two of them equal, with unequal numbers of options of one to four tokens."""
     prompts = [draw(5, 0), draw(9, 1), draw(5, 2), draw(2, 3)]
     sizes = [(1, 3, 2), (4, 1), (2, 2, 1), (1,)]
     return [

@@ -8,7 +8,7 @@ from evaluation.scoring import LabelLogits, TokenSequence
 
 
 def unigram(probabilities_per_slot: list[list[float]]) -> LabelLogits:
-    """A bank whose slots each give every token a fixed probability, whatever stands before it."""
+    """A bank in which each slot gives every token a fixed probability, independent of earlier tokens."""
     log_probabilities = torch.tensor(probabilities_per_slot).log()
 
     def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def test_the_first_of_equally_likely_options_wins() -> None:
     assert option_choices(unigram([[0.5, 0.5]]), [question((1,), (1,))], batch_rows=8, pad_id=0).picks == [[0]]
 
 
-def test_a_model_that_says_nan_chooses_nothing() -> None:
+def test_a_model_with_nan_logits_chooses_nothing() -> None:
     model = unigram([[0.1, 0.4, 0.5], [0.1, float("nan"), 0.5]])
     chosen = option_choices(model, [question((1,), (2,))], batch_rows=8, pad_id=0, copies=2)
     assert chosen.picks == [[1], [-1]]

@@ -128,7 +128,7 @@ def test_without_a_probe_that_counts_nothing_is_claimed() -> None:
         assert result.forgetting is result.forgetting_likelihood is None
 
 
-def test_the_interval_of_the_mean_covers_the_true_drop_about_as_often_as_it_says() -> None:
+def test_the_interval_of_the_mean_drop_has_about_its_nominal_coverage() -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(200):
         hardness = rng.uniform(size=(2, 120))
@@ -150,7 +150,7 @@ def test_a_probe_scored_by_two_metrics_is_refused() -> None:
 
 
 def test_resamples_at_chance_leave_the_interval_finite() -> None:
-    """This probe just clears chance, so a few resamples of it hold no ability of which a share could be lost."""
+    """This probe is just above chance, so a few resamples have no ability above chance that could be lost."""
     before = probe(*(1.0,) * 36, *(0.0,) * 64, chance=0.25)
     after = probe(*(1.0,) * 30, *(0.0,) * 70, chance=0.25)
     result = forgetting({"qa": before}, {"qa": after})

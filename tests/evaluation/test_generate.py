@@ -16,7 +16,7 @@ NO_STOP: tuple[int, ...] = ()
 
 
 def alone(model: LlamaForCausalLM, prompt: list[int], num_tokens: int) -> list[int]:
-    """Greedy decoding as one would explain it: no batch, no padding, no cache."""
+    """Decode greedily in the simplest way: no batch, no padding, no cache."""
     ids = list(prompt)
     for _ in range(num_tokens):
         with torch.no_grad():
@@ -29,7 +29,7 @@ def test_prompts_answered_together_equal_prompts_answered_alone(llama: LlamaForC
     expected = [alone(llama, prompt, 6) for prompt in PROMPTS]
     answers = greedy(llama, PROMPTS, pad_id=0, eos_ids=NO_STOP, max_new_tokens=6, batch_rows=batch_rows)
     assert answers == [expected]
-    assert len({tuple(answer) for answer in expected}) == 4  # else the order of answers would go untested
+    assert len({tuple(answer) for answer in expected}) == 4  # otherwise the order of answers would not be tested
 
 
 def test_three_copies_give_three_equal_answers(llama: LlamaForCausalLM) -> None:
@@ -52,16 +52,16 @@ def test_an_answer_ends_before_its_first_stop() -> None:
 
 
 def test_prompts_of_unequal_length_share_no_batch_where_none_may_be_padded(llama: LlamaForCausalLM) -> None:
-    heard: list[int] = []
+    counts: list[int] = []
 
     def rows(num: int) -> nullcontext[None]:
-        heard.append(num)
+        counts.append(num)
         return nullcontext()
 
     settings = {"pad_id": 0, "eos_ids": NO_STOP, "max_new_tokens": 3, "batch_rows": 100}
     together = greedy(llama, PROMPTS, **settings)  # type: ignore[arg-type]
     assert greedy(llama, PROMPTS, rows=rows, one_length=True, **settings) == together  # type: ignore[arg-type]
-    assert heard == [1, 1, 2, 1]  # of 7, 5, 2 and 1 tokens
+    assert counts == [1, 1, 2, 1]  # of 7, 5, 2 and 1 tokens
 
 
 @pytest.mark.parametrize(("use_cache", "widths"), [(True, [5, 1, 1]), (False, [5, 6, 7])])
@@ -99,23 +99,23 @@ def test_padding_that_is_also_the_end_token_warns_of_nothing(llama: LlamaForCaus
 
 
 def test_the_bank_hears_how_many_rows_each_slot_gets(llama: LlamaForCausalLM) -> None:
-    heard: list[int] = []
+    counts: list[int] = []
 
     @contextmanager
     def rows(num: int) -> Iterator[None]:
-        heard.append(num)
+        counts.append(num)
         yield
 
     greedy(llama, PROMPTS, pad_id=0, eos_ids=NO_STOP, max_new_tokens=1, batch_rows=7, copies=2, rows=rows)
-    assert heard == [3, 2]
+    assert counts == [3, 2]
 
 
 def test_each_slot_answers_its_own_block_of_rows(llama: LlamaForCausalLM) -> None:
-    def second_block_says_seven(_: torch.nn.Module, __: object, logits: torch.Tensor) -> torch.Tensor:
+    def second_block_predicts_seven(_: torch.nn.Module, __: object, logits: torch.Tensor) -> torch.Tensor:
         logits[len(logits) // 2 :, :, 7] = 1e4
         return logits
 
-    handle = llama.lm_head.register_forward_hook(second_block_says_seven)
+    handle = llama.lm_head.register_forward_hook(second_block_predicts_seven)
     try:
         first, second = greedy(llama, PROMPTS, pad_id=0, eos_ids=[], max_new_tokens=4, batch_rows=6, copies=2)
     finally:
@@ -124,7 +124,7 @@ def test_each_slot_answers_its_own_block_of_rows(llama: LlamaForCausalLM) -> Non
     assert second == [[7] * 4] * len(PROMPTS)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")  # PEFT 0.21 asks by an old name
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")  # PEFT 0.21 uses an old name
 def test_a_peft_model_answers_without_its_base_models_defaults(llama: LlamaForCausalLM) -> None:
     peft = pytest.importorskip("peft")
     expected = greedy(llama, PROMPTS, pad_id=0, eos_ids=[2], max_new_tokens=8, batch_rows=8)
@@ -149,7 +149,7 @@ def test_padding_stands_on_the_left_and_is_masked() -> None:
 
 @contextmanager
 def transformers_warnings() -> Iterator[list[str]]:
-    """What transformers would print: its logger need not propagate, so pytest's caplog may hear nothing of it."""
+    """Record the warnings of transformers: its logger may not propagate, so pytest's caplog may miss them."""
     warned: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]

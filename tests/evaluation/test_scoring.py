@@ -34,7 +34,7 @@ def naive_logprobs(model: LlamaForCausalLM, sharpness: float = 1.0) -> Tensor:
 
 
 def slots_of_rising_sharpness(model: LlamaForCausalLM, num_slots: int) -> LabelLogits:
-    """A bank in which slot k multiplies its logits by k + 1, to see which rows it takes for whose."""
+    """A bank in which slot k multiplies its logits by k + 1, to show which rows belong to which slot."""
 
     def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         slots = rows // (len(input_ids) // num_slots)
@@ -65,12 +65,12 @@ def test_each_slot_scores_its_own_block_of_rows(llama: LlamaForCausalLM, batch_r
 
 
 def test_the_bank_hears_how_many_rows_each_slot_gets(llama: LlamaForCausalLM) -> None:
-    heard: list[int] = []
+    counts: list[int] = []
     shapes: list[tuple[int, ...]] = []
 
     @contextmanager
     def rows(num: int) -> Iterator[None]:
-        heard.append(num)
+        counts.append(num)
         yield
 
     def label_logits(input_ids: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ def test_the_bank_hears_how_many_rows_each_slot_gets(llama: LlamaForCausalLM) ->
         return label_logits_of(llama)(input_ids, rows, cols)
 
     completion_logprobs(label_logits, SEQUENCES, batch_rows=7, pad_id=0, copies=2, rows=rows)
-    # Five sequences are four inputs, for two of them differ in the last token alone, which is never fed.
-    assert heard == [3, 1]
+    # Five sequences are four inputs, because two of them differ only in the last token, which is not an input.
+    assert counts == [3, 1]
     assert shapes == [(6, 6), (2, 2)]
 
 

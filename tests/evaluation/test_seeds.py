@@ -1,4 +1,4 @@
-"""Intervals over seeds and examples, and what picking the best is worth."""
+"""Intervals over seeds and examples, and the expected optimism of the best."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_t_quantiles_agree_with_scipy(degrees: float) -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_a_crossed_interval_covers_the_truth_about_as_often_as_it_says(seeds: int) -> None:
+def test_a_crossed_interval_has_about_its_nominal_coverage(seeds: int) -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(300):
         scores = rng.normal(size=(1, 100)) + 0.1 * rng.normal(size=(seeds, 1)) + 0.5 * rng.normal(size=(seeds, 100))
@@ -48,8 +48,8 @@ def test_what_examples_and_seeds_share_is_counted_once() -> None:
     assert (interval.low, interval.high) == pytest.approx((-half, half))
 
 
-def test_no_share_is_surer_than_all_its_answers_allow() -> None:
-    """Seeds that are right in turn leave examples hardly any spread; there are still no more than 80 answers."""
+def test_the_interval_of_a_share_is_not_narrower_than_its_number_of_answers_allows() -> None:
+    """Seeds that are right in turn give examples hardly any spread; there are still only 80 answers."""
     first = [1.0, 0.0] * 20
     second = [1.0, *(1 - score for score in first[1:-1]), 0.0]
     interval, independent = crossed_interval([first, second]), wilson_interval(40, 80)
@@ -107,7 +107,7 @@ def test_the_expected_optimism_covers_seeds() -> None:
     rng, expected, lost = np.random.default_rng(0), [], []
     for _ in range(300):
         luck = 0.1 * rng.normal(size=(6, 3, 1)) + 0.5 * rng.normal(size=(6, 3, 60))
-        lost.append(float(luck.mean(axis=(1, 2)).max()))  # all trials are worth nothing
+        lost.append(float(luck.mean(axis=(1, 2)).max()))  # all trials are equal
         expected.append(expected_optimism(luck.tolist(), maximize=True, resamples=200))
     assert np.mean(expected) == pytest.approx(np.mean(lost), rel=0.08)
 

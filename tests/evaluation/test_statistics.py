@@ -39,12 +39,12 @@ def test_mean_interval_agrees_with_scipy() -> None:
     theirs = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="BCa", rng=1).confidence_interval
     assert ours.value == pytest.approx(np.mean(scores))
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-    # A percentile interval would sit lower: the check above can tell the two apart.
+    # A percentile interval would be lower, so the check above distinguishes the two.
     plain = stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
     assert abs(plain.high - theirs.high) > 0.03
 
 
-def test_mean_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_mean_interval_has_about_its_nominal_coverage() -> None:
     intervals = [mean_interval(skewed_scores(80, seed), resamples=500) for seed in range(300)]
     covered = np.mean([interval.low <= 1.0 <= interval.high for interval in intervals])
     assert 0.90 < covered < 0.98
@@ -101,7 +101,7 @@ def test_a_ratio_interval_weighs_long_examples_as_the_corpus_does() -> None:
     assert interval.low < interval.value < interval.high
 
 
-def test_a_ratio_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_a_ratio_interval_has_about_its_nominal_coverage() -> None:
     covered = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -120,7 +120,7 @@ def test_a_ratio_needs_a_positive_weight_per_score(weights: list[float]) -> None
 
 
 def test_an_interval_of_half_right_answers_is_symmetric() -> None:
-    """A sixth of the resamples have exactly the mean; they count half to either side."""
+    """A sixth of the resamples equal the mean; half of them count for each side."""
     interval = mean_interval([0.0, 1.0] * 10)
     assert interval.low + interval.high == pytest.approx(1, abs=0.03)
 

@@ -26,7 +26,7 @@ def test_rouge_equals_the_values_worked_out_by_hand() -> None:
     prediction, reference = ["the cat sat on the mat"], ["the cat is on the mat"]
     assert rouge(prediction, reference, name="rouge1") == [pytest.approx(5 / 6)]
     assert rouge(prediction, reference, name="rouge2") == [pytest.approx(3 / 5)]
-    # In reverse the words are all there, and the longest common subsequence is "the cat" or the like.
+    # In reverse the words are all there, and the longest common subsequence has two words.
     assert rouge(["mat cat the"], ["the cat mat"], name="rouge1") == [1]
     assert rouge(["mat cat the"], ["the cat mat"], name="rougeL") == [pytest.approx(1 / 3)]
 
@@ -76,7 +76,7 @@ def test_token_f1_ignores_case_articles_and_punctuation_as_squad_does() -> None:
 
 def test_macro_f1_counts_every_reference_label_the_same() -> None:
     predictions, references = ["a", "a", "b", " c "], ["a", "b", "b", "a"]
-    # a: 1 hit, 2 predicted, 2 actual; b: 1 hit, 1 predicted, 2 actual; c was never right to say.
+    # a: 1 hit, 2 predicted, 2 actual; b: 1 hit, 1 predicted, 2 actual; c is never correct.
     assert label_f1(predictions, references) == {"a": pytest.approx(1 / 2), "b": pytest.approx(2 / 3)}
     assert macro_f1(predictions, references) == pytest.approx(7 / 12)
 

@@ -1,4 +1,4 @@
-"""Which trials are tied: a promise about all pairs, kept in simulated sweeps."""
+"""Ties: in simulated sweeps, the error rate over all pairs is at most the promised one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_five_examples_cannot_tell_trials_apart_and_ten_can(num: int, expected: 
 def equal_trials(
     num_trials: int, seeds: int, rng: np.random.Generator, seed_effect: float = 0.0
 ) -> list[list[list[float]]]:
-    """Answers to 160 examples of trials with one expectation: easy and hard examples, and luck of seed and answer."""
+    """Return answers of trials with equal expectation to 160 easy and hard examples, with noise of seed and answer."""
     ease = 2 * rng.normal(size=160)
     lucky = seed_effect * rng.normal(size=(num_trials, seeds, 1))
     answers: list[list[list[float]]] = (
@@ -46,7 +46,7 @@ def equal_trials(
 
 
 def share_with_a_difference(num_trials: int, seeds: int, sweeps: int, seed_effect: float = 0.0) -> float:
-    """Simulate sweeps of equal trials and return in how many a trial is turned away."""
+    """Simulate sweeps of equal trials and return the share in which a trial is called different."""
     rng = np.random.default_rng(0)
     found = 0
     for _ in range(sweeps):
@@ -57,7 +57,7 @@ def share_with_a_difference(num_trials: int, seeds: int, sweeps: int, seed_effec
 
 @pytest.mark.parametrize("num_trials", [6, 18])
 def test_the_best_of_equal_trials_turns_one_away_in_no_more_sweeps_than_promised(num_trials: int) -> None:
-    # Choosing the best first and testing the others against it turned one away in 11 and 24 %.
+    # Testing only against the chosen best called one different in 11 and 24 %.
     assert share_with_a_difference(num_trials, 1, 200) <= 0.08  # 5 % and two standard errors
 
 
@@ -65,7 +65,7 @@ def test_seeds_as_large_as_examples_turn_no_setting_away() -> None:
     assert share_with_a_difference(6, 3, 60, seed_effect=0.2) <= 0.08
 
 
-def test_one_seed_each_compares_adapters_and_says_nothing_of_other_seeds() -> None:
+def test_with_one_seed_each_only_adapters_are_compared_not_other_seeds() -> None:
     assert share_with_a_difference(6, 1, 60, seed_effect=0.2) > 0.2
 
 
@@ -97,7 +97,7 @@ def test_trials_scored_on_other_examples_are_refused() -> None:
         tied_with_best({1: [1.0], 2: [1.0, 0.0]}, maximize=True)
 
 
-def test_too_few_flips_can_show_no_difference() -> None:
+def test_too_few_flips_cannot_show_a_difference() -> None:
     """The observed signs are one of the flips: of 11, even the most extreme has a share of 9 %."""
     trials = {"all": [1.0] * 40, "none": [0.0] * 40}
     assert tied_with_best(trials, maximize=True, flips=10) == {"all", "none"}

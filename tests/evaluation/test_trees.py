@@ -1,4 +1,4 @@
-"""Options scored in one row must have the scores that they have in rows of their own."""
+"""Options scored in one row must have the scores that they have in separate rows."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Launches to be disturbed, ended whatever becomes of the test."""
+"""Launches for fault tests, which are always ended after the test."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def staged(_stage: None, in_tmp: Path) -> Iterator[Callable[..., Play]]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
-    """What the long sweep comes to when nothing happens."""
+    """The results of the long sweep without faults."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORASWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,4 +1,4 @@
-"""What happens to a launch: each function is called in its process before it begins."""
+"""Faults of a launch: each function is called in its process before the sweep starts."""
 
 import importlib
 import os
@@ -12,12 +12,12 @@ from lorasweep.core.trial import Trial
 
 
 def die() -> None:
-    """End this process as an outage of power would."""
+    """End this process at once, as in a power failure."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def killed_around(target: str, when: str, nth: int = 1) -> None:
-    """Be killed before or after the n-th call of a function."""
+    """Kill this process before or after the n-th call of a function."""
     owner, name = owner_of(target)
     whole, calls = getattr(owner, name), [0]
 
@@ -34,23 +34,23 @@ def killed_around(target: str, when: str, nth: int = 1) -> None:
 
 
 def counted_statements(note: Path, last: int | None = None) -> None:
-    """Count what databases are told, in a file; be killed before the statement of a number."""
+    """Count SQL statements in a file; kill this process before the statement with a given number."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    said = [0]
+    num_statements = [0]
 
     def count(*_: object) -> None:
-        said[0] += 1
-        if said[0] == last:
+        num_statements[0] += 1
+        if num_statements[0] == last:
             die()
-        note.write_text(str(said[0]))
+        note.write_text(str(num_statements[0]))
 
     event.listen(Engine, "before_cursor_execute", count)
 
 
 def killed_at_moment(note: Path, last: int | None = None) -> None:
-    """Count commits to databases and renames of files; be killed just before or just after one of them."""
+    """Count commits to databases and renames of files; kill this process just before or just after one of them."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
@@ -77,7 +77,7 @@ def killed_at_moment(note: Path, last: int | None = None) -> None:
 
 
 def meeting(folder: Path, count: int) -> None:
-    """Begin when all launches are here; the one that runs then waits until it is let go."""
+    """Start when all launches are ready; the one that runs then waits until it may continue."""
     owner, name = owner_of("lorasweep.run.run_sweep")
     whole = getattr(owner, name)
 
@@ -91,7 +91,7 @@ def meeting(folder: Path, count: int) -> None:
 
 
 def held(gate: Path, nth: int) -> None:
-    """Have the n-th call of a worker wait until a file is there; say in another that it waits."""
+    """Let the n-th call of a worker wait until a file exists; create another file while it waits."""
     owner, name = owner_of("lorasweep.testing.FakeExecutor.submit")
     whole, calls = getattr(owner, name), [0]
 
@@ -106,7 +106,7 @@ def held(gate: Path, nth: int) -> None:
 
 
 def jumping_clock(jumps_s: tuple[float, ...]) -> None:
-    """Have the wall clock jump at every look, as a machine's does whose time is set."""
+    """Let the wall clock jump at every call, as when the time of a machine is set."""
     real, looks = time.time, [0]
 
     def jumped() -> float:
@@ -117,7 +117,7 @@ def jumping_clock(jumps_s: tuple[float, ...]) -> None:
 
 
 def wait_for(claim: Callable[[], bool]) -> None:
-    """Wait for a fact; a test that failed meanwhile must not leave us behind."""
+    """Wait until a condition holds; end when the test process has ended."""
     deadline = time.monotonic() + 60
     while not claim():
         if time.monotonic() > deadline:
@@ -141,7 +141,7 @@ def owner_of(target: str) -> tuple[Any, str]:
 
 
 def failing_with(reason: str, environment: dict[str, str]) -> None:
-    """Have an environment, and every step of training fail for a reason."""
+    """Set environment variables, and let every training step fail with a reason."""
     os.environ.update(environment)
 
     def fail(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Whole launches in processes of their own, forked from one process that has imported everything.
+"""Whole launches in separate processes, forked from one process that has imported everything.
 
 So a launch over fake workers costs half a second, and hundreds of them can be killed.
 """
@@ -19,13 +19,13 @@ from lorasweep.cli import main
 from lorasweep.executors.table import EXECUTORS
 from lorasweep.testing import FakeExecutor
 
-Scene = Callable[[], object]  # what is arranged in a launch's process before it begins; it must be picklable
+Scene = Callable[[], object]  # prepares a launch's process before it starts; must be picklable
 FORKS = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """A launch on the stage."""
+    """A launched sweep in its own process."""
 
     process: ForkServerProcess
     output: Path
@@ -41,18 +41,18 @@ class Play:
 
     @property
     def text(self) -> str:
-        """Return what it has said so far, on either stream."""
+        """Return the output so far of both streams."""
         return self.output.read_text() if self.output.is_file() else ""
 
     def code(self, timeout_s: float = 120.0) -> int:
-        """Wait for its end and return its exit code, below 0 that of a signal."""
+        """Wait for the end and return the exit code; negative for a signal."""
         self.process.join(timeout_s)
         assert self.process.exitcode is not None, f"it never ended:\n{self.text}"
         return self.process.exitcode
 
 
 def open_stage(repo: Path) -> None:
-    """Start the process that launches are forked from; it finds our modules in its working directory."""
+    """Start the process that launches are forked from; it imports modules from its working directory."""
     FORKS.set_forkserver_preload(["tests.faults.stage"])
     before = Path.cwd()
     os.chdir(repo)

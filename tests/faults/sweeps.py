@@ -1,4 +1,4 @@
-"""Sweeps to be disturbed, and what there is to see of them."""
+"""Sweeps for fault tests, and functions that inspect them."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from tests.test_run import QUICK, board
 
 REPO = Path(__file__).resolve().parent.parent.parent
 SMALL_DATA = ("data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]")
-# Real training, long enough to be hit; and trials that end at once, where only the driver counts.
+# Real training, long enough to be interrupted; and trials that end at once, to test only the driver.
 LONG = (*QUICK, "lora.r=2,4", "study.sampler=grid", "train.max_steps=40", "eval.rungs=8", "eval.rung_limit=4")
 FAKE = (*SMALL_DATA, "train.learning_rate=tag(log,interval(1e-5,1e-1))", "study.sampler=random", "study.slots=2",
         "data.test=null", "probes=none")  # fmt: skip
 
 
 def until(claim: Callable[[], Any], timeout_s: float = 120.0) -> None:
-    """Wait for a fact."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + timeout_s
     while not claim():
         assert time.monotonic() < deadline, "it never came true"
@@ -34,7 +34,7 @@ def until(claim: Callable[[], Any], timeout_s: float = 120.0) -> None:
 
 
 def number_of(name: str, default: int) -> int:
-    """Return how often a fault is injected: a few times here, more in a longer run."""
+    """Return how often a fault is injected: a few times by default, more often in a longer run."""
     return int(os.environ.get(name, str(default)))
 
 
@@ -44,12 +44,12 @@ def objectives(folder: Path) -> dict[int, Any]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of trials in flight."""
+    """Return the checkpoints of live trials."""
     return list(folder.glob(f"runs/*/trials/*/{CHECKPOINT}"))
 
 
 def children(pid: int, word: str = "") -> list[psutil.Process]:
-    """Return a process's children whose command line holds a word."""
+    """Return a process's children with a word in their command line."""
     try:
         return [p for p in psutil.Process(pid).children() if word in " ".join(p.cmdline())]
     except psutil.NoSuchProcess:
@@ -62,7 +62,7 @@ def workers(pid: int) -> list[psutil.Process]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process still runs; a zombie does not."""
+    """Return whether a process still runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -95,21 +95,23 @@ def results(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def audit(folder: Path, num_trials: int, store: Path | None = None) -> None:
-    """Nothing lost, nothing doubled: every result has one complete trial and one finished run with equal values."""
+    """Check that every result has exactly one complete trial and one finished run with equal values."""
     values = {number: r["objective"] for number, r in results(folder).items()}
     assert len(values) == num_trials and None not in values.values()
     (study,) = folder.glob("runs/*/study.db")
     trials = optuna.load_study(study_name="sweep", storage=f"sqlite:///{study}").get_trials(deepcopy=False)
     assert {t.number: t.value for t in trials if t.state.name == "COMPLETE"} == values
-    assert {t.state.name for t in trials} == {"COMPLETE"}  # a draw that a kill tore is drawn to its end
+    assert {t.state.name for t in trials} == {"COMPLETE"}  # a draw that was interrupted by a kill is completed
     runs = tracked(folder, store=store)
-    found = [(r["name"].split()[0], r["objective"]) for r in runs]  # behind its number, a run is named by its settings
+    found = [
+        (r["name"].split()[0], r["objective"]) for r in runs
+    ]  # after its number, the name of a run has its settings
     assert sorted(found) == sorted((f"trial-{n:03d}", v) for n, v in values.items())
     assert {r["status"] for r in runs} == {"FINISHED"}
 
 
 def tracked(folder: Path, kind: str = "trial", store: Path | None = None) -> list[dict[str, Any]]:
-    """Return what MLflow knows of the trials, or of the sweeps, that ran below a folder."""
+    """Return MLflow's runs of the trials, or of the sweeps, in a folder."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{store or folder / 'mlflow.db'}")

@@ -1,4 +1,4 @@
-"""A wall clock that jumps, as one does that is set: deadlines, durations and order hold."""
+"""With a wall clock that jumps, deadlines, durations and order stay correct."""
 
 import math
 import time
@@ -35,7 +35,7 @@ def test_no_duration_is_negative_when_the_clock_goes_back_while_trials_train(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[int, object]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("time.time", time.time)  # so that it is put back
+        patch.setattr("time.time", time.time)  # so that it is restored
         jumping_clock(JUMPS_S)
         assert main([*LONG, "study.timeout_min=30"]) == 0
     assert objectives(in_tmp) == undisturbed

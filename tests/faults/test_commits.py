@@ -1,4 +1,4 @@
-"""Killed between any two commits of a result: to the ledger, to MLflow, the export's mark, to the study."""
+"""Kills between any two commits of a result: ledger, MLflow, mark of the upload, study."""
 
 import signal
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, audit, number_of, results
 
 Stage = Callable[..., Play]
-# First the driver's own, then those of the tracking thread, which the driver may be far ahead of: what it has not told
-# is told by the next launch, so each is come by though no trial were left.
+# First the commits of the driver, then those of the tracking thread, which may be far behind. The next launch
+# uploads the missing results, so each commit is reached even if no trial is left.
 BOUNDARIES = (
     ("optuna.storages._CachedStorage.create_new_trial", "after", 2),
     ("optuna.storages._CachedStorage.set_trial_param", "after", 2),
@@ -31,7 +31,7 @@ TRIALS = (*FAKE, "study.trials=120")
 
 
 def test_a_sweep_killed_at_every_commit_loses_nothing_and_repeats_nothing(in_tmp: Path, staged: Stage) -> None:
-    """One sweep, killed once at each boundary and taken up again: what was finished stays as it was written."""
+    """Kill one sweep once at each boundary and resume it: finished results do not change."""
     first = staged(*FAKE, "study.trials=1")
     assert first.code() == 0, first.text
     done = results(in_tmp)
@@ -52,15 +52,15 @@ MOMENTS = number_of("LORASWEEP_MOMENTS", 5)
 GRID = (*FAKE, "train.learning_rate=1e-4,2e-4,3e-4", "study.sampler=grid")
 
 
-def test_a_sweep_killed_at_any_commit_or_rename_comes_to_the_same(in_tmp: Path, staged: Stage) -> None:
-    """Moments are counted, not listed: a boundary that is new is killed at, too."""
+def test_a_sweep_killed_at_any_commit_or_rename_has_the_same_results(in_tmp: Path, staged: Stage) -> None:
+    """Boundaries are counted, not listed, so new ones are tested too."""
     note, store = in_tmp / "moments", in_tmp / "mlflow.db"
 
     def grid(folder: str, last: int | None = None) -> Play:
         arguments = (*GRID, f"output_dir={folder}/runs", f"tracking.uri=sqlite:///{store}")
         return staged(*arguments, scene=partial(killed_at_moment, note, last))
 
-    for folder in ("first", "whole"):  # the first makes the store, which is another test's affair
+    for folder in ("first", "whole"):  # the first creates the store, which another test covers
         whole = grid(folder)
         assert whole.code() == 0, whole.text
     expected = sorted(r["objective"] for r in results(in_tmp / "whole").values())

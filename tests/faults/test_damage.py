@@ -1,4 +1,4 @@
-"""Files that are cut off or overwritten: told, or made again; never a traceback, never another trial lost."""
+"""Truncated or overwritten files are reported or replaced, without a traceback or the loss of other trials."""
 
 import shutil
 import subprocess
@@ -54,10 +54,10 @@ FILES = ("trials/0000/result.json", "trials/0000/exported", "trials/0002/attempt
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_files_of_a_run_cost_at_most_the_trial_that_they_were(
+def test_a_damaged_file_of_a_run_costs_at_most_its_own_trial(
     damage: str, finished: Path, in_tmp: Path, staged: Stage
 ) -> None:
-    """All kinds of file at once: none may hide behind another."""
+    """All kinds of files are damaged at once, so that none hides another."""
     shutil.copytree(finished, in_tmp, dirs_exist_ok=True)
     store = f"tracking.uri=sqlite:///{in_tmp}/mlflow.db"
     (run,) = in_tmp.glob("runs/*")
@@ -120,9 +120,9 @@ def test_a_run_folder_that_was_moved_goes_on_in_the_same_tracked_runs(in_tmp: Pa
 
 
 def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokenised rows, the base's scores on probes, and what measured memory has taught."""
+    """Caches: tokenised rows, the base's scores on probes, and corrections of memory predictions."""
     monkeypatch.setenv("LORASWEEP_CACHE", str(in_tmp / "cache"))
-    # What this process has held before may hide what the sweep takes.
+    # Earlier memory of this process may hide the memory of the sweep.
     monkeypatch.setattr("lorasweep.worker.live_trials.Meter.peak_bytes", lambda _: 200 << 20)
     assert main([*PROBED, "tracking=none"]) == 0
     expected = results(in_tmp)[0]["metrics"]

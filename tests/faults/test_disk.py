@@ -1,4 +1,4 @@
-"""A disk that is full, for real and by injection: the sweep waits for room, and nothing is lost."""
+"""On a full disk, real or simulated, the sweep waits for free space and loses nothing."""
 
 import errno
 import shutil
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def small_disk(in_tmp: Path) -> Iterator[Path]:
-    """A file system of its own with room for a sweep and little else."""
+    """A separate file system with space for little more than a sweep."""
     disk = in_tmp / "disk"
     disk.mkdir()
     if shutil.which("mount") is None:
@@ -39,24 +39,24 @@ def small_disk(in_tmp: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Take all the room there is."""
+    """Fill the file system."""
     file = disk / "filler"
     with file.open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
         while True:
-            # The file system may take a part of a block before it refuses the next.
+            # The file system may write part of a block before it refuses the next.
             assert filler.write(b"x" * 4096)
     return file
 
 
 def is_settled(disk: Path, num_results: int) -> bool:
-    """Tell whether no result is on its way: the thread that tracks them writes beside the driver, which waits."""
+    """Return whether no upload is pending: the tracking thread still writes while the driver waits."""
     return len(list(disk.glob("runs/*/trials/*/exported"))) == num_results
 
 
-def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
+def test_a_full_disk_pauses_the_sweep_and_free_space_lets_it_continue(
     in_tmp: Path, small_disk: Path, staged: Stage
 ) -> None:
-    """Results, study and tracking store all lie on it."""
+    """Results, study and tracking store are on this disk."""
     where = (f"output_dir={small_disk}/runs", f"tracking.uri=sqlite:///{small_disk}/mlflow.db")
     play = staged(*TEN, *where, scene=partial(held, in_tmp / "go", 6))
     until((in_tmp / "go-waits").exists)
@@ -66,7 +66,7 @@ def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
     filler = fill(small_disk)
     (in_tmp / "go").touch()
     until(lambda: "is full" in play.text or play.is_over)
-    time.sleep(3)  # long enough to try again, and to be refused again
+    time.sleep(3)  # long enough for another failed attempt
     assert not play.is_over and results(small_disk) == done, play.text
     filler.unlink()
     assert play.code() == 0, play.text
@@ -80,7 +80,9 @@ def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
 
 
 @pytest.mark.parametrize("is_begun", [False, True], ids=["a new sweep", "a sweep that goes on"])
-def test_a_launch_on_a_full_disk_is_told_so(in_tmp: Path, small_disk: Path, staged: Stage, is_begun: bool) -> None:
+def test_a_launch_on_a_full_disk_ends_with_a_message(
+    in_tmp: Path, small_disk: Path, staged: Stage, is_begun: bool
+) -> None:
     where = (f"output_dir={small_disk}/runs", f"tracking.uri=sqlite:///{in_tmp}/mlflow.db")
     if is_begun:
         assert staged(*TEN[:-1], "study.trials=2", *where).code() == 0
@@ -119,11 +121,11 @@ def test_a_full_disk_pauses_the_sweep_until_there_is_space(
 
 
 def test_no_trial_starts_on_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    guard = DiskGuard(tmp_path, said.append)
+    messages: list[str] = []
+    guard = DiskGuard(tmp_path, messages.append)
     monkeypatch.setattr("lorasweep.driver.disk_guard.RETRY_S", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1 << 20))
         assert not guard.has_space() and not guard.has_space()
     assert guard.has_space()
-    assert len(said) == 2 and "1 MiB are free, 64 are needed" in said[0]
+    assert len(messages) == 2 and "1 MiB are free, 64 are needed" in messages[0]

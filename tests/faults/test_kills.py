@@ -1,4 +1,4 @@
-"""Real workers and drivers, killed: the same command comes to what it would have come to."""
+"""After kills of real workers and drivers, the same command has the same results."""
 
 import json
 import os
@@ -31,8 +31,8 @@ Stage = Callable[..., Play]
 SEEDS = range(number_of("LORASWEEP_KILLS", 1))
 
 
-def test_whatever_is_killed_below_a_driver_is_replaced_or_not_needed(in_tmp: Path, undisturbed: dict[int, Any]) -> None:
-    """Its worker, the keeper that outlives it, and the tracker that multiprocessing starts: all but the driver."""
+def test_every_killed_child_of_a_driver_is_replaced_or_not_needed(in_tmp: Path, undisturbed: dict[int, Any]) -> None:
+    """Kill the worker, the reaper and the resource tracker of multiprocessing, but not the driver."""
     process = launch(in_tmp, *LONG, "executor=local", "tracking=none")
     try:
         until(lambda: checkpoints(in_tmp) or process.poll() is not None)
@@ -55,7 +55,7 @@ def test_whatever_is_killed_below_a_driver_is_replaced_or_not_needed(in_tmp: Pat
 def test_random_kills_lose_nothing_and_repeat_nothing(
     in_tmp: Path, staged: Stage, undisturbed: dict[int, Any], seed: int
 ) -> None:
-    """The driver, or its worker, is killed at random moments; the same command ends as if nothing had happened."""
+    """Kill the driver or its worker at random moments; the same command has the results of an undisturbed sweep."""
     draw = random.Random(seed)
     killed: list[str] = []
     for _ in range(2):
@@ -70,7 +70,7 @@ def test_random_kills_lose_nothing_and_repeat_nothing(
 
 
 def killed_at_random(play: Play, folder: Path, draw: random.Random) -> list[str]:
-    """Kill a launch's driver, or its worker and a little later its driver; return who was alive to be killed."""
+    """Kill a launch's driver, or its worker and a little later its driver; return which of them were killed."""
     until(lambda: workers(play.pid) or play.is_over)
     if draw.random() < 0.5:  # while it trains, or at any time
         until(lambda: checkpoints(folder) or play.is_over)

@@ -1,4 +1,4 @@
-"""Launched twice, launched together, launched after the machine went down."""
+"""Second launches, simultaneous launches, and launches after a restart of the machine."""
 
 import json
 import os
@@ -37,8 +37,8 @@ def test_different_sweeps_at_once_in_a_new_folder_share_one_tracking_store(in_tm
     assert {run["status"] for run in tracked(in_tmp)} == {"FINISHED"}
 
 
-def test_after_a_restart_of_the_machine_the_same_command_goes_on(in_tmp: Path, staged: Stage) -> None:
-    """Everything is gone but the files: a lock that nobody holds, a note whose process number is another's by now."""
+def test_after_a_restart_of_the_machine_the_same_command_continues(in_tmp: Path, staged: Stage) -> None:
+    """Only files remain: a lock without owner, and a note with the number of a process that is another one now."""
     play = staged(*SIX, scene=partial(held, in_tmp / "go", 5))
     until((in_tmp / "go-waits").exists)
     os.killpg(play.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Numbers that are none and rows that are broken: neither is ranked, and both are told."""
+"""Results that are not finite and malformed rows are reported; neither is ranked."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +18,10 @@ from tests.test_run import board, states
 
 
 @pytest.mark.parametrize("objective", ["accuracy", "loss"])
-def test_what_is_no_number_is_not_ranked_and_does_not_win(
+def test_a_result_that_is_not_a_number_is_not_ranked_and_does_not_win(
     objective: str, in_tmp: Path, staged: Callable[..., Play]
 ) -> None:
-    """An endless accuracy is as little a winner as an endlessly small loss."""
+    """An infinite accuracy does not win, and neither does a loss of minus infinity."""
     odd = (float("nan"), float("inf"), float("-inf"))
     play = staged(*FAKE, "study.trials=6", f"eval.objective={objective}", scene=partial(odd_values, odd))
     assert play.code() == 0, play.text
@@ -42,7 +42,7 @@ def test_the_winner_has_a_number(odd: float, plan: Plan, tmp_path: Path) -> None
 
 
 def rows(num_bad: int) -> str:
-    """Return two hundred rows, of which some are broken, all over the file."""
+    """Return two hundred rows with some malformed rows among them."""
     good = [f'{{"text": "say {i}", "label": "l{i % 2}"}}' for i in range(200)]
     for i in range(num_bad):
         good[i * 200 // num_bad] = '{"text": "say'
@@ -53,7 +53,7 @@ ROWS = ("data=classification", "data.train=rows.jsonl", "train.max_steps=1", "ev
         "tracking=none")  # fmt: skip
 
 
-def test_a_hundredth_of_broken_rows_is_left_out_and_told(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hundredth_of_broken_rows_is_left_out_and_reported(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("rows.jsonl").write_text(rows(2))
     assert main(list(ROWS)) == 0
     said = capsys.readouterr().out
@@ -63,6 +63,6 @@ def test_a_hundredth_of_broken_rows_is_left_out_and_told(in_tmp: Path, capsys: p
 def test_half_of_broken_rows_are_refused_by_their_lines(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("rows.jsonl").write_text(rows(100))
     assert main(list(ROWS)) == 78
-    said = capsys.readouterr().err
-    assert "rows.jsonl: 100 malformed rows" in said and "rows.jsonl:3: not JSON" in said and "and 95 more" in said
+    output = capsys.readouterr().err
+    assert "rows.jsonl: 100 malformed rows" in output and "rows.jsonl:3: not JSON" in output and "and 95 more" in output
     assert [p.name for p in in_tmp.iterdir()] == ["rows.jsonl"]

@@ -1,4 +1,4 @@
-"""Killed while its databases are made for the first time: the next launch makes them."""
+"""If a launch is killed while it creates its databases, the next launch creates them."""
 
 import signal
 from collections.abc import Callable
@@ -16,7 +16,7 @@ KILLS = number_of("LORASWEEP_FIRST_KILLS", 4)
 def test_a_first_launch_killed_at_any_statement_leaves_nothing_that_cannot_be_opened(
     in_tmp: Path, staged: Callable[..., Play]
 ) -> None:
-    """One launch after the other in one folder: each has to open what those before left, to get to its own end."""
+    """Launches follow each other in one folder: each has to open the databases of earlier ones."""
     note = in_tmp / "statements"
     whole = staged(
         *ONE, "output_dir=whole/runs", "tracking.uri=sqlite:///whole.db", scene=partial(counted_statements, note)

@@ -1,4 +1,4 @@
-"""A secret that a launch knows, or that an error tells, is written nowhere and said to nobody."""
+"""Secrets in the environment or in error messages are neither stored nor printed."""
 
 import json
 import sqlite3
@@ -13,17 +13,17 @@ from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, LONG, results
 
 Stage = Callable[..., Play]
-CANARY = "hf_CanaryQ7xZ2pLw9"  # as short as a real token never is
+CANARY = "hf_CanaryQ7xZ2pLw9"  # shorter than any real token
 NAMES = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY")
 
 
 def secrets() -> dict[str, str]:
-    """A different value for each, so that one that leaks has a name."""
+    """Return a different value per variable, so that a leak identifies the variable."""
     return {name: f"{CANARY}{place}" for place, name in enumerate(NAMES)}
 
 
 def leaks(folder: Path) -> list[str]:
-    """Return where the canary can be read: in files, whatever they are, and in every cell of every table."""
+    """Return all places that contain the canary: files of any kind, and cells of all tables."""
     files = [f for f in folder.rglob("*") if f.is_file()]
     found = [str(f) for f in files if CANARY.encode() in f.read_bytes()]
     for file in (f for f in files if f.suffix == ".db"):
@@ -36,19 +36,17 @@ def leaks(folder: Path) -> list[str]:
     return found
 
 
-def test_what_the_environment_holds_and_an_exception_says_is_in_no_file_table_or_line(
-    in_tmp: Path, staged: Stage
-) -> None:
-    """Every trial dies of an error whose text names all of them, as a client's does that prints its request."""
+def test_secrets_of_the_environment_in_an_exception_are_in_no_file_table_or_line(in_tmp: Path, staged: Stage) -> None:
+    """Every trial fails with an error that contains all secrets, like a client that prints its request."""
     reason = "401 for https://me:{}@hub.example/x?token={} with Bearer {}, key={}".format(*secrets().values())
     play = staged(*LONG, "study.halt_after=2", scene=partial(failing_with, reason, secrets()), is_real=True)
     assert play.code() == 1, play.text
     assert "401 for https://***@hub.example" in play.text and "sweep halted" in play.text
     assert CANARY not in play.text
     assert not leaks(in_tmp)
-    told = [f for f in in_tmp.rglob("*") if f.is_file() and b"hub.example" in f.read_bytes()]
+    reports = [f for f in in_tmp.rglob("*") if f.is_file() and b"hub.example" in f.read_bytes()]
     kinds = {"result.json", "leaderboard.html", "leaderboard.md", "leaderboard.json", "study.db", "mlflow.db"}
-    assert {f.name for f in told} >= kinds  # the reason is there, and only the secrets are not
+    assert {f.name for f in reports} >= kinds  # the reason remains, without the secrets
 
 
 def test_a_setting_that_takes_a_secret_from_the_environment_is_refused_and_nothing_is_written(
@@ -70,7 +68,7 @@ def test_a_password_in_the_address_of_the_tracker_is_kept_to_ourselves(kind: str
 
 
 def test_a_secret_in_a_row_of_data_is_in_no_sample_report_or_table(in_tmp: Path, staged: Stage) -> None:
-    """The row is asked and answered as it is; only what is kept and shown of it is not."""
+    """The row is scored unchanged; only stored and printed text is redacted."""
     own = in_tmp.parent / "my.jsonl"
     rows = [{"instruction": f"say {CANARY}0 {i}", "output": f"{CANARY}1 yes"} for i in range(8)]
     own.write_text("".join(json.dumps(row) + "\n" for row in rows))

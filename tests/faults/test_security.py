@@ -1,4 +1,4 @@
-"""What comes from outside is data: names, configurations, bases and results run nothing and leave no folder."""
+"""External input is data: names, configurations, bases and results run no code and write to no other folder."""
 
 import pickle
 import shutil
@@ -13,7 +13,7 @@ from tests.faults.sweeps import FAKE, SMALL_DATA
 
 
 class Bomb:
-    """Leaves a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -61,7 +61,7 @@ def test_a_target_in_a_data_file_is_a_text_like_any_other(in_tmp: Path) -> None:
 
 
 def base_with_code(folder: Path, mark: Path) -> Path:
-    """Return a copy of the demo's base that brings code of its own."""
+    """Return a copy of the demo's base with custom code."""
     import json
 
     shutil.copytree(DEMO, folder)
@@ -94,8 +94,8 @@ def test_a_base_with_pickled_weights_alone_is_refused_and_nothing_is_unpickled(
     shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(in_tmp / "called")))
     assert main([*FAKE, f"model.id={folder}", "tracking=none"]) == 78
-    said = capsys.readouterr().err
-    assert "model.id" in said and "safetensors" in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert "model.id" in output and "safetensors" in output and "Traceback" not in output
     assert not (in_tmp / "called").exists() and not (in_tmp / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Asked to stop, once or twice, and stopped by force: what is live is saved, and what comes too late is not heard."""
+"""After one or two signals or a kill, live trials are saved, and late events are ignored."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def test_a_second_ctrl_c_ends_the_tree_at_once_and_the_same_command_goes_on(
     play = staged(*LONG, "executor=local", "tracking=none", is_real=True)
     until(lambda: checkpoints(in_tmp))
     (worker,) = workers(play.pid)
-    worker.suspend()  # so that its time slice never ends, for which the first waits
+    worker.suspend()  # so that the time slice, for which the first signal waits, does not end
     os.kill(play.pid, signal.SIGINT)
     until(lambda: "stopping at the end of this time slice" in play.text)
     assert not play.is_over and is_alive(worker.pid)
@@ -54,7 +54,7 @@ def test_a_second_ctrl_c_ends_the_tree_at_once_and_the_same_command_goes_on(
 
 
 class Far:
-    """A worker that cannot be killed from here. The second time it is asked it sleeps, until it was given up."""
+    """A worker that cannot be killed from here. Its second call sleeps until the driver has abandoned the worker."""
 
     def __init__(self) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=FORKS)
@@ -67,10 +67,10 @@ class Far:
         return self.answers[-1]
 
     def free_bytes(self) -> None:
-        """Return None: it has no device."""
+        """Return None: there is no device."""
 
     def close(self) -> None:
-        """Wake it up: what it has to say comes now."""
+        """Let the sleeping call return its events."""
         self._signal(signal.SIGCONT)
         self.answers[-1].result(timeout=60)
         self.pool.shutdown()
@@ -88,7 +88,7 @@ def _advance_late(commands: list[Command]) -> list[Event]:
     return [replace(e, result=replace(e.result, reason="late")) if isinstance(e, Finished) else e for e in events]
 
 
-def test_what_a_worker_says_that_slept_past_its_deadline_is_not_heard(_stage: None, plan: Plan, tmp_path: Path) -> None:
+def test_events_of_a_worker_after_its_deadline_are_ignored(_stage: None, plan: Plan, tmp_path: Path) -> None:
     notes, far = Notes(), Far()
     driver = driver_of(plan, tmp_path, notes, hang_min=0.02)
     driver.handles = [WorkerHandle(executor=far, num_slots=2, device="far", restart=FakeExecutor)]

@@ -1,4 +1,4 @@
-"""All that a sweep started goes when its driver does, whatever it was and however the driver went."""
+"""All processes of a sweep end with its driver, of whatever kind, however the driver ended."""
 
 import os
 import signal
@@ -28,12 +28,12 @@ def sleeper() -> int:
 
 
 def escaped() -> int:
-    """Start a child with a session of its own."""
+    """Start a child in its own session."""
     return subprocess.Popen(SLEEP, start_new_session=True).pid
 
 
 def daemon() -> int:
-    """Start a grandchild with a session of its own, whose parent is gone."""
+    """Start a grandchild in its own session; its parent ends."""
     quiet = "start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
     starts = f"import subprocess; print(subprocess.Popen({SLEEP!r}, {quiet}).pid)"
     done = subprocess.run([sys.executable, "-c", starts], capture_output=True, text=True, check=True)
@@ -48,7 +48,7 @@ def opened(executor: LocalExecutor) -> int:
 
 
 def drive(note: Path) -> None:
-    """Be a driver whose worker has started all kinds of processes."""
+    """Act as a driver whose worker has started all kinds of processes."""
     os.setpgid(0, 0)
     executor = LocalExecutor(SETTINGS)
     found = [opened(executor)]
@@ -58,12 +58,12 @@ def drive(note: Path) -> None:
     aside = note.with_suffix(".aside")
     aside.write_text(" ".join(map(str, found)))
     aside.rename(note)
-    time.sleep(120)  # a test that was killed itself leaves nobody to end us
+    time.sleep(120)  # ends this process even if the test was killed
 
 
 @pytest.fixture
 def family(_stage: None, tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
-    """A driver and what lives below it."""
+    """A driver and its descendants."""
     driver = FORKS.Process(target=drive, args=(tmp_path / "family",))
     driver.start()
     assert driver.pid is not None
@@ -79,14 +79,14 @@ def family(_stage: None, tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
 
 @linux
 @pytest.mark.parametrize("is_whole_group", [True, False], ids=["the whole group", "the driver alone"])
-def test_nothing_outlives_a_killed_driver_by_more_than_about_a_second(
+def test_no_process_outlives_a_killed_driver_by_more_than_about_a_second(
     family: tuple[int, list[int]], is_whole_group: bool
 ) -> None:
     driver, pids = family
     (os.killpg if is_whole_group else os.kill)(driver, signal.SIGKILL)
     began_s = time.monotonic()
     until(lambda: not any(map(is_alive, pids)), 20)
-    assert time.monotonic() - began_s < 5  # a tenth of a second where nothing else is to do
+    assert time.monotonic() - began_s < 5  # a tenth of a second on an idle machine
 
 
 def test_a_worker_that_was_stopped_can_be_ended_with_all_that_it_started() -> None:

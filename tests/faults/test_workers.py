@@ -1,4 +1,4 @@
-"""Workers that are silent, lost, late or unlucky: what the driver makes of them. They are fake."""
+"""The driver with fake workers that hang, die, are late or fail."""
 
 from concurrent.futures import Future
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_a_trial_whose_workers_always_go_is_given_up_and_its_last_try_is_alone(p
     together: list[int] = []
 
     class Deadly(FakeExecutor):
-        """Is lost whenever it is given trial 0."""
+        """Dies whenever it gets trial 0."""
 
         def submit(self, commands: Any) -> "Future[list[Event]]":
             if any(isinstance(c, Start) and c.number == 0 for c in commands):
@@ -75,9 +75,9 @@ def test_a_trial_whose_workers_always_go_is_given_up_and_its_last_try_is_alone(p
     assert "as it did 2 times before" in driver.ledger.results[0].reason
 
 
-def test_what_an_older_attempt_says_is_not_listened_to(plan: Plan, tmp_path: Path) -> None:
+def test_events_of_earlier_attempts_are_ignored(plan: Plan, tmp_path: Path) -> None:
     class Late(FakeExecutor):
-        """Says first what a worker before it might have said."""
+        """First returns events of an earlier worker."""
 
         def submit(self, commands: Any) -> "Future[list[Event]]":
             future = super().submit(commands)
@@ -102,7 +102,7 @@ def _worse(event: Finished) -> Any:
     return replace(event.result, state=TrialState.FAILED)
 
 
-def test_the_same_failure_again_and_again_halts_the_sweep_and_says_why(plan: Plan, tmp_path: Path) -> None:
+def test_repeated_equal_failures_halt_the_sweep_with_the_reason(plan: Plan, tmp_path: Path) -> None:
     driver = driver_of(plan, tmp_path, Notes(), halt_after=4, trials=6)
     driver.handles = [WorkerHandle(executor=Failing(), num_slots=1, device="fake")]
     driver.run()

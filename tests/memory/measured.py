@@ -1,6 +1,6 @@
 """Train trials on random rows and print the predicted and the measured peak in bytes, as JSON.
 
-Run as a process of its own, since resident memory never shrinks back:
+Run in a separate process, because resident memory does not shrink:
 `python -m tests.memory.measured SLOTS BATCH DTYPE TARGETS RANK`.
 """
 

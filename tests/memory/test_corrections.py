@@ -1,4 +1,4 @@
-"""Predictions learn from measured peaks, and remember."""
+"""Predictions are corrected by measured peaks, and the corrections are stored."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The arithmetic against facts from elsewhere: published counts, PEFT, accelerate, and what autograd really saves."""
+"""Predictions compared with published counts, PEFT, accelerate, and the tensors that autograd saves."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_quantised_weights_take_what_they_take_in_memory() -> None:
 
 
 def _stored(model: torch.nn.Module) -> int:
-    """Sum a model's weights with the constants that bitsandbytes keeps beside them."""
+    """Sum a model's weights and the constants that bitsandbytes stores with them."""
     size: int = sum(p.numel() * p.element_size() for p in model.parameters())
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
@@ -109,7 +109,7 @@ def _stored(model: torch.nn.Module) -> int:
 
 
 class Saved:
-    """Collects what autograd saves, each storage once, parameters left out."""
+    """Collects the tensors that autograd saves, each storage once, without parameters."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.known = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -118,7 +118,7 @@ class Saved:
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        self.alive.append(tensor)  # or its place would be another's soon
+        self.alive.append(tensor)  # otherwise its address would be reused
         if storage.data_ptr() not in self.known:
             self.known.add(storage.data_ptr())
             self.num_bytes += storage.nbytes()
@@ -137,7 +137,7 @@ def test_what_is_kept_for_backward_is_what_autograd_saves(
     lora = LoraSpec(r=8, lora_alpha=8, lora_dropout=dropout, target_modules=names)
     spec = replace(SPEC, model=model, lora=lora)
     kept, expected = _kept_in_one_pass(spec)
-    assert expected == pytest.approx(kept, rel=0.03)  # the first norm keeps nothing
+    assert expected == pytest.approx(kept, rel=0.03)  # the first norm saves nothing
 
 
 def _kept_in_one_pass(spec: TrialSpec) -> tuple[int, int]:
@@ -175,10 +175,10 @@ MIXED = {
 @pytest.mark.parametrize("precision", ["none", "nf4"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("mixture", MIXED)
-def test_what_a_mixed_bank_keeps_is_what_autograd_saves_its_padding_included(
+def test_predicted_bytes_of_a_mixed_bank_are_those_autograd_saves_with_padding(
     mixture: str, dropout: float, precision: Precision, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With CUDA's dearer operations more trials share a stack, so more is padded."""
+    """With CUDA's higher cost per operation more trials share a stack, so there is more padding."""
     monkeypatch.setitem(stack_plan.OVERHEAD, "cpu", stack_plan.OVERHEAD[device])
     model = ModelSpec(id="demo", dtype="fp32" if precision == "none" else "bf16", precision=precision)
     specs = _mixed(model, mixture, dropout)
@@ -187,8 +187,8 @@ def test_what_a_mixed_bank_keeps_is_what_autograd_saves_its_padding_included(
 
 
 @pytest.mark.parametrize("mixture", MIXED)
-def test_of_a_mixed_bank_on_int8_no_less_is_predicted_than_autograd_saves(mixture: str) -> None:
-    """On the CPU some int8 layers keep no input; on a GPU all of them do, and that is what is predicted."""
+def test_predicted_bytes_of_a_mixed_int8_bank_are_at_least_those_autograd_saves(mixture: str) -> None:
+    """On the CPU some int8 layers save no input; on a GPU all do, as predicted."""
     kept, expected = kept_by(_mixed(ModelSpec(id="demo", dtype="bf16", precision="int8"), mixture, 0.0))
     assert 0.99 * kept <= expected <= 1.35 * kept
 
@@ -221,7 +221,7 @@ def kept_by(specs: Sequence[TrialSpec]) -> tuple[int, int]:
     return saved.num_bytes, _predicted(base.info, [(spec, lengths_of(rows, rows)) for spec in specs])
 
 
-def test_the_rule_of_thumb_says_what_it_says(llama_2_7b: BaseInfo) -> None:
+def test_the_rule_of_thumb_gives_its_published_figure(llama_2_7b: BaseInfo) -> None:
     half = ModelSpec(id=llama_2_7b.name, dtype="bf16")
     assert rule_of_thumb(llama_2_7b, half) == pytest.approx(2.4 * llama_2_7b.num_parameters)
     assert min(fitting(rule_of_thumb(llama_2_7b, half))) == 16  # 15.1 GiB

@@ -1,4 +1,4 @@
-"""Predicted bytes grow with what costs bytes."""
+"""Predicted bytes grow with every setting that needs memory."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from lorasweep.core.spec import DType, ModelSpec, Precision, TrialSpec
 from lorasweep.memory import Footprint, Lengths, adapter_bytes, footprint, own_bytes, slots_that_fit, weight_bytes
 from lorasweep.models.info import BaseInfo, describe
-from tests.memory.test_parts import sizes_beside
+from tests.memory.test_parts import sizes_in_bank
 from tests.settings import SPEC, adapted, num_parameters, trained
 
 
@@ -66,7 +66,7 @@ def test_8_bit_states_save_only_where_tensors_are_large(shape: BaseInfo) -> None
 
 
 def test_a_small_adapter_is_padded_beside_a_large_one(shape: BaseInfo) -> None:
-    assert sizes_beside(shape, 2, 64) == [num_parameters(shape, SPEC.lora.target_modules, 64)] * 2
+    assert sizes_in_bank(shape, 2, 64) == [num_parameters(shape, SPEC.lora.target_modules, 64)] * 2
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_whatever_costs_more_is_predicted_to_cost_more(shape: BaseInfo, hungrier
 def test_keys_share_the_input_that_queries_keep(shape: BaseInfo) -> None:
     three = adapted(target_modules=("q_proj", "k_proj", "v_proj"))
     more = need(shape, three, tokens=512).activations - need(shape, SPEC, tokens=512).activations
-    assert more == 4 * 4 * 512 * shape.num_layers * 8  # four rows, fp32: nothing but k's hidden of rank 8
+    assert more == 4 * 4 * 512 * shape.num_layers * 8  # four rows, fp32: only k's product of rank 8
 
 
 def test_checkpointed_activations_cost_less(shape: BaseInfo) -> None:
@@ -131,7 +131,7 @@ def slots(shape: BaseInfo, budget: float, most: int = 8) -> int:
     return slots_that_fit(shape, [(SPEC, lengths()), (big, lengths())], budget, most, kind="cpu")
 
 
-def test_as_many_slots_as_the_hungriest_allows(shape: BaseInfo) -> None:
+def test_the_largest_trial_decides_the_number_of_slots(shape: BaseInfo) -> None:
     three = total(shape, *[adapted(r=64)] * 3)
     assert (slots(shape, three), slots(shape, three - 1)) == (3, 2)
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOAL = 0.15  # of the measured peak
-# In 16 bits oneDNN keeps more on CPUs with instructions of their own for them: one peak was 406 MB with AVX2, 478 MB
+# In 16 bits oneDNN uses more memory on CPUs with bf16 instructions: one peak was 406 MB with AVX2, 478 MB
 # with AVX512-BF16 and 577 MB with AMX, on one machine. In a sweep the warm-up pass corrects predictions by that.
 ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
 

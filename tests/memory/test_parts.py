@@ -1,4 +1,4 @@
-"""Each part of a prediction is what its formula says, written out for the demo base."""
+"""Each part of a prediction equals its formula, written out for the demo base."""
 
 from dataclasses import replace
 from typing import Any
@@ -39,7 +39,7 @@ def kept(shape: BaseInfo, spec: TrialSpec) -> int:
     return kept_bytes(shape, spec, load, kind="cpu", stack=stack, dropout=False)
 
 
-def sizes_beside(shape: BaseInfo, *ranks: int) -> list[int]:
+def sizes_in_bank(shape: BaseInfo, *ranks: int) -> list[int]:
     """Return the numbers that adapters of these ranks may be padded to in one bank."""
     specs = [adapted(r=rank) for rank in ranks]
     return padded_sizes(members_of(shape, specs, [load_of(spec, LENGTHS) for spec in specs]))
@@ -63,8 +63,8 @@ def test_a_question_is_read_once_and_each_option_but_its_last_token() -> None:
 
 
 def test_labels_are_counted_in_the_longest_quarter_which_is_scored_together() -> None:
-    judged = [row(20, 5, 5), row(19, 1, 1), *[row(2, 1, 1)] * 3]
-    assert lengths_of([row(4)], judged).scored_labels == (10 + 2) / 2
+    evaluated = [row(20, 5, 5), row(19, 1, 1), *[row(2, 1, 1)] * 3]
+    assert lengths_of([row(4)], evaluated).scored_labels == (10 + 2) / 2
 
 
 def test_rows_that_are_also_evaluated_count_where_they_need_more() -> None:
@@ -85,8 +85,8 @@ def test_checkpointing_keeps_one_layer_and_the_inputs_of_all(shape: BaseInfo) ->
     assert kept(shape, spared) == pytest.approx(layer + inputs + ends, abs=1)
 
 
-def test_an_int8_layer_keeps_its_input_though_nothing_adapts_it(shape: BaseInfo) -> None:
-    """Beside what the adapters of q and v share: the inputs of o, of gate and up, and of down."""
+def test_an_int8_layer_saves_its_input_even_without_an_adapter(shape: BaseInfo) -> None:
+    """In addition to the shared input of q and v: the inputs of o, of gate and up, and of down."""
     others = shape.num_heads * shape.head_size + shape.hidden_size + shape.intermediate_size
     more = kept(shape, at("int8")) - kept(shape, at("none"))
     assert more == 2 * load_of(SPEC, LENGTHS).tokens * shape.num_layers * others
@@ -156,4 +156,4 @@ def test_a_small_adapter_has_a_stack_of_its_own_beside_one_that_is_too_large(
 ) -> None:
     monkeypatch.setattr(stack_plan, "SMALL", 0)
     sizes = {r: num_parameters(shape, SPEC.lora.target_modules, r) for r in (2, 16, 64)}
-    assert sizes_beside(shape, 2, 16, 64) == [sizes[2], sizes[64], sizes[64]]
+    assert sizes_in_bank(shape, 2, 16, 64) == [sizes[2], sizes[64], sizes[64]]

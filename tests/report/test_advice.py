@@ -1,4 +1,4 @@
-"""The recommendation says what to use, what is as good for less, and how sure that is."""
+"""The advice: the recommended configuration, cheaper alternatives, and the certainty."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +32,7 @@ def test_it_counts_the_trials_that_do_not_differ_from_the_winner(board: Leaderbo
     assert expected in board.recommendation
 
 
-def test_it_says_by_which_test_the_winner_differs_from_the_others(trial: Make) -> None:
+def test_the_advice_names_the_test_by_which_the_winner_differs(trial: Make) -> None:
     text = advice(trial(0, scores=YES), trial(1, scores=NO))
     how = "on the same 40 validation examples (all pairs tested together, at the 5 % level)."
     assert f"It differs significantly from the only other one {how}" in text
@@ -97,7 +97,7 @@ def test_it_recommends_nothing_when_nothing_was_completed(trial: Make) -> None:
     assert advice(*lost).startswith("No trial can be recommended (1 failed, 1 infeasible)")
 
 
-def test_it_says_how_many_were_stopped_by_which_rule_and_what_that_saved(trial: Make) -> None:
+def test_the_advice_counts_stopped_trials_by_rule_and_the_saved_steps(trial: Make) -> None:
     def stopped(number: int, rule: str, steps: int) -> TrialResult:
         cost = Cost(num_steps=steps, num_planned_steps=100)
         return trial(number, state=TrialState.PRUNED, stopped_by=rule, objective=None, scores=(), cost=cost)
@@ -116,5 +116,5 @@ def test_steps_that_failed_trials_did_not_take_were_not_saved_by_stopping(trial:
     assert "saved 17 % of the planned steps" in advice(whole, lost, stopped)
 
 
-def test_it_says_nothing_of_stopping_where_none_was_stopped(trial: Make) -> None:
+def test_without_stopped_trials_there_is_no_sentence_about_them(trial: Make) -> None:
     assert "stopped early" not in advice(trial(0, scores=YES))

@@ -1,4 +1,4 @@
-"""A winner at the end of what was swept is named, with an override that sweeps on."""
+"""A winner at the end of the swept range is named, with an override that extends the range."""
 
 import shlex
 from collections.abc import Callable
@@ -72,14 +72,14 @@ def ranked(results: list[TrialResult], **more: Any) -> Leaderboard:
     return build_leaderboard(results, name="s", question="q", objective="accuracy", **more)
 
 
-def test_the_edge_is_said_in_words_with_its_override(trial: Make) -> None:
+def test_the_advice_names_the_edge_with_its_override(trial: Make) -> None:
     board = ranked(swept(trial), domains={"lora.lora_alpha": Choice(values=(8, 16))})
     edge = "The winner is at the end of the swept range: lora_alpha=8 (the smallest); values beyond it were not tried."
     assert f"{edge} The override lora.lora_alpha=2,4,8 would extend the range." in board.recommendation
     assert to_json(board)["edges"][0]["override"] == "lora.lora_alpha=2,4,8"
 
 
-def test_an_interval_says_near(trial: Make) -> None:
+def test_a_value_close_to_the_end_of_an_interval_is_near_the_end(trial: Make) -> None:
     domain = Interval(low=1e-4, high=1e-2, is_log=True)
     board = ranked([trial(0, params={"train.learning_rate": 9e-3})], domains={"train.learning_rate": domain})
     assert "learning_rate=0.009 (near the upper end)" in board.recommendation
@@ -102,17 +102,17 @@ def test_a_scale_that_all_share_is_named_with_what_is_the_same(trial: Make) -> N
     assert ranked([trial(0, params={})]).fixed["alpha/r"] == "1"
 
 
-def test_a_sweep_of_alpha_at_one_rate_says_that_it_acts_like_the_rate(trial: Make) -> None:
+def test_for_a_sweep_of_alpha_at_one_rate_the_advice_is_to_sweep_the_rate(trial: Make) -> None:
     text = ranked(swept(trial)).recommendation
     assert "All trials have one learning rate (0.0002), and lora_alpha changed alpha/r, from 1 to 2" in text
 
 
-def test_a_sweep_of_ranks_at_one_scale_says_that_it_holds_at_this_rate(trial: Make) -> None:
+def test_for_a_sweep_of_ranks_at_one_scale_the_advice_is_to_sweep_the_rate(trial: Make) -> None:
     results = [trial(n, params={"lora.r": r}) for n, r in enumerate((4, 8))]
     assert "one learning rate (0.0002) and one alpha/r (1): r is compared" in ranked(results).recommendation
 
 
-def test_a_sweep_of_other_settings_too_says_nothing_of_the_kind(trial: Make) -> None:
+def test_for_a_sweep_of_other_settings_too_there_is_no_advice_on_the_rate(trial: Make) -> None:
     results = [trial(n, params={"lora.r": 4 * n + 4, "lora.target_modules": m}) for n, m in
                enumerate(("qv", "attention"))]  # fmt: skip
     assert "All trials have one learning rate" not in ranked(results).recommendation

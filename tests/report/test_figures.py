@@ -1,4 +1,4 @@
-"""How values are written for people."""
+"""Values are formatted for people."""
 
 import math
 

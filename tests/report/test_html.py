@@ -1,4 +1,4 @@
-"""The page: nothing a user wrote is obeyed, nothing is fetched, and everything is there."""
+"""The page escapes text of users, loads nothing from the network, and is complete."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Ranking: what comes first, what shares the first place, and what has no place at all."""
+"""Ranking: the winner, ties with the winner, and rows without a rank."""
 
 import math
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def test_equal_scores_are_ordered_by_parameters_and_then_by_number(trial: Make) 
 
 
 @pytest.mark.parametrize("objective", [None, math.nan, math.inf])
-def test_a_diverged_trial_has_no_rank_and_says_why(trial: Make, objective: float | None) -> None:
+def test_a_diverged_trial_has_a_reason_instead_of_a_rank(trial: Make, objective: float | None) -> None:
     row = ranked(trial(0, objective=objective, scores=()), trial(1)).rows[-1]
     assert (row.number, row.rank, row.objective) == (0, None, None)
     assert "not a finite number" in row.reason
@@ -64,7 +64,7 @@ def test_pruned_trials_are_ordered_by_the_last_objective_they_reported(trial: Ma
     assert [(row.number, row.objective) for row in board.rows] == [(1, 0.4), (0, 0.2)]
 
 
-def test_trials_the_examples_cannot_tell_apart_are_tied_with_the_best(trial: Make) -> None:
+def test_trials_without_a_significant_difference_are_tied_with_the_best(trial: Make) -> None:
     nearly = (0.0, *YES[1:])
     board = ranked(trial(0, scores=YES), trial(1, scores=nearly), trial(2, scores=NO))
     assert [row.is_tied_with_best for row in board.rows] == [True, True, False]
@@ -185,7 +185,7 @@ def test_older_results_without_an_interval_show_their_forgetting(trial: Make) ->
     assert next(c for c in columns(board) if c.key == "forgetting").cell(board.rows[0]) == "+34.7 %"
 
 
-def test_a_study_without_probes_says_how_to_set_them(trial: Make) -> None:
+def test_a_study_without_probes_has_a_note_on_how_to_set_them(trial: Make) -> None:
     spec = trial(0).spec
     bare = trial(0, spec=replace(spec, eval=replace(spec.eval, probes=())), probes=())
     assert any("no probes are set; set probes=general" in note for note in ranked(bare).notes)

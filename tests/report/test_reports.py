@@ -1,4 +1,4 @@
-"""The files: Markdown, CSV and JSON, and that all four come out the same every time."""
+"""The files: Markdown, CSV and JSON; all four formats are deterministic."""
 
 import csv
 import io

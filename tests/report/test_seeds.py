@@ -1,4 +1,4 @@
-"""Trials that differ in their seed alone are one row; the winner, its adapter and its test score are one trial's."""
+"""Trials that differ only in their seed are one row; winner, adapter and test score belong to one trial."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,10 +90,10 @@ def test_seeds_that_were_stopped_are_counted_and_named(trial: Make) -> None:
     assert "rules pruner" in FILES["leaderboard.html"](board)
 
 
-def test_a_winner_with_fewer_seeds_than_others_says_so(trial: Make) -> None:
+def test_a_winner_with_fewer_seeds_than_others_is_reported(trial: Make) -> None:
     board = ranked([seeded(trial, 0, 4, 0), seeded(trial, 1, 8, 0, scores=HALF), seeded(trial, 2, 8, 1, scores=HALF)])
     assert "The winner completed 1 seed, others up to 2." in board.recommendation
-    assert "bootstrap over" not in board.recommendation  # its examples are others
+    assert "bootstrap over" not in board.recommendation  # it has different examples
 
 
 def test_two_trials_with_one_seed_are_two_rows(trial: Make) -> None:

@@ -1,4 +1,4 @@
-"""Which settings become columns, and how they are called."""
+"""The settings that become columns, and their labels."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ def test_only_settings_that_vary_become_columns(trial: Make) -> None:
     assert fixed(results)["train.learning_rate"] == "0.0002"
 
 
-def test_what_specs_share_is_fixed_though_nobody_swept_it(trial: Make) -> None:
+def test_settings_that_specs_share_are_fixed_even_if_they_were_not_swept(trial: Make) -> None:
     results = [trial(0, params={"lora.r": 4}), trial(1, params={"lora.r": 8})]
     assert fixed(results)["model.id"] == "demo"
     assert "lora.r" not in fixed(results)

@@ -42,15 +42,15 @@ def test_it_names_the_columns_left_out_and_where_they_are(board: Leaderboard) ->
     assert "columns hidden at a width of 80 characters" in text and "tokens/s" in text and "leaderboard.html" in text
 
 
-def test_nothing_is_left_out_where_there_is_room(board: Leaderboard) -> None:
+def test_every_column_is_shown_on_a_wide_screen(board: Leaderboard) -> None:
     assert "left out" not in printed(board, 300)
 
 
-def test_memory_says_how_many_trials_shared_it(board: Leaderboard) -> None:
+def test_memory_shows_how_many_trials_shared_it(board: Leaderboard) -> None:
     assert "2.3 GiB (by 6)" in printed(board, 200)
 
 
-def test_a_traceback_is_told_by_its_last_line(board: Leaderboard) -> None:
+def test_a_traceback_is_shown_by_its_last_line(board: Leaderboard) -> None:
     assert "Failed: trial 6: RuntimeError: the loss is not finite at step 12" in printed(board, 160)
 
 
@@ -88,7 +88,7 @@ def test_trials_that_one_rule_stopped_share_a_line(trial: Make) -> None:
     assert "Pruned: trials 1, 2: by rank, the first: rules pruner: accuracy 0.1 at rung 1" in printed(board, 160)
 
 
-def test_the_table_leaves_room_for_the_verdict_on_the_screen(board: Leaderboard) -> None:
+def test_the_table_leaves_space_for_the_advice_on_the_screen(board: Leaderboard) -> None:
     console = Console(width=120, height=40, force_terminal=True, color_system=None)
     last = console.render_lines(advice(board))
     rows = rows_that_fit(board, console, len(last))
@@ -97,7 +97,7 @@ def test_the_table_leaves_room_for_the_verdict_on_the_screen(board: Leaderboard)
     assert rows_that_fit(board, Console(width=120, height=10, force_terminal=True), 30) == FEWEST_ROWS
 
 
-def test_the_verdict_is_said_in_full(board: Leaderboard) -> None:
+def test_the_advice_is_printed_in_full(board: Leaderboard) -> None:
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
         console.print(advice(board))
