@@ -61,7 +61,7 @@ def make_job(given: Mapping[str, str], seed: int) -> Job:
     assert first.model.precision == "none" and first.model.dtype in ("fp32", "bf16"), first.model
     assert first.data.format != "messages", "the baseline knows no chats"
     assert set(first.eval.all_metrics) <= {"accuracy", "loss", "rougeL"}, first.eval.all_metrics
-    assert all(probe.metric == "accuracy" for probe in first.eval.probes), "the baseline scores options alone"
+    assert all(probe.metric == "accuracy" for probe in first.eval.probes), "the baseline scores only options"
     assert all(s.train.optim == "adamw" for s in specs)
     return Job(overrides, specs)
 

@@ -24,7 +24,7 @@ from lorasweep.models.token_loss import label_nats
 
 # K slots, T label positions
 
-USUAL_TOKENS = 64  # of an average micro-batch, where it is not given
+USUAL_TOKENS = 64  # of an average micro-batch, by default
 
 
 class Bank:

@@ -124,7 +124,7 @@ def _continue(rng: random.Random, told: list[str], answer: str, world: Sequence[
 def _judgement(rng: random.Random) -> Choice:
     """Return one or two opinions; if they differ, the one after "but" decides."""
     right, wrong = rng.sample(SENTIMENTS, 2)
-    first, second = rng.sample(words.JUDGED, 2)
+    first, second = rng.sample(words.REVIEWED, 2)
     last = f"the {second} was {_judged(rng, right)}"
     same, link = rng.choice(((right, "and"), (wrong, "but")))
     text = f"We thought {last}." if rng.random() < 0.3 else f"The {first} was {_judged(rng, same)} {link} {last}."

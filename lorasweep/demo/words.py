@@ -52,4 +52,4 @@ COLOURS = split_words("red blue green yellow white black purple orange")
 
 LIKED = split_words("lovely great wonderful excellent perfect friendly delightful charming superb pleasant")
 DISLIKED = split_words("awful terrible horrible bad boring rude dreadful poor nasty dull")
-JUDGED = split_words("film soup hotel book song waiter room play concert cake garden teacher bus hat story shop")
+REVIEWED = split_words("film soup hotel book song waiter room play concert cake garden teacher bus hat story shop")

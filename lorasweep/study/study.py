@@ -156,11 +156,11 @@ class Study:
         now = {event.number: event for event in rungs}
         self._latest = {n: event for n, event in self._latest.items() if n in live} | now
         levels = {event.rung for event in rungs} if self.settings.pruner == "rules" else set()
-        judged = now | {n: event for n, event in self._latest.items() if event.rung in levels}
-        found = prune_decisions(self.study, {n: event.rung for n, event in judged.items()}) if judged else {}
+        reports = now | {n: event for n, event in self._latest.items() if event.rung in levels}
+        found = prune_decisions(self.study, {n: event.rung for n, event in reports.items()}) if reports else {}
         for number in found:
             self._latest.pop(number)
-        return [self._stop(judged[number], decision.rule, decision.reason) for number, decision in found.items()]
+        return [self._stop(reports[number], decision.rule, decision.reason) for number, decision in found.items()]
 
     def _stop(self, event: Rung, rule: str, reason: str) -> Stop:
         where = f"{self.objective} {event.value:.4g} at rung {event.rung} (step {event.point.step})"

@@ -126,7 +126,7 @@ def write(packed: PackedModel, rows: Sequence[TokenRow], max_new_tokens: int) ->
     tokenizer = packed.base.tokenizer
     eos = tokenizer.eos_token_id
     special = set(tokenizer.all_special_ids)
-    # A chat template ends its turns with a token of its own, which the labels hold.
+    # A chat template may end turns with another token, which the labels contain.
     stops = {token for row in rows for token in row.ids[row.prompt_length :] if token in special}
     longest_option = max((len(option) for row in rows for option in row.options), default=0)
     answers = _in_batches(

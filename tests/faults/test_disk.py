@@ -79,7 +79,7 @@ def test_a_full_disk_pauses_the_sweep_and_free_space_lets_it_continue(
     assert not list(small_disk.rglob("attempt.json"))
 
 
-@pytest.mark.parametrize("is_begun", [False, True], ids=["a new sweep", "a sweep that goes on"])
+@pytest.mark.parametrize("is_begun", [False, True], ids=["a new sweep", "a resumed sweep"])
 def test_a_launch_on_a_full_disk_ends_with_a_message(
     in_tmp: Path, small_disk: Path, staged: Stage, is_begun: bool
 ) -> None:
