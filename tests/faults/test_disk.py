@@ -53,6 +53,8 @@ def is_settled(disk: Path, num_results: int) -> bool:
     return len(list(disk.glob("runs/*/trials/*/exported"))) == num_results
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
     in_tmp: Path, small_disk: Path, staged: Stage
 ) -> None:
@@ -79,6 +81,8 @@ def test_a_disk_that_fills_pauses_the_sweep_and_room_lets_it_go_on(
     assert not list(small_disk.rglob("attempt.json"))
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("is_begun", [False, True], ids=["a new sweep", "a sweep that goes on"])
 def test_a_launch_on_a_full_disk_is_told_so(in_tmp: Path, small_disk: Path, staged: Stage, is_begun: bool) -> None:
     where = (f"output_dir={small_disk}/runs", f"tracking.uri=sqlite:///{in_tmp}/mlflow.db")
