@@ -6,7 +6,7 @@ install: ## .venv with the package and its test tools
 	bash .ci/install test
 
 fast: lint types ## two minutes on two cores: format, lint, types, and the tests that are not marked slow
-	$(PYTHON) -m pytest -n 2 -m "not slow" -q
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not slow" -q
 
 check: ## all of CI
 	bash .ci/test

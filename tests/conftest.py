@@ -1,7 +1,11 @@
 """Fixtures for every test: a tiny base with a byte tokenizer, and separate folders."""
 
 import os
+import shutil
+import tempfile
 
+# Set before any fixture of any scope, so that no test reads or fills the user's cache.
+CACHE = os.environ["LORASWEEP_CACHE"] = tempfile.mkdtemp(prefix="lorasweep-tests-")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # operations of tiny bases are too short for several threads
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -15,10 +19,8 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests neither read nor fill the user's cache; among themselves they share one."""
-    monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def pytest_unconfigure() -> None:
+    shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

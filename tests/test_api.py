@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,9 @@ QUICK_WORDS = ["lora.r=2,4", "train.max_steps=3", "eval.rungs=1", "probes=none",
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lorasweep.Leaderboard]:
+def board(tmp_path_factory: pytest.TempPathFactory) -> lorasweep.Leaderboard:
     """A sweep over two ranks on rows in memory."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORASWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield lorasweep.sweep({**QUICK, "output_dir": tmp_path_factory.mktemp("out")}, data=ROWS)
+    return lorasweep.sweep({**QUICK, "output_dir": tmp_path_factory.mktemp("out")}, data=ROWS)
 
 
 def results(folder: Path) -> dict[str, int]:
@@ -48,6 +45,7 @@ def folder_of(plan: Plan) -> Path:
     return run_folder(plan.raw, plan.config)
 
 
+@pytest.mark.processes
 def test_the_package_alone_imports_nothing_heavy() -> None:
     code = "import sys, lorasweep; print(*set(sys.modules) & {'torch', 'numpy', 'hydra', 'pandas', 'yaml'})"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == []
@@ -267,6 +265,7 @@ def test_an_interrupt_saves_the_trials_and_the_same_call_goes_on(in_tmp: Path) -
     assert len(lorasweep.sweep(settings, data=ROWS).ranked) == 4 and results(run).items() >= done.items()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_workers_do_not_run_the_callers_script(in_tmp: Path) -> None:
     Path("mine.py").write_text(

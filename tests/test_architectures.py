@@ -1,6 +1,7 @@
 """On every architecture a packed trial equals the one that stock PEFT trains alone, one unpadded row at a time."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from evaluation.choices import option_choices
 from evaluation.generate import greedy
@@ -24,6 +26,7 @@ from lorasweep.models.info import resolve_targets
 from lorasweep.models.tiny_base import VOCABULARY, WINDOW
 from tests.architectures import SETTINGS, save_architecture, table_row
 
+pytestmark = pytest.mark.slow
 STEPS = 3
 EPSILON = 1e-3  # with Adam's default, rounding of gradients near zero causes whole steps
 NEW_TOKENS = 6
@@ -31,9 +34,10 @@ NEW_TOKENS = 6
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Two trained trials that shared a bank with one that had diverged."""
+    """Two trained trials that shared a bank with one that had diverged; `plain` is the base in transformers."""
 
     base: Base
+    plain: Any
     bank: Bank
     train_states: list[TrainState]
     starts: list[dict[str, Tensor]]
@@ -71,7 +75,8 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         train_step(bank, [x for x in train_states if not x.is_done])
         if all(x.is_done for x in train_states):
             break
-    return Packed(base, bank, train_states, starts)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return Packed(base, plain, bank, train_states, starts)
 
 
 def rows() -> list[TokenRow]:
@@ -87,14 +92,12 @@ def rows() -> list[TokenRow]:
 def stock(packed: Packed, number: int) -> Any:
     """The same base in stock PEFT, with the initial adapter of a trial."""
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-    from transformers import AutoModelForCausalLM
 
     lora = packed.train_states[number].slot.spec
     assert isinstance(lora, LoraSpec)
-    model = AutoModelForCausalLM.from_pretrained(packed.base.spec.id, dtype=torch.float32)
     config = LoraConfig(r=lora.r, lora_alpha=int(lora.lora_alpha), target_modules=list(lora.target_modules),
                         fan_in_fan_out=packed.base.info.is_transposed)  # fmt: skip
-    peft_model: Any = get_peft_model(model, config)
+    peft_model: Any = get_peft_model(deepcopy(packed.plain), config)
     set_peft_model_state_dict(peft_model, packed.starts[number])
     return peft_model.eval()
 
@@ -144,12 +147,10 @@ def questions() -> list[list[TokenSequence]]:
 def loaded(packed: Packed, number: int, folder: Path) -> Any:
     """Stock PEFT with the adapter that lorasweep saved; its logits are those of the trial's slot."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     base, slot = packed.base, packed.train_states[number].slot
     save_adapter(packed.bank, slot, folder)
-    own = AutoModelForCausalLM.from_pretrained(base.spec.id, dtype=torch.float32)
-    model: Any = PeftModel.from_pretrained(own, str(folder)).eval()
+    model: Any = PeftModel.from_pretrained(deepcopy(packed.plain), str(folder)).eval()
     for row in rows():
         ids, places = torch.tensor([row.ids]), torch.arange(len(row.ids))
         with packed.bank.rows([(slot, 1)]):

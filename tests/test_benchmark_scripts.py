@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 ROOT = Path(__file__).resolve().parent.parent
 TINY_SWEEP = ("data.limit=64", "eval.limit=12", "eval.rungs=1", "lora.r=4", "lora.target_modules=qv",
               "lora.lora_alpha=8", "train.learning_rate=1e-3", "train.max_steps=4")  # fmt: skip
-pytestmark = pytest.mark.slow
 
 
 def run(script: str, *arguments: str, out: Path) -> str:

@@ -21,12 +21,14 @@ def python(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.processes
 def test_help_loads_nothing_heavy() -> None:
     code = "import json, sys; from lorasweep.cli import main; main(['--help']); print(json.dumps(list(sys.modules)))"
     modules = json.loads(python("-c", code).stdout.splitlines()[-1])
     assert not set(HEAVY) & set(modules)
 
 
+@pytest.mark.processes
 def test_help_answers_in_half_a_second() -> None:
     def seconds() -> float:
         start = time.perf_counter()
@@ -48,6 +50,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert __version__ in capsys.readouterr().out
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_without_a_reader_ends_quietly(unbuffered: str) -> None:
     unread, answers = os.pipe()

@@ -108,6 +108,7 @@ def test_a_machine_without_nvidia_driver_is_no_error() -> None:
         assert nvml.gpus()
 
 
+@pytest.mark.processes
 def test_finding_devices_does_not_start_cuda() -> None:
     """The whole path in a process of its own; where there is a GPU, it must still be untouched."""
     code = "import torch; from lorasweep.devices.devices import find_devices; " \

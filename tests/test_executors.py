@@ -8,6 +8,8 @@ from lorasweep.executors.base import Executor
 from lorasweep.executors.table import EXECUTORS
 from lorasweep.testing import ExecutorTestCase, MakeExecutor
 
+MARKS = {"local": (pytest.mark.slow, pytest.mark.processes)}
+
 
 def maker(name: str) -> MakeExecutor:
     [cpu] = find_devices("cpu")
@@ -18,7 +20,7 @@ def maker(name: str) -> MakeExecutor:
     return make
 
 
-@pytest.mark.parametrize("name", EXECUTORS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in EXECUTORS])
 class TestExecutors(ExecutorTestCase):
     @pytest.fixture
     def make(self, name: str) -> MakeExecutor:

@@ -103,6 +103,7 @@ def test_a_library_is_imported_by_its_owners_alone(library: str) -> None:
     assert {name for name, file in MODULES.items() if library in libraries(file)} == OWNERS[library]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("room", LIGHT_ROOMS)
 def test_a_light_room_imports_no_heavy_library(room: str) -> None:
     names = ", ".join(f"lorasweep.{name}" for name in MODULES if room_of(name) == room)

@@ -34,7 +34,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with a finished run and its store."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORASWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.chdir(folder)
         assert main(list(QUICK)) == 0
         yield folder
@@ -72,6 +71,7 @@ def test_a_report_prints_the_table_and_the_advice(run: Path, capsys: pytest.Capt
     assert "95% interval" in text and "leaderboard.html" in text and "The highest-ranked is" in text
 
 
+@pytest.mark.processes
 def test_a_report_trains_nothing_and_loads_no_torch(run: Path) -> None:
     code = f"import sys; from lorasweep.cli import main; main(['report', {str(run)!r}]); print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).splitlines()[-1].split()
@@ -154,6 +154,7 @@ def test_mistakes_of_ui_are_reported(words: list[str], in_tmp: Path, capsys: pyt
     assert capsys.readouterr().err.startswith("lorasweep: 1 mistake")
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_ui_answers_with_the_runs_view_until_ctrl_c(whole: Path) -> None:
     with socket.socket() as found:

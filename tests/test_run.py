@@ -14,6 +14,7 @@ import pytest
 
 from lorasweep.cli import main
 
+pytestmark = pytest.mark.slow
 REPO = Path(__file__).resolve().parent.parent
 QUICK = (
     "train.max_steps=3", "eval.rungs=1", "eval.num_samples=1", "eval.metrics=[]", "probes=none",
@@ -60,6 +61,7 @@ def test_the_winner_is_one_trial_in_leaderboard_adapter_and_test_scores(in_tmp: 
     assert found["test_metrics"] == tested["metrics"]
 
 
+@pytest.mark.processes
 def test_a_sweep_of_seeds_that_was_interrupted_still_has_its_winners_adapter(in_tmp: Path) -> None:
     """The mean over completed seeds changes during the sweep, and with it the adapter to keep."""
     space = ("train.learning_rate=1e-3,2e-2", "train.seed=0,1,2", "study.sampler=grid", "study.slots=1")
@@ -138,6 +140,7 @@ def test_poor_trials_stop_early_and_the_leaderboard_names_the_rules(in_tmp: Path
     )
 
 
+@pytest.mark.processes
 def test_a_killed_sweep_prunes_the_same_trials_as_one_without_interruption(in_tmp: Path) -> None:
     command = [*QUICK, *PRUNING, "study.slots=1", "tracking=none"]
     assert main([*command, "output_dir=whole/runs"]) == 0
@@ -162,6 +165,7 @@ def test_bases_of_two_precisions_share_one_study(in_tmp: Path) -> None:
     assert {t["state"] for t in board(in_tmp)["trials"]} == {"complete"}
 
 
+@pytest.mark.processes
 def test_a_local_process_gives_what_this_process_gives(in_tmp: Path, tmp_path: Path) -> None:
     command = [*QUICK, *SMALL_GRID, "tracking=none"]
     assert main([*command, "output_dir=runs"]) == main([*command, "executor=local", "output_dir=other/runs"]) == 0
@@ -270,6 +274,7 @@ def wait_for(folder: Path, num_results: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(in_tmp: Path) -> None:
     command = [*QUICK, *SMALL_GRID, "study.slots=1", "train.max_steps=40", "tracking=none"]
     process = launch(in_tmp, *command)
@@ -284,6 +289,7 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(in_tmp: Path) -> None
     assert trial_files(in_tmp).items() >= done.items() and states(in_tmp) == ["COMPLETE"] * 4
 
 
+@pytest.mark.processes
 def test_a_killed_driver_loses_no_finished_trial(in_tmp: Path) -> None:
     command = [*QUICK, *SMALL_GRID, "study.slots=1", "tracking=none"]
     process = launch(in_tmp, *command)

@@ -46,6 +46,8 @@ QUICK = ("train.max_steps=3", "eval.rungs=1", "eval.metrics=[]", "probes=none", 
          "data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]")  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_line_appears_within_a_second_and_before_the_heavy_imports(in_tmp: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     command = [sys.executable, "-m", "lorasweep", "plan", *QUICK]
@@ -62,6 +64,8 @@ def test_a_line_appears_within_a_second_and_before_the_heavy_imports(in_tmp: Pat
     assert min(seconds() for _ in range(3)) < 1  # the best of three: the machine may be busy
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_the_advice_comes_last_and_addresses_are_whole(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +81,8 @@ def test_the_advice_comes_last_and_addresses_are_whole(
     assert "workflowType=machine_learning" in lines[address] and lines[address].endswith(run.name)
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_an_interrupted_sweep_prints_how_many_trials_it_saved(in_tmp: Path) -> None:
     command = [sys.executable, "-m", "lorasweep", *QUICK, "train.max_steps=5000", "lora.r=2,4", "study.sampler=grid"]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}

@@ -24,6 +24,7 @@ from lorasweep.tracking.queue import TrackingQueue
 from tests.mlflow_server import LossyProxy, Server
 from tests.settings import composed
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 TRIALS = 6
 
 

@@ -181,6 +181,8 @@ def test_rows_that_are_cut_are_reported_once(tmp_path: Path) -> None:
     assert notes and len(notes) == len(set(notes))
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_new_bank_is_measured_once_on_its_longest_rows_and_training_does_not_notice(tmp_path: Path) -> None:
     executor = LocalExecutor(worker().settings)  # in this process, an earlier test may have held more memory
     (event,) = (e for e in executor.submit([start(0, tmp_path / "own", trial())]).result() if isinstance(e, Measured))

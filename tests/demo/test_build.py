@@ -71,6 +71,7 @@ def test_tokenizer_adds_bos_and_gives_every_text_back() -> None:
     assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}) == 3
 
 
+@pytest.mark.slow
 def test_miniature_build_learns_and_loads(tmp_path: Path) -> None:
     losses: list[float] = []
     recipe = Recipe(num_steps=40, batch_size=8, lr=1e-2, hidden_size=32, num_layers=1)

@@ -74,6 +74,7 @@ def test_forgetting_is_measured_by_means_of_examples() -> None:
     }
 
 
+@pytest.mark.processes
 def test_plain_functions_load_no_heavy_library() -> None:
     code = (
         "import sys, evaluation.metrics, evaluation.text_scores, evaluation.statistics, evaluation.forgetting;"

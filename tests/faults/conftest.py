@@ -41,9 +41,7 @@ def staged(_stage: None, in_tmp: Path) -> Iterator[Callable[..., Play]]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     """The results of the long sweep without faults."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORASWEEP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        assert main([*LONG, "tracking=none", f"output_dir={folder}/runs"]) == 0
+    assert main([*LONG, "tracking=none", f"output_dir={folder}/runs"]) == 0
     return objectives(folder)
 
 

@@ -13,6 +13,7 @@ from tests.faults.scenes import jumping_clock
 from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, LONG, audit, objectives, results, tracked
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 HOUR_S = 3600.0
 JUMPS_S = (0.0, -5 * HOUR_S, 3 * HOUR_S, -24 * HOUR_S, 1000 * HOUR_S)
 

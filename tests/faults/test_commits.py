@@ -5,10 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.faults.scenes import killed_around, killed_at_moment
 from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, audit, number_of, results
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 Stage = Callable[..., Play]
 # First the commits of the driver, then those of the tracking thread, which may be far behind. The next launch
 # uploads the missing results, so each commit is reached even if no trial is left.
@@ -27,7 +30,8 @@ BOUNDARIES = (
     ("lorasweep.driver.ledger.Ledger.mark_exported", "before", 2),
     ("lorasweep.driver.ledger.Ledger.mark_exported", "after", 2),
 )
-TRIALS = (*FAKE, "study.trials=120")
+NUM_TRIALS = 60  # enough for each boundary to be reached
+TRIALS = (*FAKE, f"study.trials={NUM_TRIALS}")
 
 
 def test_a_sweep_killed_at_every_commit_loses_nothing_and_repeats_nothing(in_tmp: Path, staged: Stage) -> None:
@@ -44,11 +48,11 @@ def test_a_sweep_killed_at_every_commit_loses_nothing_and_repeats_nothing(in_tmp
     last = staged(*TRIALS)
     assert last.code() == 0, last.text
     assert "cannot be read" not in last.text and "tracking failed" not in last.text
-    audit(in_tmp, 120)
+    audit(in_tmp, NUM_TRIALS)
     assert results(in_tmp).items() >= done.items()
 
 
-MOMENTS = number_of("LORASWEEP_MOMENTS", 5)
+MOMENTS = number_of("LORASWEEP_MOMENTS", 3)
 GRID = (*FAKE, "train.learning_rate=1e-4,2e-4,3e-4", "study.sampler=grid")
 
 

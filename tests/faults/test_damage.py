@@ -53,6 +53,8 @@ FILES = ("trials/0000/result.json", "trials/0000/exported", "trials/0002/attempt
          "config.yaml", "study.db", "run.json")  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_of_a_run_costs_at_most_its_own_trial(
     damage: str, finished: Path, in_tmp: Path, staged: Stage
@@ -78,6 +80,8 @@ FOLDERS = ("trials/0000/result.json", "trials/0000/exported", "trials/0002/attem
            "leaderboard.html", "study.db")  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_folder_in_the_place_of_a_file_is_set_aside_once(finished: Path, in_tmp: Path, staged: Stage) -> None:
     shutil.copytree(finished, in_tmp, dirs_exist_ok=True)
     store = f"tracking.uri=sqlite:///{in_tmp}/mlflow.db"
@@ -93,6 +97,8 @@ def test_a_folder_in_the_place_of_a_file_is_set_aside_once(finished: Path, in_tm
     assert len([t for t in board(in_tmp)["trials"] if t["state"] == "complete"]) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("where", ["output_dir", "LORASWEEP_CACHE", "tracking.uri"])
 def test_a_folder_that_is_read_only_is_named_without_a_traceback(where: str, in_tmp: Path, staged: Stage) -> None:
     locked = in_tmp / "locked"
@@ -110,6 +116,8 @@ def test_a_folder_that_is_read_only_is_named_without_a_traceback(where: str, in_
         subprocess.run(["umount", "--lazy", str(locked)], check=True)
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_run_folder_that_was_moved_goes_on_in_the_same_tracked_runs(in_tmp: Path, staged: Stage) -> None:
     store = f"tracking.uri=sqlite:///{in_tmp}/mlflow.db"
     assert staged(*THREE[:-1], "study.trials=2", store).code() == 0
@@ -119,6 +127,7 @@ def test_a_run_folder_that_was_moved_goes_on_in_the_same_tracked_runs(in_tmp: Pa
     assert len(tracked(in_tmp)) == 3 and len(tracked(in_tmp, "sweep")) == 1
 
 
+@pytest.mark.slow
 def test_damaged_caches_are_made_again_and_change_no_number(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches: tokenised rows, the base's scores on probes, and corrections of memory predictions."""
     monkeypatch.setenv("LORASWEEP_CACHE", str(in_tmp / "cache"))

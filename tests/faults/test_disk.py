@@ -53,6 +53,8 @@ def is_settled(disk: Path, num_results: int) -> bool:
     return len(list(disk.glob("runs/*/trials/*/exported"))) == num_results
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_full_disk_pauses_the_sweep_and_free_space_lets_it_continue(
     in_tmp: Path, small_disk: Path, staged: Stage
 ) -> None:
@@ -79,6 +81,8 @@ def test_a_full_disk_pauses_the_sweep_and_free_space_lets_it_continue(
     assert not list(small_disk.rglob("attempt.json"))
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("is_begun", [False, True], ids=["a new sweep", "a resumed sweep"])
 def test_a_launch_on_a_full_disk_ends_with_a_message(
     in_tmp: Path, small_disk: Path, staged: Stage, is_begun: bool

@@ -27,6 +27,7 @@ from tests.faults.sweeps import (
 )
 from tests.test_run import launch
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 Stage = Callable[..., Play]
 SEEDS = range(number_of("LORASWEEP_KILLS", 1))
 

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.faults.scenes import held, meeting
 from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, audit, results, tracked, until
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 Stage = Callable[..., Play]
 SIX = (*FAKE, "study.trials=6")
 

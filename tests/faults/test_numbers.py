@@ -17,6 +17,8 @@ from tests.settings import result
 from tests.test_run import board, states
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("objective", ["accuracy", "loss"])
 def test_a_result_that_is_not_a_number_is_not_ranked_and_does_not_win(
     objective: str, in_tmp: Path, staged: Callable[..., Play]

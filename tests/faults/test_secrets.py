@@ -12,6 +12,7 @@ from tests.faults.scenes import failing_with
 from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, LONG, results
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 Stage = Callable[..., Play]
 CANARY = "hf_CanaryQ7xZ2pLw9"  # shorter than any real token
 NAMES = ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY")

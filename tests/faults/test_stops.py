@@ -18,6 +18,7 @@ from lorasweep.testing import FakeExecutor
 from tests.faults.stage import FORKS, Play
 from tests.faults.sweeps import LONG, Notes, checkpoints, driver_of, is_alive, objectives, results, until, workers
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 Stage = Callable[..., Play]
 
 

@@ -17,6 +17,7 @@ from lorasweep.executors.reaper import NAME, end_marked, marked
 from tests.faults.stage import FORKS
 from tests.faults.sweeps import children, is_alive, until
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
 SETTINGS = WorkerSettings(device="cpu", num_slots=1)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a session of its own cannot be found")

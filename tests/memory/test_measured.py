@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOAL = 0.15  # of the measured peak
 # In 16 bits oneDNN uses more memory on CPUs with bf16 instructions: one peak was 406 MB with AVX2, 478 MB
