@@ -21,7 +21,7 @@ OWNERS = {
     "mlflow": {"tracking.mlflow"},
     "hydra": {"config.grammar", "config.compose", "cli", "api"},
     "omegaconf": {"config.compose"},
-    "bitsandbytes": {"models.load", "adapters.train_state"},
+    "bitsandbytes": {"adapters.train_state"},
     "peft": {"adapters.peft_format", "models.peft_model"},
     "datasets": {"data.source"},
     "filelock": {"driver.ledger", "report.from_folder"},
