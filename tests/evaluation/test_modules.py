@@ -48,5 +48,5 @@ def test_modules_combine(tmp_path: Path) -> None:
 
 
 def test_an_unknown_module_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=f"'bleurt'; there are {', '.join(MODULES)}"):
+    with pytest.raises(ValueError, match=f"'bleurt'; known: {', '.join(MODULES)}"):
         load("bleurt")
