@@ -29,6 +29,7 @@ from benchmarks.output import command_line, machine, markdown, usable_cores, wri
 from benchmarks.sweep_check import check
 from benchmarks.sweep_job import Job, export, make_job, pairs
 from lorasweep.core.provenance import commit
+from lorasweep.core.stored import spec_from_json
 
 ROOT = Path(__file__).resolve().parent.parent
 Run = Mapping[str, Any]
@@ -64,6 +65,7 @@ def lorasweep(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
     words = [f"{key}={value}" for key, value in pairs([*job.overrides, *side.args]).items()]
     side.python(folder, "lorasweep", *words, "tracking.experiment=benchmark")
     trials = [json.loads(file.read_text()) for file in sorted(folder.glob("runs/*/trials/*/result.json"))]
+    trials = [{**t, "fingerprint": spec_from_json(t["spec"]).fingerprint} for t in trials]
     steps = {t["number"]: t["history"][-1]["step"] if t["history"] else 0 for t in trials}
     names = ("number", "state", "fingerprint", "metrics", "params")
     return [{"step": steps[t["number"]], **{name: t[name] for name in names}} for t in trials]

@@ -20,6 +20,7 @@ from benchmarks import hf_trial
 from benchmarks.sweep_job import export, make_job
 from lorasweep import cli
 from lorasweep.core.spec import TrialSpec
+from lorasweep.core.stored import spec_from_json
 from lorasweep.data.batches import epoch_order
 from lorasweep.models.info import describe
 
@@ -47,7 +48,7 @@ def check(folder: Path, given: Mapping[str, str]) -> dict[str, float]:
     gaps = []
     for file in files:
         result = json.loads(file.read_text())
-        number = numbers[result["fingerprint"]]
+        number = numbers[spec_from_json(result["spec"]).fingerprint]
         points = [p for p in result["history"] if "train/step_loss" in p["metrics"]]
         log = _train(setup, setup.job["trials"][number], job.specs[number])
         theirs = {int(line["step"]): line["loss"] for line in log}
