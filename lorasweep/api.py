@@ -1,4 +1,4 @@
-"""lorasweep from Python: plan a sweep, run it, read its results. The command line calls the same functions.
+"""lorasweep from Python: plan a sweep, run it, read its results. The command line plans and runs with the same code.
 
 Heavy libraries are imported only when needed, so that mistakes are reported at once.
 """
@@ -65,7 +65,7 @@ def plan(overrides: Overrides = (), *, sweep: str | None = None, data: Any = Non
     Args:
         overrides: settings by dotted name, `{"lora.r": [4, 8]}`, or words as on the command line, `["lora.r=4,8"]`.
         sweep: the name of a sweep that ships with the package, such as `rank_alpha`.
-        data: a pandas DataFrame, a list of dicts, a `datasets.Dataset`, or a path; or a mapping from `train`,
+        data: a pandas DataFrame, a list of dicts, a `datasets.Dataset`, a path or a hub id; or a mapping from `train`,
             `validation` and `test` to these, such as a `datasets.DatasetDict`. By default the embedded demo.
         format: the layout of the rows, such as `alpaca`; by default found from the names of the columns.
 

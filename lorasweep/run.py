@@ -196,7 +196,8 @@ def _close(tracking: TrackingQueue | None, driver: Driver) -> None:
     if tracking and tracking.close():
         trained = [number for number, result in driver.ledger.results.items() if result.same_as is None]
         num_left = sum(not tracking.is_exported(number) for number in trained)
-        log.warning("%d results are not in MLflow yet; run the same command again to upload them", num_left)
+        missing = f"{num_left} of {len(trained)} results" if num_left else "the leaderboard"
+        log.warning("not in MLflow yet: %s; run the same command again to upload the rest", missing)
 
 
 def _header(plan: Plan) -> dict[str, Any]:

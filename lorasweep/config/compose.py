@@ -78,13 +78,13 @@ def compose(arguments: Sequence[str], conf: Path, sweeps: Path) -> tuple[dict[st
 def _rename_values(plain: dict[str, Any]) -> None:
     """Replace former names of values and log a note."""
     study = plain.get("study")
-    for former, name in PRUNERS.items():
+    for former, name in FORMER_PRUNERS.items():
         if isinstance(study, dict) and study.get("pruner") == former:
             log.warning("study.pruner=%s is now called %s", former, name)
             study["pruner"] = name
 
 
-PRUNERS = {"losers": "rules"}
+FORMER_PRUNERS = {"losers": "rules"}
 
 
 def shell_completion(arguments: Sequence[str], conf: Path, sweeps: Path) -> None:
@@ -101,7 +101,7 @@ def shell_completion(arguments: Sequence[str], conf: Path, sweeps: Path) -> None
     for name in _register([sweeps]):
         ConfigStore.instance().store(group="sweep", name=name, node={})
     # The subcommand before the settings is not a setting.
-    os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)(plan|run)\s+", r"\1", os.environ.get("COMP_LINE", ""))
+    os.environ["COMP_LINE"] = re.sub(r"^(\S+\s+)(plan|run|report|ui)\s+", r"\1", os.environ.get("COMP_LINE", ""))
     sys.argv[0] = "lorasweep"  # the completed command, however this process was started
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("lorasweep", create_config_search_path(str(conf)))

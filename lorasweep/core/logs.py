@@ -27,7 +27,7 @@ def quiet() -> None:
 
 
 def quiet_libraries() -> None:
-    """Raise the levels of loggers that tell of every kernel and table, and leave those of the program as they are."""
+    """Show only errors of libraries that log every kernel or table; leave the loggers of the program as they are."""
     for name in ("bitsandbytes", "alembic", "mlflow", "httpx", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it tells of what it meets, and raises it besides
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it logs errors that it also raises

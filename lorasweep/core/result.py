@@ -11,7 +11,10 @@ NOT_FINITE = "loss is not finite"  # start of the reason of a diverged trial
 
 
 class TrialState(StrEnum):
-    """How a trial ended. Only COMPLETE and PRUNED trials have scores; an INFEASIBLE one did not fit in memory."""
+    """How a trial ended; INFEASIBLE: it did not fit in memory.
+
+    Only COMPLETE trials have scores per example; the others keep their last measurements.
+    """
 
     COMPLETE = "complete"
     PRUNED = "pruned"

@@ -16,7 +16,7 @@ UNMEASURED_SHARE = 0.5  # share of a device's free memory that predictions for a
 
 
 @dataclass(slots=True)
-class Expected:
+class ExpectedMemory:
     """The maximum predicted memory of a worker since it last had no trials."""
 
     bytes: int = 0  # corrected, without the part that the worker's meter does not see
@@ -29,7 +29,7 @@ class MemoryBudget:
 
     def __init__(self, plan: Plan, show: Callable[[str], None]) -> None:
         self.plan, self.show = plan, show
-        self.expected: dict[str, Expected] = {}  # by device
+        self.expected: dict[str, ExpectedMemory] = {}  # by device
         self._full_since_s: dict[str, float] = {}  # by device
 
     def free_bytes(self, handle: WorkerHandle) -> float | None:
@@ -103,7 +103,7 @@ class MemoryBudget:
     def expect(self, handle: WorkerHandle, num_new: int) -> None:
         """Predict the memory of all live trials of a worker together; `num_new` of them have just started."""
         if num_new == len(handle.live):
-            self.expected[handle.device] = Expected()
+            self.expected[handle.device] = ExpectedMemory()
         expected, specs = self.expected[handle.device], _specs(handle)
         info, loads = self.plan.info(specs[0].model), self.plan.loads(specs)
         need = footprint(info, loads, kind=handle.kind)
@@ -146,7 +146,7 @@ def _specs(handle: WorkerHandle) -> Sequence[TrialSpec]:
     return [trial.spec for trial in handle.live.values()]
 
 
-def _share_bytes(expected: Expected, result: TrialResult, kind: str) -> int:
+def _share_bytes(expected: ExpectedMemory, result: TrialResult, kind: str) -> int:
     """Return a trial's part of the measured peak without the base; all trials of the worker share that peak."""
     assert expected.footprint is not None
     fixed = expected.footprint.weights + (expected.footprint.overhead if kind == "cpu" else 0)

@@ -18,7 +18,7 @@ from lorasweep.study.study import Study
 
 
 class Recorder:
-    """The only writer of ledger and study, and the source of a sweep's events.
+    """The only writer of results and reports, and the source of a sweep's events.
 
     Writes are made in order. A write that fails because the disk is full is repeated later, so all are repeatable.
     """

@@ -47,5 +47,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Kill the worker and all processes that it started."""
+        """End the worker; kill its process, if it has one, and all that it started."""
         ...

@@ -48,7 +48,7 @@ def store_of(raw: Mapping[str, Any], folder: Path) -> str:
 def show(uri: str, page: str, port: int | None = None) -> int:
     """Print the address of a run's page and serve it until Ctrl-C; return the server's exit code.
 
-    A tracking server is asked for nothing: only the address is printed.
+    If `uri` is a tracking server, only the address is printed.
 
     Args:
         uri: the tracking URI.
