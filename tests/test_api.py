@@ -247,6 +247,7 @@ def test_a_sweep_runs_in_a_thread(in_tmp: Path) -> None:
     assert len(found[0].ranked) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_the_trials_and_the_same_call_goes_on(in_tmp: Path) -> None:
     settings = {**QUICK, "lora.r": [1, 2, 3, 4], "study.sampler": "grid", "study.slots": 1, "train.max_steps": 40}
 

@@ -46,7 +46,7 @@ def test_every_killed_child_of_a_driver_is_replaced_or_not_needed(in_tmp: Path, 
         process.kill()
         process.communicate()
     assert process.returncode == 0, output
-    assert "go on in a new one" in output
+    assert "trials continue in a new one" in output
     assert objectives(in_tmp) == undisturbed and not checkpoints(in_tmp)
     attempts = [json.loads(f.read_text())["attempt"] for f in in_tmp.glob("runs/*/trials/*/attempt.json")]
     assert attempts == [1, 1]
