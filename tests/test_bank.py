@@ -276,6 +276,7 @@ def test_activation_checkpointing_changes_nothing(bases: dict[str, Path]) -> Non
     assert torch.equal(plain, alone(base, *trial))
 
 
+@pytest.mark.slow
 def test_a_slot_that_leaves_and_is_refilled_does_not_touch_its_neighbours(bases: dict[str, Path]) -> None:
     base = load_base(ModelSpec(id=str(bases["llama"])), "cpu")
     trials = mixed(base.spec)
@@ -306,6 +307,7 @@ def test_a_diverged_neighbour_stays_alone_with_its_nan(bases: dict[str, Path]) -
     assert (curve(good) - alone(base, *trials[0])).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_what_a_slot_does_not_use_stays_exactly_zero(bases: dict[str, Path]) -> None:
     base = load_base(ModelSpec(id=str(bases["llama"])), "cpu")
     bank = make_bank(base, 4)
@@ -321,6 +323,7 @@ def test_what_a_slot_does_not_use_stays_exactly_zero(bases: dict[str, Path]) -> 
     assert not group.weights_kP[~used].any()
 
 
+@pytest.mark.slow
 def test_an_evaluation_pass_leaves_4_bit_gradients_alone(bases: dict[str, Path]) -> None:
     """bitsandbytes repacks 4-bit weights in a no-grad pass on some hosts, and then loses the input gradient."""
     spec = ModelSpec(id=str(bases["llama"]), precision="nf4")
@@ -343,6 +346,7 @@ def test_packing_slots_in_bf16_follows_the_trial_alone(bases: dict[str, Path]) -
         assert (curve(train_state) - alone(base, *trial)).abs().max() < 0.05
 
 
+@pytest.mark.slow
 def test_paged_adamw_8bit_and_fp16_train(bases: dict[str, Path]) -> None:
     for dtype, optim in (("fp32", "paged_adamw_8bit"), ("fp16", "adamw")):
         base = load_base(ModelSpec(id=str(bases["llama"]), dtype=dtype), "cpu")  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ from lorasweep.core.spec import LoraSpec, TrialSpec
 from lorasweep.worker.worker import Worker
 from tests.specs import start, trial, worker
 
+pytestmark = pytest.mark.slow
+
 
 def ended(w: Worker) -> tuple[dict[int, TrialResult], list[Event]]:
     """Advance until no trial is live."""

@@ -14,6 +14,8 @@ from lorasweep.executors.base import WorkerDied
 from tests.simulated import Death
 from tests.test_placement import SIXTEEN, SWEEP, Machine, gpu, swept
 
+pytestmark = pytest.mark.slow
+
 ILLEGAL = (
     "Traceback (most recent call last):\n  here\nRuntimeError: CUDA error: an illegal memory access was encountered"
 )
@@ -35,7 +37,6 @@ def found(folder: Path) -> dict[int, dict[str, Any]]:
     return {r["number"]: r for r in (json.loads(file.read_text()) for file in files)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(24, 24), (24, 24, 24, 80, 2, 2, 8, 8)], ids=["two GPUs", "eight GPUs"])
 @pytest.mark.parametrize("way", DEATHS)
 @pytest.mark.parametrize("pause_s", [0.01, 1800.0], ids=["probed often", "probed once"])
@@ -91,7 +92,6 @@ def test_the_only_gpu_is_dead_so_the_sweep_halts_and_no_trial_has_failed(
     assert {t["state"] for t in swept(*SIXTEEN)} == {"complete"}
 
 
-@pytest.mark.slow
 def test_two_dead_gpus_halt_the_sweep_together(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch, in_no_time: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,7 +102,6 @@ def test_two_dead_gpus_halt_the_sweep_together(
     assert found(in_tmp) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", DEATHS)
 @pytest.mark.parametrize("slots", [1, 4])
 @pytest.mark.parametrize("num_gpus", [1, 2])
@@ -138,7 +137,6 @@ def test_trials_that_fail_for_one_reason_on_one_of_two_gpus_halt_nothing(
     assert len(states) == 16 and 0 < states.count("failed") < 10
 
 
-@pytest.mark.slow
 def test_failed_trials_run_again_when_they_are_asked_to(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, gpu(0, 24))
     machine.deaths["GPU-0"] = Death(error="ValueError: odd", numbers=(5,))

@@ -17,6 +17,8 @@ from lorasweep.worker.worker import Worker
 from tests.settings import SPEC, adapted, result, trained
 from tests.specs import start, trial, worker
 
+pytestmark = pytest.mark.slow
+
 
 class Small:
     """A device with a maximum of tokens per pass, eight times as many if activations are recomputed."""

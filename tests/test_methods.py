@@ -31,6 +31,8 @@ from tests.settings import SPEC
 from tests.test_bank import curve, join, make_bank, mixed, train_all, train_stock
 from tests.tiny import save_base, token_rows
 
+pytestmark = pytest.mark.slow
+
 TRAIN = TrainSpec(learning_rate=2e-2, per_device_train_batch_size=3, max_steps=20, weight_decay=0.0)
 
 

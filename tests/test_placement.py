@@ -19,6 +19,8 @@ from lorasweep.planning.slots import shared_out
 from tests.fake_nvml import FakeGpu, FakeNvml
 from tests.simulated import Death, SimulatedExecutor
 
+pytestmark = pytest.mark.slow
+
 SWEEP = (
     "data.train=demo:intents/train.csv[:40]", "data.validation=demo:intents/validation.csv[:12]", "data.test=null",
     "probes=none", "eval.num_samples=0", "eval.metrics=[]", "tracking=none", "study.sampler=grid", "train.max_steps=6",
@@ -81,7 +83,6 @@ def gpu(number: int, gib: float) -> FakeGpu:
     return FakeGpu(f"GPU-{number}", gib)
 
 
-@pytest.mark.slow
 def test_one_small_gpu_takes_a_few_at_a_time_and_all_in_the_end(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, gpu(0, 0.8))
     assert {t["state"] for t in swept(*SIXTEEN)} == {"complete"}
@@ -95,7 +96,6 @@ def test_unequal_gpus_get_different_numbers_of_slots(in_tmp: Path, monkeypatch: 
     assert 0 < small < large and machine.num_evicted == 0
 
 
-@pytest.mark.slow
 def test_two_bases_are_loaded_once_each_on_two_gpus(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, gpu(0, 24), gpu(1, 24))
     assert len(swept(*SIXTEEN, *TWO_BASES)) == 32
@@ -103,14 +103,12 @@ def test_two_bases_are_loaded_once_each_on_two_gpus(in_tmp: Path, monkeypatch: p
     assert machine.bases[0] != machine.bases[1]
 
 
-@pytest.mark.slow
 def test_two_bases_on_one_gpu_take_one_change(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, gpu(0, 24))
     swept(*SIXTEEN, *TWO_BASES)
     assert len(machine.bases[0]) == 2
 
 
-@pytest.mark.slow
 def test_eight_unequal_gpus_all_work_and_none_is_overfilled(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = (0.75, 0.8, 1, 1, 2, 8, 24, 80)
     machine = Machine(monkeypatch, *(gpu(i, gib) for i, gib in enumerate(sizes)))

@@ -17,6 +17,8 @@ from lorasweep.tracking.mlflow import MlflowTracker
 from lorasweep.tracking.view import saved_view, view_key
 from tests.specs import trial
 
+pytestmark = pytest.mark.slow
+
 OPENING = SweepInfo(
     config="a: 1",
     tags={"objective": "accuracy"},

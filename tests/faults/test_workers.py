@@ -17,6 +17,8 @@ from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.queue import TrackingQueue
 from tests.faults.sweeps import Notes, driver_of
 
+pytestmark = pytest.mark.slow
+
 
 class Silent(FakeExecutor):
     """Never answers."""

@@ -87,6 +87,7 @@ def test_weights_are_those_that_accelerate_counts(tmp_path: Path, kind: str) -> 
     assert weight_bytes(describe(folder), ModelSpec(id=folder)) == pytest.approx(parameters, rel=0.01)
 
 
+@pytest.mark.slow
 def test_quantised_weights_take_what_they_take_in_memory() -> None:
     for precision in ("int8", "nf4", "nf4_double"):
         spec = ModelSpec(id="demo", dtype="bf16", precision=precision)
