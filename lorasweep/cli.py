@@ -112,7 +112,7 @@ sweeps:
 groups (choose one of each):
 {groups}
 
-settings (Hydra overrides; any of them can be swept):
+settings (Hydra overrides; those of model, lora, train and data that do not change the scored rows can be swept):
   lora.r=16                                    set one
   lora.r=4,8,16                                search it
   train.learning_rate='tag(log,interval(1e-4,1e-2))'
@@ -207,14 +207,15 @@ def _report(given: list[str]) -> int:
 
 
 def _ui(given: list[str]) -> int:
-    from lorasweep.report.from_folder import TRACKED, noted, read_config
+    from lorasweep.driver.ledger import read_note
+    from lorasweep.report.from_folder import TRACKED, read_config
     from lorasweep.tracking.ui import show, store_of
 
     port, given = _port(given)
     if len(given) > 1:
         raise ConfigError(["ui: takes one run folder at most, for example ui runs/NAME --port 5001"])
     folder = Path(given[0]) if given else _latest(Path("runs"))
-    return show(store_of(read_config(folder), folder), str(noted(folder, TRACKED).get("page", "")), port)
+    return show(store_of(read_config(folder), folder), str(read_note(folder, TRACKED).get("page", "")), port)
 
 
 def _port(given: list[str]) -> tuple[int | None, list[str]]:

@@ -80,9 +80,8 @@ def _misplaced(domains: Mapping[str, Domain]) -> dict[str, str]:
 
 
 def _bad_values(raw: Mapping[str, Any], key: str, domain: Domain, known: Sequence[str]) -> list[str]:
-    ends = domain.values if isinstance(domain, Choice) else (_number(domain, domain.low), _number(domain, domain.high))
     found = []
-    for value in ends:
+    for value in ends_of(domain):
         found += [f"sweep.space.{p}" for p in check_config(_with(raw, {key: value}))[1] if p not in known]
     return found
 
@@ -167,6 +166,11 @@ def alpha_of(value: float | str, rank: int) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)?\*?(r?)", value.strip())
     assert match is not None, value
     return float(match.group(1) or 1) * (rank if match.group(2) else 1)
+
+
+def ends_of(domain: Domain) -> tuple[Scalar, ...]:
+    """Return both ends of an interval, and every value of a choice."""
+    return domain.values if isinstance(domain, Choice) else (_number(domain, domain.low), _number(domain, domain.high))
 
 
 def values_of(domain: Domain) -> tuple[Scalar, ...]:

@@ -1,6 +1,6 @@
 """The driver: one loop that gives trials to workers and handles their events.
 
-A free slot gets the next trial at once, and every result is written to the ledger before anything else uses it.
+A free slot gets the next trial at once, and every result is in the ledger before the study or the tracker gets it.
 """
 
 import logging
@@ -106,7 +106,7 @@ class Driver:
             if isinstance(found, TrialResult):
                 self._record(found)
             elif self.budget.is_full(handle, found):
-                self.scheduler.queue.waiting.appendleft(found)
+                self.scheduler.requeue(found, first=True)
                 if self.budget.gives_up(handle):
                     self.handles.remove(handle)
                     handle.executor.close()
@@ -199,7 +199,7 @@ class Driver:
 
     def _evict(self, handle: WorkerHandle, event: Evicted) -> None:
         """Queue the trial again and use fewer slots from now on: the device has less memory than predicted."""
-        self.scheduler.queue.waiting.append(handle.live.pop(event.number))
+        self.scheduler.requeue(handle.live.pop(event.number))
         handle.num_slots = max(1, len(handle.live))
         slots = f"continuing with {handle.num_slots} slots on {handle.device}"
         self.recorder.show(f"trial {event.number}: {event.reason}; {slots}")

@@ -83,7 +83,7 @@ class Ledger:
     @property
     def num_saved(self) -> int:
         """Return how many unfinished trials have a checkpoint."""
-        return len(list((self.folder / "trials").glob(f"*/{CHECKPOINT}")))
+        return num_saved(self.folder)
 
     def attempt(self, number: int) -> int:
         """Return how many workers failed while a trial ran."""
@@ -110,11 +110,7 @@ class Ledger:
 
     def noted(self, name: str) -> dict[str, Any]:
         """Return a stored fact about the whole run; empty if there is none."""
-        try:
-            value = json.loads((self.folder / f"{name}.json").read_text())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return read_note(self.folder, name)
 
     def _acquire(self, owner: str) -> None:
         try:
@@ -139,25 +135,50 @@ class Ledger:
         run = self.noted("run").get("id")
         if isinstance(run, str) and run:
             return run
-        found = Counter(self._runs_of_results())
         old = str(self.folder) if (self.folder / "study.db").exists() else uuid.uuid4().hex
-        run = found.most_common(1)[0][0] if found else old
+        run = run_of_results(self.folder) or old
         self.note("run", {"id": run})
         return run
 
-    def _runs_of_results(self) -> Iterator[str]:
-        """Yield the run id of each result; older results have none."""
-        for file in (self.folder / "trials").glob("*/result.json"):
-            with suppress(OSError, ValueError, RecursionError, AttributeError):
-                if run := json.loads(file.read_text()).get(RUN):
-                    yield str(run)
-
     def _read(self) -> list[TrialResult]:
         results = []
-        for file in sorted((self.folder / "trials").glob("*/result.json")):
-            try:
-                results.append(from_json(json.loads(file.read_text()), self.run, int(file.parent.name)))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                aside = set_aside(file)
-                log.warning("%s cannot be read (%s); it is kept as %s, the trial will run again", file, error, aside)
+        for file, found in read_results(self.folder, self.run):
+            if isinstance(found, TrialResult):
+                results.append(found)
+                continue
+            aside = set_aside(file)
+            log.warning("%s cannot be read (%s); it is kept as %s, the trial will run again", file, found, aside)
         return results
+
+
+def read_note(folder: Path, name: str) -> dict[str, Any]:
+    """Return the JSON object in `name`.json of a run folder; empty if there is none."""
+    try:
+        value = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_results(folder: Path, run: str) -> Iterator[tuple[Path, TrialResult | Exception]]:
+    """Yield the file of each result of a run, in order, with the result or the reason why it cannot be used."""
+    for file in sorted((folder / "trials").glob("*/result.json")):
+        try:
+            yield file, from_json(json.loads(file.read_text(encoding="utf-8")), run, int(file.parent.name))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            yield file, error
+
+
+def run_of_results(folder: Path) -> str:
+    """Return the run id that most results of a folder carry; empty if none does, as in older versions."""
+    found: Counter[str] = Counter()
+    for file in (folder / "trials").glob("*/result.json"):
+        with suppress(OSError, ValueError, RecursionError, AttributeError):
+            if run := json.loads(file.read_text(encoding="utf-8")).get(RUN):
+                found[str(run)] += 1
+    return next((run for run, _ in found.most_common(1)), "")
+
+
+def num_saved(folder: Path) -> int:
+    """Return the number of trials of a run that have a checkpoint and no result."""
+    return len(list((folder / "trials").glob(f"*/{CHECKPOINT}")))

@@ -55,9 +55,8 @@ class Recorder:
 
     def note(self, text: str) -> None:
         """Show a worker's note, and store it for the leaderboard."""
-        text = redact_values(text)
         self.show(text)
-        self._put(partial(self._keep_note, text))
+        self._put(partial(self._keep_note, redact_values(text)))
 
     def rung(self, event: Rung) -> None:
         """Report a trial's objective at a rung to the study."""

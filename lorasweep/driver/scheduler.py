@@ -33,7 +33,7 @@ class Scheduler:
         self._reasons: dict[int, str] = {}
 
     def resumed(self, attempts: Callable[[int], int]) -> Iterator[Trial]:
-        """Yield the trials that were running when the last driver ended. `attempts` returns their failed workers."""
+        """Yield the trials that were running when the last driver ended. `attempts` counts failed workers."""
         if self.plan.is_grid:
             self.study.enqueue(trial.params for trial in self.plan.trials)
         for number, params in self.study.resume():
@@ -45,6 +45,10 @@ class Scheduler:
         if ended is None:
             self.queue.add(trial)
         return ended
+
+    def requeue(self, trial: Trial, *, first: bool = False) -> None:
+        """Queue a trial again that lost its slot, or, as the first, one that could not start."""
+        (self.queue.waiting.appendleft if first else self.queue.waiting.append)(trial)
 
     def next(self, handle: WorkerHandle, handles: Sequence[WorkerHandle]) -> Trial | TrialResult | None:
         """Return a trial for a worker, a result that needed no training, or None if nothing may start there now.
@@ -84,7 +88,7 @@ class Scheduler:
         self._reasons[trial.number] = reason
         if why := self._exhausted(trial, handles):
             return self._failed(trial, why)
-        self.queue.waiting.append(trial.retried())
+        self.requeue(trial.retried())
         return None
 
     def device_works(self, handle: WorkerHandle) -> list[TrialResult]:

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lorasweep.config.build import SweepConfig, build_config
-from lorasweep.config.grammar import Choice, Domain, Interval
-from lorasweep.config.space import Draft, distinct, draft, grid, num_points, read_space, resolved
+from lorasweep.config.grammar import Domain, Interval
+from lorasweep.config.space import Draft, distinct, draft, ends_of, grid, num_points, read_space, resolved
 from lorasweep.core.errors import ConfigError, LoraSweepError
 from lorasweep.core.spec import ModelSpec, TrialSpec
-from lorasweep.core.trial import Params, Scalar, Trial
+from lorasweep.core.trial import Params, Trial
 from lorasweep.devices.cpu import num_cores
 from lorasweep.devices.devices import Device, find_devices
 from lorasweep.memory import Corrections
@@ -74,16 +74,13 @@ def _plan(
         for number, place in enumerate(kept)
     )
     is_whole = num_points(domains) <= ENOUGH_POINTS
-    num_distinct = len(kept) if is_whole else float("inf")
-    is_grid = config.study.sampler == "grid" or num_distinct <= config.study.trials
     return Plan(
         raw=raw,
         config=replace(config, sweep=replace(config.sweep, name=run_name(config, domains))),
         domains=domains,
         trials=tuple(trials),
-        num_trials=len(kept) if is_grid else config.study.trials,
         num_same=len(points) - len(kept) if is_whole else 0,
-        num_distinct=num_distinct,
+        num_distinct=len(kept) if is_whole else float("inf"),
         devices=devices,
         facts=facts,
         corrections=Corrections(),
@@ -163,12 +160,7 @@ def _points(config: SweepConfig, domains: Mapping[str, Domain]) -> list[Params]:
 
 def _corners(domains: Mapping[str, Domain]) -> list[Params]:
     """Return points that together contain every choice and both ends of every interval."""
-    ends: dict[str, tuple[Scalar, ...]] = {}
-    for key, domain in domains.items():
-        if isinstance(domain, Choice):
-            ends[key] = domain.values
-        else:
-            ends[key] = tuple(int(v) if domain.is_int else v for v in (domain.low, domain.high))
+    ends = {key: ends_of(domain) for key, domain in domains.items()}
     most = max((len(values) for values in ends.values()), default=1)
     # The last point combines the largest values: it determines the memory plan.
     return [{key: values[min(i, len(values) - 1)] for key, values in ends.items()} for i in range(most)]

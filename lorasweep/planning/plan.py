@@ -32,14 +32,18 @@ class Plan:
     config: SweepConfig
     domains: Mapping[str, Domain]
     trials: tuple[Trial, ...]
-    num_trials: int
-    num_same: int
+    num_same: int  # points of a finite space that equal an earlier one
     num_distinct: float
     devices: tuple[Device, ...]
     facts: Mapping[str, DataFacts]
     corrections: Corrections
     slots: Mapping[str, int]  # by device
     rung_start: float = 0.0  # share of the steps that the longest warm-up takes
+
+    @property
+    def num_trials(self) -> int:
+        """Return how many trials the study asks for."""
+        return len(self.trials) if self.is_grid else self.config.study.trials
 
     @property
     def max_trials(self) -> int:

@@ -6,10 +6,11 @@ During warm-up a trial is behind those with a shorter warm-up, whatever its fina
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from lorasweep.config.grammar import Choice, Domain
+from lorasweep.config.grammar import Domain
+from lorasweep.config.space import ends_of
 from lorasweep.core.rungs import warmup_share
 from lorasweep.core.spec import TrialSpec
-from lorasweep.core.trial import Params, Scalar
+from lorasweep.core.trial import Params
 
 # For each setting, the end of its domain with the largest share of warm-up steps.
 LONGEST = {
@@ -39,19 +40,13 @@ def _extremes(points: Sequence[Params], domains: Mapping[str, Domain]) -> Iterat
     The given points are left out.
     """
     known = {frozenset(point.items()) for point in points}
-    ends = {key: _ends(domains[key]) for key in EACH if key in domains}
+    ends = {key: ends_of(domains[key]) for key in EACH if key in domains}
     for key, pick in LONGEST.items():
         if key in domains:
-            ends[key] = (pick(_ends(domains[key]), key=float),)
+            ends[key] = (pick(ends_of(domains[key]), key=float),)
     bases = {tuple((k, v) for k, v in point.items() if k.startswith(("model.", "data."))): point for point in points}
     for point in bases.values():
         for corner in itertools.product(*ends.values()):
             extreme = {**point, **dict(zip(ends, corner, strict=True))}
             if frozenset(extreme.items()) not in known:
                 yield extreme
-
-
-def _ends(domain: Domain) -> tuple[Scalar, ...]:
-    if isinstance(domain, Choice):
-        return domain.values
-    return tuple(int(value) if domain.is_int else value for value in (domain.low, domain.high))

@@ -1,8 +1,6 @@
 """Build the leaderboard of a run folder from its files, without training and without reading base or data."""
 
-import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from filelock import FileLock, Timeout
 from lorasweep.config.grammar import Domain, parse
 from lorasweep.config.space import leaves
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.messages import CHECKPOINT
 from lorasweep.core.result import TrialResult
-from lorasweep.core.stored import RUN, from_json
+from lorasweep.driver.ledger import num_saved, read_note, read_results, run_of_results
 from lorasweep.report import write_reports
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.study.selection import winner
@@ -40,11 +37,11 @@ def load_leaderboard(folder: Path) -> Leaderboard:
 def leaderboard_of(folder: Path, results: Iterable[TrialResult], domains: Mapping[str, Domain]) -> Leaderboard:
     """Rank the results of a run folder, with its notes on data and workers and the winner's test scores."""
     results = [result for result in results if result.same_as is None]
-    header = noted(folder, HEADER) or noted(folder, "leaderboard")  # earlier versions wrote only the leaderboard
+    header = read_note(folder, HEADER) or read_note(folder, "leaderboard")  # older versions: only this
     if not header:
         raise ConfigError([f"{folder}: has neither {HEADER}.json nor leaderboard.json; run the same sweep again"])
     objective = str(header["objective"])
-    best, test = winner(results, objective), noted(folder, "test")
+    best, test = winner(results, objective), read_note(folder, "test")
     is_tested = best is not None and test.get("trial") == best.result.number
     trials = folder / "trials"
     return build_leaderboard(
@@ -54,8 +51,8 @@ def leaderboard_of(folder: Path, results: Iterable[TrialResult], domains: Mappin
         objective=objective,
         domains=domains,
         test_metrics=test.get("metrics") if is_tested else None,
-        notes=tuple(dict.fromkeys([*header["notes"], *noted(folder, "notes").get("notes", [])])),
-        num_saved=len(list(trials.glob(f"*/{CHECKPOINT}"))),
+        notes=tuple(dict.fromkeys([*header["notes"], *read_note(folder, "notes").get("notes", [])])),
+        num_saved=num_saved(folder),
         adapters={int(p.parent.name): p for p in trials.glob("*/adapter") if p.parent.name.isdecimal()},
     )
 
@@ -92,34 +89,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return raw if isinstance(raw, dict) else {}
 
 
-def noted(folder: Path, name: str) -> dict[str, Any]:
-    """Return the JSON object in `name`.json of the run folder; empty if there is none."""
-    try:
-        value = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _domains(raw: Mapping[str, Any]) -> dict[str, Domain]:
     space = (raw.get("sweep") or {}).get("space") or {}
     return {key: parse(key, text) for key, text in leaves(space)}
 
 
 def _results(folder: Path) -> list[TrialResult]:
-    """Return the readable results; log a warning for each of the others."""
-    raws = {}
-    for file in sorted((folder / "trials").glob("*/result.json")):
-        try:
-            raws[file] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            log.warning("%s is ignored: it cannot be read (%s)", file, error)
-    runs = Counter(str(raw[RUN]) for raw in raws.values() if isinstance(raw, dict) and raw.get(RUN))
-    run = noted(folder, "run").get("id") or next((name for name, _ in runs.most_common(1)), "")
+    """Return the usable results; log a warning for each of the others."""
+    run = read_note(folder, "run").get("id") or run_of_results(folder)
     results = []
-    for file, raw in raws.items():
-        try:
-            results.append(from_json(raw, str(run), int(file.parent.name)))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            log.warning("%s is ignored: %s", file, error)
+    for file, found in read_results(folder, str(run)):
+        if isinstance(found, TrialResult):
+            results.append(found)
+        else:
+            log.warning("%s is ignored: %s", file, found)
     return results
