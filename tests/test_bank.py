@@ -193,7 +193,7 @@ def test_packed_trials_on_a_quantised_base_have_the_losses_of_stock_peft(
 ) -> None:
     # An int8 layer rounds its input row by row, and the last bit may be rounded differently.
     tolerance = 2e-3 if precision == "int8" else 1e-5
-    num = 8 if precision == "nf4" else 4
+    num = SLOTS if precision == "nf4" else 4
     assert_as_stock_peft(ModelSpec(id=str(bases["llama"]), precision=precision), num, tolerance)
 
 

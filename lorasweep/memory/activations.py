@@ -87,9 +87,8 @@ def _layer_bytes(shape: Shape, spec: TrialSpec, load: Load, kind: str, stack: St
     inner = GATED_MLP if shape.is_gated else PLAIN_MLP.get(shape.activation, 2)
     norms = 2 * shape.hidden_size * _norm_width(spec.model, kind)
     tokens = width * inner * shape.intermediate_size + norms
-    adapters = (
-        width * _adapter_numbers(shape, spec, load, stack, dropout) / shape.num_layers
-    )  # mean: layers are similar
+    # The mean per layer, for layers are similar.
+    adapters = width * _adapter_numbers(shape, spec, load, stack, dropout) / shape.num_layers
     return adapters + load.tokens * tokens + load.padded * attention_bytes(shape, spec.model, kind)
 
 

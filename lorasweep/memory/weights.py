@@ -47,5 +47,5 @@ def adapter_bytes(shape: Shape, spec: TrialSpec, padded_size: int | None = None)
     if spec.train.optim == "adamw":
         return int(stacked + size * STATE_BYTES["adamw"])
     rank = method.rank(spec.lora)
-    tensors = [prod(shape) for sides in dims.values() for shape in method.shapes(*sides, rank)]
+    tensors = [prod(one) for sides in dims.values() for one in method.shapes(*sides, rank)]
     return int(stacked + sum(n * (8 if n < SMALLEST_8BIT else STATE_BYTES["paged_adamw_8bit"]) for n in tensors))

@@ -30,7 +30,7 @@ BOUNDARIES = (
     ("lorasweep.driver.ledger.Ledger.mark_exported", "before", 2),
     ("lorasweep.driver.ledger.Ledger.mark_exported", "after", 2),
 )
-NUM_TRIALS = 60  # enough for each boundary to be reached
+NUM_TRIALS = 120  # so many that the driver reaches each boundary however far it is ahead of the tracker
 TRIALS = (*FAKE, f"study.trials={NUM_TRIALS}")
 
 
@@ -52,7 +52,7 @@ def test_a_sweep_killed_at_every_commit_loses_nothing_and_repeats_nothing(in_tmp
     assert results(in_tmp).items() >= done.items()
 
 
-MOMENTS = number_of("LORASWEEP_MOMENTS", 3)
+MOMENTS = number_of("LORASWEEP_MOMENTS", 5)
 GRID = (*FAKE, "train.learning_rate=1e-4,2e-4,3e-4", "study.sampler=grid")
 
 

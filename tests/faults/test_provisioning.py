@@ -13,7 +13,7 @@ from tests.faults.sweeps import FAKE, audit, number_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 ONE = (*FAKE, "study.trials=1")
-KILLS = number_of("LORASWEEP_FIRST_KILLS", 3)
+KILLS = number_of("LORASWEEP_FIRST_KILLS", 4)
 
 
 def test_a_first_launch_killed_at_any_statement_leaves_nothing_that_cannot_be_opened(

@@ -22,7 +22,7 @@ from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.memory_meter import Meter
 
-LENGTH, STEPS = 128, 3
+LENGTH, STEPS = 128, 6
 
 
 def trial_of(batch: int, dtype: str, targets: str, rank: int) -> TrialSpec:
