@@ -17,7 +17,7 @@ import yaml
 
 from benchmarks.output import command_line, write
 from lorasweep.adapters.load import load_base
-from lorasweep.core.spec import DType, EvalSpec, Format, ModelSpec, ProbeSpec
+from lorasweep.core.spec import DType, EvalSpec, ModelSpec, ProbeSpec
 from lorasweep.data.tasks import load_probe
 from lorasweep.models.base import Base
 from lorasweep.models.tokenizer import tokenizer_key
@@ -26,7 +26,7 @@ from lorasweep.worker.scoring import PackedModel, score_suite
 METRICS = ("accuracy", "accuracy_norm", "accuracy_token")
 
 # The text, choices and target in a task file of lm-evaluation-harness, which puts a blank before options.
-LAYOUTS: dict[Format, tuple[str, str, str]] = {
+LAYOUTS: dict[str, tuple[str, str, str]] = {
     "prompt_completion": ("{{prompt}}", "{{options | map('trim') | list}}", "{{options.index(completion)}}"),
     "arc": ("Question: {{question}}\nAnswer:", "{{choices.text}}", "{{choices.label.index(answerKey)}}"),
     "winogrande": (
@@ -38,7 +38,7 @@ LAYOUTS: dict[Format, tuple[str, str, str]] = {
 THEIRS = ("acc", "acc_norm", "acc_bytes")
 
 
-def theirs(base: Base, rows: Path, layout: Format) -> dict[str, float]:
+def theirs(base: Base, rows: Path, layout: str) -> dict[str, float]:
     """Return the accuracies of lm-evaluation-harness."""
     from lm_eval import evaluator  # type: ignore[import-not-found]
     from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
@@ -57,7 +57,7 @@ def theirs(base: Base, rows: Path, layout: Format) -> dict[str, float]:
     return {name: float(found[f"{name},none"]) for name in THEIRS if f"{name},none" in found}
 
 
-def ours(base: Base, rows: Path, layout: Format, *, end_token: bool) -> dict[str, float]:
+def ours(base: Base, rows: Path, layout: str, *, end_token: bool) -> dict[str, float]:
     """Return the accuracies of lorasweep."""
     probe = ProbeSpec(name="local", path=str(rows), format=layout, max_length=1024)
     tokens = load_probe(probe, base.tokenizer, tokenizer_key(base.tokenizer))

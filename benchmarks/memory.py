@@ -23,8 +23,9 @@ from benchmarks.output import command_line, write
 from benchmarks.trials import SHAPES, fill, rows_of, write_base
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.train import train_step
-from lorasweep.core.spec import DataSpec, DType, EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec, TrialSpec
+from lorasweep.core.spec import DataSpec, DType, EvalSpec, ModelSpec, Precision, TrainSpec, TrialSpec
 from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.memory_meter import Meter

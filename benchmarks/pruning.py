@@ -26,7 +26,7 @@ from evaluation.metrics import METRICS
 from evaluation.statistics import wilson_interval
 from evaluation.ties import tied_with_best
 from lorasweep.cli import main as run_sweep
-from lorasweep.config.build import Pruner, StudySettings
+from lorasweep.config.settings import Pruner, StudySettings
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_steps
 from lorasweep.driver.ledger import Ledger

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.trials import Trial
+from lorasweep.adapters.methods.table import method_of
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.data.render import TokenRow
 
@@ -53,8 +54,8 @@ def collate(batch: MicroBatch, device: torch.device) -> dict[str, Tensor]:
 def stock_trial(base: Any, trial: Trial, rows: Sequence[TokenRow], start: dict[str, Tensor]) -> StockTrial:
     """Return a trial that starts from the adapter `start`, on its own base."""
     lora, train = trial
-    config = LoraConfig(r=lora.r, lora_alpha=int(lora.lora_alpha), target_modules=list(lora.target_modules))
-    model: Any = get_peft_model(base, config)
+    settings: Any = method_of(lora).peft_settings(lora)
+    model: Any = get_peft_model(base, LoraConfig(target_modules=list(lora.target_modules), **settings))
     set_peft_model_state_dict(model, start)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True)

@@ -29,7 +29,7 @@ from benchmarks.output import command_line, machine, markdown, usable_cores, wri
 from benchmarks.sweep_check import check
 from benchmarks.sweep_job import Job, export, make_job, pairs
 from lorasweep.core.provenance import commit
-from lorasweep.core.stored import spec_from_json
+from lorasweep.driver.stored import spec_from_json
 
 ROOT = Path(__file__).resolve().parent.parent
 Run = Mapping[str, Any]

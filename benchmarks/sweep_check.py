@@ -19,9 +19,10 @@ from peft import PeftModel, set_peft_model_state_dict
 from benchmarks import hf_trial
 from benchmarks.sweep_job import export, make_job
 from lorasweep import cli
+from lorasweep.adapters.methods.table import method_of
 from lorasweep.core.spec import TrialSpec
-from lorasweep.core.stored import spec_from_json
 from lorasweep.data.batches import epoch_order
+from lorasweep.driver.stored import spec_from_json
 from lorasweep.models.info import describe
 
 # Small and large adapters, on few modules and on all, at a learning rate with visible progress.
@@ -67,7 +68,7 @@ def _train(setup: hf_trial.Setup, trial: dict[str, Any], spec: TrialSpec) -> lis
     # lorasweep draws A per module from the trial's seed; B is zero at first on both sides.
     generator, start = torch.Generator().manual_seed(spec.train.seed), {}
     for path, (inputs, _) in describe(spec.model.id).adapted(spec.lora.target_modules).items():
-        a_RD = torch.empty(spec.lora.r, inputs)
+        a_RD = torch.empty(method_of(spec.lora).rank(spec.lora), inputs)
         torch.nn.init.kaiming_uniform_(a_RD, a=math.sqrt(5), generator=generator)
         start[f"base_model.model.{path}.lora_A.weight"] = a_RD
     set_peft_model_state_dict(model, start)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.train_state import TrainState, make_train_state, usual_tokens
-from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
+from lorasweep.core.spec import AdapterSpec, EvalSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
 from lorasweep.models.info import DEMO, resolve_targets
@@ -32,7 +33,7 @@ SHAPES = {  # hidden, inner, layers, heads, key-value heads, vocabulary, tied em
     "8b": (4096, 14_336, 32, 32, 8, 128_256, False),  # Llama-3-8B
 }
 
-Trial = tuple[LoraSpec, TrainSpec]
+Trial = tuple[AdapterSpec, TrainSpec]
 
 
 def write_base(folder: Path, shape: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Path:

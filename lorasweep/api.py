@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from lorasweep.config.folders import data_dir
 from lorasweep.config.overrides import Overrides, override_words
 from lorasweep.core.errors import ConfigError, LoraSweepError
 from lorasweep.core.files import redact_values
 from lorasweep.core.logs import quiet_libraries
-from lorasweep.core.spec import Format
+from lorasweep.data.formats import FORMATS
 from lorasweep.report.leaderboard import Leaderboard as Board
 from lorasweep.report.leaderboard import Row
 
@@ -173,7 +173,7 @@ def _data_words(words: Sequence[str], data: Any, format: str | None) -> list[str
 
 def _format_word(format: str) -> str:
     """Return the override of a format, or of a group of `conf/data`, such as `chat`."""
-    return f"data.format={format}" if format in get_args(Format) else f"data={format}"
+    return f"data.format={format}" if format in FORMATS else f"data={format}"
 
 
 def _leaderboard(board: Board, folder: Path) -> Leaderboard:

@@ -60,7 +60,7 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
         AlreadyRunning: another process runs this sweep.
         ConfigError: the data or the base changed since the run began.
     """
-    folder = run_folder(plan.raw, plan.config)
+    folder = run_folder(plan)
     ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
     text = redact_values(text)  # only the tracker's address may contain a secret: other settings with one are refused
     try:

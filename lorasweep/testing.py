@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.core.messages import (
     CHECKPOINT,
     Command,
@@ -24,7 +25,7 @@ from lorasweep.core.messages import (
     WorkerSettings,
 )
 from lorasweep.core.result import Point, TrialResult, TrialState
-from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.core.trial import Trial
 from lorasweep.driver.driver import Driver
 from lorasweep.driver.ledger import Ledger

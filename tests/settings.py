@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.methods.table import num_trainable
 from lorasweep.config.compose import compose
 from lorasweep.config.folders import data_dir
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.models.info import BaseInfo
 
 
@@ -22,7 +23,7 @@ def minimal(**sections: dict[str, Any]) -> dict[str, Any]:
     """Return the smallest valid configuration, with these settings changed."""
     raw: dict[str, dict[str, Any]] = {
         "model": {"id": "demo"},
-        "lora": {},
+        "lora": {"r": 8, "lora_alpha": 16, "target_modules": "qv"},
         "train": {"learning_rate": 1e-3, "per_device_train_batch_size": 4},
         "data": {"train": "my.csv", "format": "classification"},
         "eval": {},
@@ -46,7 +47,18 @@ def trained(**changes: Any) -> TrialSpec:
 
 def adapted(**changes: Any) -> TrialSpec:
     """Return the trial with another adapter."""
-    return replace(SPEC, lora=replace(SPEC.lora, **changes))
+    return with_adapter(SPEC, **changes)
+
+
+def with_adapter(spec: TrialSpec, **changes: Any) -> TrialSpec:
+    """Return a trial with other settings of its adapter."""
+    return replace(spec, lora=replace(spec.lora, **changes))
+
+
+def lora_of(spec: TrialSpec) -> LoraSpec:
+    """Return the adapter's settings; the tests' trials train LoRA."""
+    assert isinstance(spec.lora, LoraSpec)
+    return spec.lora
 
 
 def num_parameters(info: BaseInfo, targets: tuple[str, ...], rank: int) -> int:

@@ -1,10 +1,12 @@
 """Trials on the demo base that take a second: few steps, few examples."""
 
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.core.messages import Start, WorkerSettings
-from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, Precision, ProbeSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, Precision, ProbeSpec, TrainSpec, TrialSpec
 from lorasweep.core.trial import Trial
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.worker import Worker
+from tests.settings import lora_of
 
 INTENTS = DataSpec(
     train="demo:intents/train.csv[:40]",
@@ -59,4 +61,4 @@ def worker(num_slots: int = 3, slice_s: float = 0.0) -> Worker:
 
 def start(number: int, folder: object, spec: TrialSpec) -> Start:
     """Return the command that starts a trial."""
-    return Start(trial=Trial(number=number, params={"lora.r": spec.lora.r}, spec=spec), folder=f"{folder}/{number}")
+    return Start(trial=Trial(number=number, params={"lora.r": lora_of(spec).r}, spec=spec), folder=f"{folder}/{number}")

@@ -10,10 +10,11 @@ import torch
 
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.peft_format import CONFIG, WEIGHTS, load_adapter, save_adapter
 from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import ModelError
-from lorasweep.core.spec import LoraSpec, ModelSpec
+from lorasweep.core.spec import ModelSpec
 from lorasweep.models.base import Base
 from lorasweep.models.info import DEMO, resolve_targets
 from tests.tiny import save_base

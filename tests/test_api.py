@@ -21,6 +21,7 @@ from lorasweep.core.errors import ConfigError, DataError, LoraSweepError
 from lorasweep.data.in_memory import sources_of
 from lorasweep.data.layouts import format_of
 from lorasweep.driver.run_folder import run_folder
+from lorasweep.planning.make import make_plan
 from lorasweep.planning.plan import Plan
 from tests.settings import composed
 
@@ -42,7 +43,7 @@ def results(folder: Path) -> dict[str, int]:
 
 
 def folder_of(plan: Plan) -> Path:
-    return run_folder(plan.raw, plan.config)
+    return run_folder(plan)
 
 
 @pytest.mark.processes
@@ -89,12 +90,23 @@ def test_a_value_that_no_setting_has_is_refused(value: object, text: str) -> Non
         override_words({"lora.r": value})
 
 
+def test_a_run_folder_does_not_depend_on_how_settings_are_written() -> None:
+    short, long = (
+        lorasweep.plan({"train.learning_rate": ["1e-4", "1e-3"]}),
+        lorasweep.plan(
+            ["train.learning_rate=0.0001,0.001", "lora.method=lora", "study.trials=7", "sweep.question=why"]
+        ),
+    )
+    assert folder_of(short) == folder_of(long)
+    assert folder_of(short) != folder_of(lorasweep.plan(["train.learning_rate=0.0001,0.001", "lora.r=4"]))
+
+
 def test_python_and_the_command_line_name_the_same_run_and_the_same_trials() -> None:
     (source,) = sources_of(ROWS).values()
     here = lorasweep.plan({**QUICK, "study.pruner": "none"}, sweep="learning_rate", data=ROWS)
     line = ["+sweep=learning_rate", "data=classification", f"data.train={source}", *QUICK_WORDS, "study.pruner=none"]
     there = lorasweep.plan(line)
-    assert folder_of(here) == folder_of(there) == run_folder(composed(*line), there.config)
+    assert folder_of(here) == folder_of(there) == folder_of(make_plan(composed(*line)))
     assert [t.spec.fingerprint for t in here.trials] == [t.spec.fingerprint for t in there.trials]
 
 

@@ -16,10 +16,11 @@ from evaluation.generate import greedy
 from evaluation.scoring import TokenSequence
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.peft_format import save_adapter
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import TrainState, make_train_state
-from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
+from lorasweep.core.spec import EvalSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets

@@ -13,9 +13,10 @@ import torch
 from lorasweep.adapters import stack_plan
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import TrainState, make_train_state, usual_tokens
-from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec
+from lorasweep.core.spec import AdapterSpec, EvalSpec, ModelSpec, Precision, TrainSpec
 from lorasweep.data.batches import micro_batches
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
@@ -64,7 +65,7 @@ def make_bank(base: Base, num_slots: int) -> Bank:
     return Bank(base, num_slots)
 
 
-def join(bank: Bank, number: int, lora: LoraSpec, train: TrainSpec) -> TrainState:
+def join(bank: Bank, number: int, lora: AdapterSpec, train: TrainSpec) -> TrainState:
     slot = bank.add(number, lora, train.seed, usual_tokens(token_rows(), train))
     return make_train_state(slot, train, token_rows(), EvalSpec(), bank.base.spec.dtype)
 

@@ -6,7 +6,8 @@ import pytest
 
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
-from lorasweep.core.spec import LoraSpec, ModelSpec
+from lorasweep.adapters.methods.lora import LoraSpec
+from lorasweep.core.spec import ModelSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import Task, load_task
 from lorasweep.models.base import Base

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.core.messages import CHECKPOINT, Event, Finished, Note, Pause, Rung
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.core.spec import LoraSpec, TrialSpec
+from lorasweep.core.spec import TrialSpec
 from lorasweep.worker.worker import Worker
 from tests.specs import start, trial, worker
 

@@ -8,9 +8,10 @@ import torch
 
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import make_train_state
-from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, TrialSpec
+from lorasweep.core.spec import DType, EvalSpec, ModelSpec, TrialSpec
 from lorasweep.core.trial import Trial
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint

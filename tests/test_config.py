@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from lorasweep.config.build import SweepConfig, build_config
+from lorasweep.config.build import build_config
+from lorasweep.config.settings import SweepConfig
 from lorasweep.core.errors import ConfigError
 from tests.settings import composed, minimal
 
@@ -18,7 +19,7 @@ def problems(raw: dict[str, Any]) -> tuple[str, ...]:
 def test_the_shipped_defaults_are_a_configuration() -> None:
     config = build_config(composed())
     assert isinstance(config, SweepConfig)
-    assert (config.model.id, config.lora.r, len(config.eval.probes)) == ("demo", 8, 5)
+    assert (config.model.id, config.lora.identity()["r"], len(config.eval.probes)) == ("demo", 8, 5)
 
 
 def test_every_mistake_is_reported_together() -> None:

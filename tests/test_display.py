@@ -11,7 +11,6 @@ from lorasweep.core.spec import EvalSpec
 from lorasweep.core.trial import Params, Trial
 from lorasweep.display.display import LineDisplay, LiveDisplay, TimeLeft
 from lorasweep.display.progress import SweepProgress, clock
-from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import Expected
 from tests.specs import trial
 
@@ -33,7 +32,8 @@ def finished(ended: TrialResult) -> Finished:
 
 
 def test_parameters_and_durations_are_written_for_people() -> None:
-    assert params_text({"lora.r": 8, "train.learning_rate": 0.0005}) == "r=8 learning_rate=0.0005"
+    params: Params = {"lora.r": 8, "train.learning_rate": 0.0005}
+    assert Trial(number=0, params=params, spec=trial()).text == "r=8 learning_rate=0.0005"
     assert clock(125) == "2:05"
 
 

@@ -14,10 +14,11 @@ from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.dropout import Noise, dropout_mask, noise_of
 from lorasweep.adapters.linear import AdaptedLinear
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.slot import Slot
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import make_train_state
-from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, TrainSpec
+from lorasweep.core.spec import EvalSpec, ModelSpec, TrainSpec
 from lorasweep.data.batches import MicroBatch, micro_batches
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets

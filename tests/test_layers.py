@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lorasweep"
 
 # A room imports itself and rooms above it in this list. Modules outside of rooms follow.
-ROOMS = ["core", "config", "data", "models", "adapters", "memory", "worker", "devices", "executors", "study",
+ROOMS = ["core", "data", "models", "adapters", "memory", "worker", "devices", "executors", "config", "study",
          "tracking", "planning", "driver", "report", "display", "testing", "run", "api", "cli", "__main__"]  # fmt: skip
 APART = ("__init__", "demo")  # the command line, and the script that makes the embedded base
 OWNERS = {

@@ -14,7 +14,7 @@ from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Trial
 from lorasweep.driver.queue import TrialQueue, is_at_least
 from lorasweep.worker.worker import Worker
-from tests.settings import SPEC, adapted, result, trained
+from tests.settings import SPEC, adapted, result, trained, with_adapter
 from tests.specs import start, trial, worker
 
 pytestmark = pytest.mark.slow
@@ -45,8 +45,8 @@ def specs(dropout: float = 0.3) -> list[TrialSpec]:
     plain = trial(steps=4)
     train = replace(plain.train, per_device_train_batch_size=6, gradient_accumulation_steps=2)
     return [
-        replace(plain, train=train, lora=replace(plain.lora, lora_dropout=dropout)),
-        replace(plain, train=replace(train, learning_rate=5e-3), lora=replace(plain.lora, r=16, lora_alpha=8)),
+        with_adapter(replace(plain, train=train), lora_dropout=dropout),
+        with_adapter(replace(plain, train=replace(train, learning_rate=5e-3)), r=16, lora_alpha=8),
     ]
 
 

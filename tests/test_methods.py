@@ -4,15 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
+import lorasweep
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
-from lorasweep.adapters.methods.lora import Lora
+from lorasweep.adapters.methods.lora import Lora, LoraSpec
 from lorasweep.adapters.methods.method import Method
 from lorasweep.adapters.methods.table import METHODS
 from lorasweep.adapters.peft_format import load_adapter, save_adapter
@@ -20,14 +21,16 @@ from lorasweep.adapters.products import AdaptedRows
 from lorasweep.adapters.slot import Slot
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import TrainState, make_train_state
-from lorasweep.core.spec import EvalSpec, LoraSpec, ModelSpec, Precision, TrainSpec, TrialSpec
+from lorasweep.config.build import build_config
+from lorasweep.core.errors import ConfigError
+from lorasweep.core.spec import AdapterSpec, EvalSpec, ModelSpec, Precision, TrainSpec, TrialSpec
 from lorasweep.core.trial import Trial
 from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.info import resolve_targets
 from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.worker.live_trial import LiveTrial
 from tests.memory.test_facts import kept_by
-from tests.settings import SPEC
+from tests.settings import SPEC, minimal
 from tests.test_bank import curve, join, make_bank, mixed, train_all, train_stock
 from tests.tiny import save_base, token_rows
 
@@ -37,18 +40,17 @@ TRAIN = TrainSpec(learning_rate=2e-2, per_device_train_batch_size=3, max_steps=2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleSpec(LoraSpec):
+class ScaleSpec(AdapterSpec):
     """Settings of the method below, which has no rank."""
 
-    method: ClassVar[str] = "scale"
-    r: int = 1
-    lora_alpha: float = 1
+    method: str = "scale"
 
 
 class Scale(Method[ScaleSpec]):
     """IA3 on outputs (arXiv 2205.05638): y = base(x) (1 + d), with one vector d per linear, which starts at zero."""
 
     name = "scale"
+    settings = ScaleSpec
     tensor_names = ("d",)
     peft_type = "IA3"
     peft_names = ("ia3_l",)
@@ -102,7 +104,7 @@ def scale_spec(model: ModelSpec, preset: str = "qv") -> ScaleSpec:
     return ScaleSpec(target_modules=resolve_targets(model, preset))
 
 
-def trials_of(model: ModelSpec) -> list[tuple[LoraSpec, TrainSpec]]:
+def trials_of(model: ModelSpec) -> list[tuple[AdapterSpec, TrainSpec]]:
     """Return two trials of the new method between three of LoRA, with micro-batches of different lengths."""
     plain = [(lora, replace(train, max_steps=20)) for lora, train in mixed(model, num=3)]
     first = (scale_spec(model), TRAIN)
@@ -258,3 +260,28 @@ def test_a_method_may_start_from_the_weights_of_the_base(folder: Path, monkeypat
     monkeypatch.setitem(METHODS, "scale", FromWeights())
     slot = bank.add(1, scale_spec(bank.base.spec), 1)
     assert torch.equal(slot.tensors[path][0], expected)
+
+
+@pytest.mark.filterwarnings("ignore:IA3")
+def test_a_sweep_compares_it_with_lora(tmp_path: Path) -> None:
+    words = {"lora.method": ["lora", "scale"], "lora.r": [2, 4], "train.max_steps": 3, "eval.rungs": 1, "workers": 1,
+             "probes": "none", "tracking": "none", "study.keep_adapters": 3, "output_dir": tmp_path}  # fmt: skip
+    board = lorasweep.sweep(words)
+    assert sorted((row.result.spec.lora.method, *row.settings.values()) for row in board.rows) == [
+        ("lora", "lora", 2), ("lora", "lora", 4), ("scale", "scale")
+    ]  # fmt: skip
+    assert {row.result.spec.lora.scale for row in board.rows} == {8, 4, None}
+    assert "lora.method" in lorasweep.load_results(board.folder).to_frame()
+    row = next(row for row in board.rows if row.result.spec.lora.method == "scale")
+    model, _ = row.load()
+    assert model.peft_config["default"].peft_type == "IA3"
+    assert row.result.cost.trainable_parameters == sum(p.numel() for n, p in model.named_parameters() if "ia3" in n)
+
+
+def test_a_setting_that_another_method_has_is_ignored_and_one_that_none_has_is_reported() -> None:
+    config = build_config(minimal(lora={"method": "scale"}))
+    assert config.lora == ScaleSpec(target_modules=("qv",))
+    with pytest.raises(ConfigError, match=r"lora\.rank: no such setting; did you mean 'r'"):
+        build_config(minimal(lora={"method": "scale", "rank": 8}))
+    with pytest.raises(ConfigError, match=r"lora\.method: 'scal' is not one of .*; did you mean 'scale'\?"):
+        build_config(minimal(lora={"method": "scal"}))

@@ -6,9 +6,10 @@ import pytest
 
 from lorasweep.config.build import build_config
 from lorasweep.config.space import read_space
+from lorasweep.core.trial import Trial
 from lorasweep.planning.make import make_plan
 from lorasweep.tracking.naming import run_name, trial_name
-from tests.settings import composed
+from tests.settings import SPEC, composed
 
 
 def name(*arguments: str) -> str:
@@ -39,7 +40,10 @@ def test_a_long_name_is_cut() -> None:
 
 
 def test_a_trial_is_named_by_its_number_and_values() -> None:
-    assert trial_name(3, {"lora.r": 8, "train.learning_rate": 0.00123456}) == "trial-003 r=8 learning_rate=0.001235"
+    assert (
+        trial_name(Trial(number=3, params={"lora.r": 8, "train.learning_rate": 0.00123456}, spec=SPEC))
+        == "trial-003 r=8 learning_rate=0.001235"
+    )
 
 
 def test_a_finite_space_that_is_no_larger_than_the_trials_is_a_grid(in_tmp: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config.build import Pruner, StudySettings
 from lorasweep.config.grammar import parse
+from lorasweep.config.settings import Pruner, StudySettings
 from lorasweep.core.messages import Rung
 from lorasweep.core.result import Point
 from lorasweep.study.rules import RungReport

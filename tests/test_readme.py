@@ -111,8 +111,7 @@ def test_the_adapter_is_at_the_path_in_readme_and_peft_loads_it(reader: Path) ->
 
 
 def test_the_run_folder_has_the_name_in_readme(reader: Path) -> None:
-    from lorasweep.config.build import build_config
+    from lorasweep.planning.make import make_plan
     from tests.settings import composed
 
-    raw = composed("+sweep=rank_alpha")
-    assert re.fullmatch(r"runs/rank_alpha-\w+", str(run_folder(raw, build_config(raw))))
+    assert re.fullmatch(r"runs/rank_alpha-\w+", str(run_folder(make_plan(composed("+sweep=rank_alpha")))))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import parse
+from lorasweep.config.settings import StudySettings
 from lorasweep.core.result import TrialResult
 from lorasweep.core.trial import Params, Trial
 from lorasweep.driver.ledger import Ledger

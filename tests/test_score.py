@@ -9,7 +9,8 @@ import torch
 from evaluation.metrics import METRICS
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
-from lorasweep.core.spec import LoraSpec, ModelSpec
+from lorasweep.adapters.methods.lora import LoraSpec
+from lorasweep.core.spec import ModelSpec
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow, render
 from lorasweep.data.tasks import load_task

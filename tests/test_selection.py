@@ -7,12 +7,12 @@ import pytest
 
 from lorasweep.core.result import Cost, Point, TrialResult, TrialState
 from lorasweep.study.selection import Configuration, in_order, winner
-from tests.settings import SPEC, result
+from tests.settings import SPEC, adapted, result
 
 
 def trial(number: int, objective: float | None = 0.5, *, r: int = 0, seed: int = 0, **values: Any) -> TrialResult:
     """Return a complete trial; its rank is its number, so that each trial is a different configuration."""
-    lora, train = replace(SPEC.lora, r=r or number + 1), replace(SPEC.train, seed=seed)
+    lora, train = adapted(r=r or number + 1).lora, replace(SPEC.train, seed=seed)
     found = replace(result(number, objective=objective, examples="same"), spec=replace(SPEC, lora=lora, train=train))
     return replace(found, **values)
 

@@ -6,10 +6,10 @@ from typing import Any
 import optuna
 import pytest
 
+from lorasweep.adapters.methods.lora import alpha_of
 from lorasweep.config.folders import data_dir
 from lorasweep.config.grammar import parse
 from lorasweep.config.space import (
-    alpha_of,
     distinct,
     distributions,
     draft,
@@ -24,7 +24,7 @@ from lorasweep.core.errors import ConfigError
 from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Params
 from lorasweep.models.info import resolve_targets
-from tests.settings import composed, minimal
+from tests.settings import composed, lora_of, minimal
 
 SWEEPS = sorted(data_dir("sweeps").glob("*.yaml"))
 
@@ -44,8 +44,8 @@ def problems(raw: dict[str, Any]) -> tuple[str, ...]:
     return caught.value.problems
 
 
-@pytest.mark.parametrize(("text", "alpha"), [("2r", 16), ("r", 8), ("0.5r", 4), ("2*r", 16), ("16", 16), (3, 3)])
-def test_alpha_follows_the_rank(text: str | float, alpha: float) -> None:
+@pytest.mark.parametrize(("text", "alpha"), [("2r", 16), ("r", 8), ("0.5r", 4), ("2*r", 16), ("16", 16), ("2s", "2s")])
+def test_alpha_follows_the_rank(text: str, alpha: float | str) -> None:
     assert alpha_of(text, 8) == alpha
 
 
@@ -55,7 +55,7 @@ def test_alpha_follows_the_rank(text: str | float, alpha: float) -> None:
 )
 def test_alpha_of_a_trial_may_be_a_multiple_of_the_trials_own_rank(alpha: object, values: list[float]) -> None:
     raw = minimal(lora={"lora_alpha": alpha})
-    assert [spec_of(raw, lora__r=r).lora.lora_alpha for r in (4, 16)] == values
+    assert [lora_of(spec_of(raw, lora__r=r)).lora_alpha for r in (4, 16)] == values
 
 
 def test_an_explicit_list_and_the_preset_it_equals_are_the_same_trial() -> None:

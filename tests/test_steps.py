@@ -11,9 +11,10 @@ from torch import Tensor
 from lorasweep.adapters import stack_plan
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import TrainState, make_train_state, mean_loss
-from lorasweep.core.spec import DType, EvalSpec, LoraSpec, ModelSpec, Optimizer, TrainSpec
+from lorasweep.core.spec import DType, EvalSpec, ModelSpec, Optimizer, TrainSpec
 from lorasweep.models.base import Base
 from lorasweep.models.info import resolve_targets
 from tests.tiny import save_base, token_rows

@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 from optuna.trial import TrialState as OptunaState
 
-from lorasweep.config.build import Pruner, Sampler, StudySettings
 from lorasweep.config.grammar import parse
+from lorasweep.config.settings import Pruner, Sampler, StudySettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.result import Point, TrialState
 from lorasweep.study.pruners import PruneDecision, make_pruner, prune_decisions, rung_reports

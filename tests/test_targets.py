@@ -93,19 +93,19 @@ def peft_count(folder: Path, targets: tuple[str, ...], rank: int) -> int:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_preset_names_each_architectures_own_modules(kind: str, folders: dict[str, Path]) -> None:
     linears = info_of(folders, kind).linears
-    assert {preset: resolve(preset, linears, kind) for preset in EXPECTED[kind]} == EXPECTED[kind]
+    assert {preset: resolve((preset,), linears, kind) for preset in EXPECTED[kind]} == EXPECTED[kind]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_every_preset_means_something_everywhere(kind: str, folders: dict[str, Path]) -> None:
     linears = info_of(folders, kind).linears
-    assert all(resolve(preset, linears, kind) for preset in PRESETS)
+    assert all(resolve((preset,), linears, kind) for preset in PRESETS)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_all_linear_adapts_every_linear_but_the_head(kind: str, folders: dict[str, Path]) -> None:
     info = info_of(folders, kind)
-    targets = resolve("all-linear", info.linears, kind)
+    targets = resolve(("all-linear",), info.linears, kind)
     assert info.adapted(targets) == info.linears
     assert not any("head" in path or "embed" in path for path in info.linears)
 
@@ -114,7 +114,7 @@ def test_all_linear_adapts_every_linear_but_the_head(kind: str, folders: dict[st
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_trainable_parameters_are_those_that_peft_counts(kind: str, preset: str, folders: dict[str, Path]) -> None:
     info = info_of(folders, kind)
-    targets = resolve(preset, info.linears, kind)
+    targets = resolve((preset,), info.linears, kind)
     for rank in (2, 8):
         assert num_parameters(info, targets, rank) == peft_count(folders[kind], targets, rank)
 
@@ -136,9 +136,9 @@ def test_rank_eight_of_llama_2_7b_has_its_published_size(targets: tuple[str, ...
 
 def test_a_list_that_means_a_preset_is_that_preset(folders: dict[str, Path]) -> None:
     gpt2 = info_of(folders, "gpt2").linears
-    assert resolve(("c_proj", "c_attn", "c_fc"), gpt2, "gpt2") == resolve("all-linear", gpt2, "gpt2")
+    assert resolve(("c_proj", "c_attn", "c_fc"), gpt2, "gpt2") == resolve(("all-linear",), gpt2, "gpt2")
     llama = info_of(folders, "llama").linears
-    assert resolve(("v_proj", "self_attn.q_proj"), llama, "llama") == resolve("qv", llama, "llama")
+    assert resolve(("v_proj", "self_attn.q_proj"), llama, "llama") == resolve(("qv",), llama, "llama")
 
 
 def test_a_single_layers_module_stays_a_single_one(folders: dict[str, Path]) -> None:
@@ -156,7 +156,7 @@ def test_a_name_that_is_no_module_is_answered_with_those_there_are(folders: dict
 def test_a_preset_with_missing_modules_is_an_error() -> None:
     attention_only = ["layers.0.self_attn.q_proj", "layers.0.self_attn.v_proj"]
     with pytest.raises(ModelError, match="has no module for up, down of the preset 'qvud'"):
-        resolve("qvud", attention_only, "a mixture of experts")
+        resolve(("qvud",), attention_only, "a mixture of experts")
 
 
 @pytest.mark.parametrize(("path", "is_match"), [("a.q_proj", True), ("q_proj", True), ("a.seq_proj", False)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorasweep.config.build import TrackingSettings
+from lorasweep.config.settings import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.messages import Finished, Rung, TrialStarted
 from lorasweep.core.result import Cost, Point, Sample, TrialResult, TrialState
@@ -15,6 +15,7 @@ from lorasweep.core.trial import Params, Trial
 from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.mlflow import MlflowTracker
 from lorasweep.tracking.view import saved_view, view_key
+from tests.settings import with_adapter
 from tests.specs import trial
 
 pytestmark = pytest.mark.slow
@@ -93,7 +94,7 @@ def test_no_metric_has_two_names(in_tmp: Path) -> None:
 
 def test_alpha_is_a_number_beside_the_expression_that_was_swept(in_tmp: Path) -> None:
     made = tracker(in_tmp)
-    spec = replace(trial(), lora=replace(trial().lora, r=8, lora_alpha=16.0))
+    spec = with_adapter(trial(), r=8, lora_alpha=16.0)
     made.handle(started({"lora.r": 8, "lora.lora_alpha": "2r"}, spec))
     made.handle(exported(replace(result(), spec=spec, params={"lora.r": 8, "lora.lora_alpha": "2r"})))
     params = made.client.get_run(made.children[0].run_id).data.params

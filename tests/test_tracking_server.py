@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lorasweep.config.build import TrackingSettings
+from lorasweep.config.settings import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.messages import Event, Summary
 from lorasweep.driver.driver import Driver

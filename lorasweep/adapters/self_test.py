@@ -17,8 +17,8 @@ from evaluation.choices import option_choices
 from evaluation.generate import first_logits
 from evaluation.scoring import TokenSequence
 from lorasweep.adapters.bank import Bank
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.slot import Slot
-from lorasweep.core.spec import LoraSpec
 from lorasweep.data.batches import MicroBatch, pack
 from lorasweep.data.render import TokenRow
 from lorasweep.models import varlen_attention

@@ -9,88 +9,15 @@ import math
 import re
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lorasweep.config.constraints import CLOSED, RANGES, contradictions
+from lorasweep.adapters.methods.table import DEFAULT, METHODS
+from lorasweep.config.constraints import CLOSED, contradictions, rule_of
+from lorasweep.config.settings import SweepConfig
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import secrets
-from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec
-
-Sampler = Literal["grid", "random", "tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc"]
-Pruner = Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient", "rules"]
-Executor = Literal["auto", "inline", "local"]
-Tracker = Literal["mlflow", "none"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraSettings:
-    """Like `LoraSpec`, before presets and expressions such as `2r` are resolved."""
-
-    r: int = 8
-    lora_alpha: float | str = 16
-    lora_dropout: float = 0.0
-    use_rslora: bool = False
-    target_modules: str | tuple[str, ...] = "qv"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepSettings:
-    """The question of a sweep, and its search space: a nested mapping of Hydra sweep expressions.
-
-    If `name` is empty, the run is named after its data and the settings that it varies.
-    """
-
-    name: str = ""
-    question: str = ""
-    space: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudySettings:
-    """Settings of the Optuna study. A grid runs completely, and so does a space of at most `trials` points."""
-
-    sampler: Sampler = "tpe"
-    pruner: Pruner = "none"
-    reduction_factor: int = 2
-    trials: int = 20
-    timeout_min: float | None = None
-    seed: int = 0
-    slots: int | None = None
-    keep_adapters: int = 1
-    memory_gib: float | None = None
-    hang_min: float = 10.0
-    halt_after: int = 5
-    retry_failed: bool = False
-    device_wait_min: float = 30.0  # how long to wait until other processes free a full GPU
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackingSettings:
-    """Settings of the tracker; a null `uri` means `mlflow.db` in the working directory."""
-
-    backend: Tracker = "mlflow"
-    uri: str | None = None
-    experiment: str = "lorasweep"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepConfig:
-    """The whole configuration. Its sections are the groups of `conf/`."""
-
-    model: ModelSpec
-    lora: LoraSettings
-    train: TrainSpec
-    data: DataSpec
-    eval: EvalSpec
-    sweep: SweepSettings = SweepSettings()
-    study: StudySettings = StudySettings()
-    tracking: TrackingSettings = TrackingSettings()
-    devices: str = "auto"
-    workers: int | None = None  # processes on the CPU; null: chosen by the plan
-    threads: int | None = None  # CPU threads per worker; null: the available cores, divided among the workers
-    executor: Executor = "auto"
-    output_dir: str = "runs"
+from lorasweep.core.spec import AdapterSpec, ProbeSpec
 
 
 def build_config(raw: Mapping[str, Any]) -> SweepConfig:
@@ -133,7 +60,8 @@ def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
     before = len(problems)
-    known_names = _names(known) if path else {**_names(known), **_nested_names(hints)}
+    names = _adapter_settings() if issubclass(cls, AdapterSpec) else known
+    known_names = _names(names) if path else {**_names(names), **_nested_names(hints)}
     problems += [_unknown(f"{path}{key}", key, list(known), known_names) for key in raw if key not in known]
     values = {}
     for name, spec in known.items():
@@ -147,10 +75,10 @@ def _build(cls: type[Any], raw: Any, path: str, problems: list[str]) -> Any:
 def _checked(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     before = len(problems)
     result = _convert(hint, value, path, problems)
-    rule = re.sub(r"^eval\.probes\.[^.]+\.", "eval.probes.*.", path)
-    if len(problems) == before and rule in RANGES:
-        is_good, remedy = RANGES[rule]
-        problems += [] if is_good(result) else [f"{path}: {result!r} {remedy}{_suggestion(rule, result)}"]
+    key = re.sub(r"^eval\.probes\.[^.]+\.", "eval.probes.*.", path)
+    rule = rule_of(key)
+    if len(problems) == before and rule and not rule[0](result):
+        problems.append(f"{path}: {result!r} {rule[1]}{_suggestion(key, result)}")
     return result
 
 
@@ -164,7 +92,14 @@ def _suggestion(rule: str, value: Any) -> str:
     return f"; did you mean {' and '.join(map(repr, close))}?" if close else ""
 
 
-EXAMPLES = {"train": "my_data.jsonl", "id": "path/or/hub-id", "format": "alpaca"}
+EXAMPLES = {
+    "train": "my_data.jsonl",
+    "id": "path/or/hub-id",
+    "format": "alpaca",
+    "r": "8",
+    "lora_alpha": "2r",
+    "target_modules": "qv",
+}
 
 
 def _is_required(spec: "Field[Any]") -> bool:
@@ -193,7 +128,8 @@ def _nested_names(hints: Mapping[str, Any]) -> dict[str, str]:
     sections = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
     found: dict[str, str] = {}
     for section, hint in sections.items():
-        for name, full in _names([f.name for f in fields(hint)], f"{section}.").items():
+        known = _adapter_settings() if hint is AdapterSpec else [f.name for f in fields(hint)]
+        for name, full in _names(known, f"{section}.").items():
             found.setdefault(name, full)
     return found
 
@@ -206,6 +142,8 @@ def _unknown(path: str, key: str, known: list[str], names: Mapping[str, str]) ->
 
 def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     origin, args = get_origin(hint), get_args(hint)
+    if hint is AdapterSpec:
+        return _adapter(value, path, problems)
     if is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value, path + ".", problems)
     if hint == tuple[ProbeSpec, ...]:
@@ -219,6 +157,24 @@ def _convert(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     if isinstance(value, Mapping) and (origin is not None or hint is Any):
         return value
     return _scalar(hint, value, path, problems)
+
+
+def _adapter(value: Any, path: str, problems: list[str]) -> Any:
+    """Build the settings of the method that is named; those that only other methods have are left out."""
+    if not isinstance(value, Mapping):
+        return _build(AdapterSpec, value, f"{path}.", problems)
+    name = value.get("method", DEFAULT)
+    settings = METHODS[name].settings if name in METHODS else METHODS[DEFAULT].settings
+    others = _adapter_settings() - {f.name for f in fields(settings)}
+    raw = settings.expanded({key: setting for key, setting in value.items() if key not in others})
+    if isinstance(raw.get("target_modules"), str):
+        raw["target_modules"] = [raw["target_modules"]]
+    return _build(settings, raw, f"{path}.", problems)
+
+
+def _adapter_settings() -> set[str]:
+    """Return the names of all methods' settings."""
+    return {f.name for method in METHODS.values() for f in fields(method.settings)}
 
 
 def _probes(value: Any, path: str, problems: list[str]) -> tuple[Any, ...]:
@@ -262,6 +218,7 @@ def _closed(options: tuple[Any, ...], value: Any, path: str, problems: list[str]
     return None
 
 
+EXPRESSIONS = {"lora.lora_alpha": "a number, or a multiple of the rank such as 2r"}
 WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -278,7 +235,7 @@ def _scalar(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         return None
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
-    problems.append(f"{path}: must be {WANTED[hint]}, not {value!r}")
+    problems.append(f"{path}: must be {EXPRESSIONS.get(path) or WANTED[hint]}, not {value!r}")
     return None
 
 

@@ -4,25 +4,40 @@ Rules are rows of a table, so that all are checked and reported together.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 from evaluation.metrics import METRICS
-from lorasweep.core.spec import DEMO_FILES
-
-Rule = tuple[Callable[[Any], bool], str]
+from lorasweep.adapters.methods.table import METHODS
+from lorasweep.core.spec import DEMO_FILES, Rule
+from lorasweep.data.formats import FORMATS
+from lorasweep.executors.table import EXECUTORS
 
 WITH_OPTIONS = ("classification", "multiple_choice", "prompt_completion", "hellaswag", "arc", "winogrande")
+EXECUTOR_NAMES = ("auto", *EXECUTORS)
 PROBE_METRICS = tuple(name for name, metric in METRICS.items() if metric.can_measure_forgetting)
 
 # Settings that hold names of a closed list, so that the nearest name can be suggested.
-CLOSED = {"eval.objective": tuple(METRICS), "eval.metrics": tuple(METRICS), "eval.probes.*.metric": PROBE_METRICS}
+CLOSED: dict[str, Collection[str]] = {
+    "lora.method": METHODS,
+    "data.format": FORMATS,
+    "eval.objective": METRICS,
+    "eval.metrics": METRICS,
+    "eval.probes.*.format": FORMATS,
+    "eval.probes.*.metric": PROBE_METRICS,
+    "executor": EXECUTOR_NAMES,
+}
+
+
+def one_of(key: str) -> Rule:
+    """Return the rule that a setting is a name of its closed list."""
+    names = CLOSED[key]
+    return lambda v: v in names, f"is not one of {', '.join(names)}"
+
 
 RANGES: dict[str, Rule] = {
-    "lora.r": (lambda v: v >= 1, "must be at least 1"),
-    "lora.lora_alpha": (lambda v: is_alpha(v), "must be a positive number or a multiple of the rank such as 2r"),
-    "lora.lora_dropout": (lambda v: 0 <= v < 1, "must be in [0, 1)"),
-    "lora.target_modules": (lambda v: bool(v), "must name at least one module or a preset"),
+    **{key: one_of(key) for key in CLOSED if key != "eval.metrics"},
+    "lora.target_modules": (lambda v: bool(v) and all(v), "must name at least one module or a preset"),
     "train.learning_rate": (lambda v: 0 < v < 10, "must be above 0 (and below 10)"),
     "train.per_device_train_batch_size": (lambda v: v >= 1, "must be at least 1"),
     "train.gradient_accumulation_steps": (lambda v: v >= 1, "must be at least 1"),
@@ -38,10 +53,7 @@ RANGES: dict[str, Rule] = {
     "data.max_length": (lambda v: v >= 2, "must be at least 2 tokens"),
     "data.eval_max_length": (lambda v: v is None or v >= 2, "must be at least 2 tokens, or null for data.max_length"),
     "data.limit": (lambda v: v is None or v >= 2, "must be at least 2 examples"),
-    "eval.objective": (lambda v: v in METRICS, f"is not one of {', '.join(METRICS)}"),
     "eval.metrics": (lambda v: set(v) <= set(METRICS), f"may only hold {', '.join(METRICS)}"),
-    "eval.probes.*.metric": (lambda v: v in METRICS and METRICS[v].can_measure_forgetting,
-     f"is not one of {', '.join(PROBE_METRICS)}"),
     "eval.limit": (lambda v: v is None or v >= 1, "must be at least 1 example"),
     "eval.batch_rows": (lambda v: v >= 1, "must be at least 1"),
     "eval.max_new_tokens": (lambda v: v >= 1, "must be at least 1"),
@@ -66,12 +78,11 @@ RANGES: dict[str, Rule] = {
 }  # fmt: skip
 
 
-def is_alpha(value: float | str) -> bool:
-    """Return whether the value is a positive number or a multiple of the rank: `r`, `2r`, `0.5r`."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:\*?r)?|r", value.strip())
-        return match is not None and float(match.group(1) or 1) > 0
-    return value > 0
+def rule_of(key: str) -> Rule | None:
+    """Return the rule for the values of a setting, None if any value is allowed."""
+    section, _, name = key.partition(".")
+    own = (method.settings.ranges for method in METHODS.values() if section == "lora")
+    return RANGES.get(key) or next((ranges[name] for ranges in own if name in ranges), None)
 
 
 def contradictions(config: Any) -> list[str]:

@@ -7,23 +7,23 @@ space are checked before the first trial starts.
 import copy
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from lorasweep.config.build import SweepConfig, build_config, check_config
+from lorasweep.config.build import build_config, check_config
 from lorasweep.config.grammar import Choice, Domain, Interval, parse
+from lorasweep.config.settings import SweepConfig
 from lorasweep.config.shared import shared_data
 from lorasweep.core.errors import ConfigError, ModelError
-from lorasweep.core.spec import LoraSpec, ModelSpec, TrialSpec
+from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.core.trial import Params, Scalar
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Resolve = Callable[[ModelSpec, str | tuple[str, ...]], tuple[str, ...]]
+Resolve = Callable[[ModelSpec, tuple[str, ...]], tuple[str, ...]]
 
 # Sections that a trial may vary. Evaluation settings may not vary within a study: scores would not be comparable.
 SWEEPABLE = ("model", "lora", "train", "data")
@@ -120,52 +120,25 @@ def _listed(value: Scalar) -> Scalar | list[str]:
     return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A point with unresolved target modules: `targets` is a preset or a list, and `spec` has no modules."""
-
-    params: Params
-    spec: TrialSpec
-    targets: str | tuple[str, ...]
-
-    def resolve(self, resolve: Resolve) -> TrialSpec:
-        """Return the spec with target modules resolved for its base."""
-        modules = resolve(self.spec.model, self.targets)
-        return replace(self.spec, lora=replace(self.spec.lora, target_modules=modules))
-
-
-def draft(raw: Mapping[str, Any], params: Params) -> Draft:
-    """Return one point of the space as a draft.
+def draft(raw: Mapping[str, Any], params: Params) -> TrialSpec:
+    """Return the spec of one point of the space, with target modules as they were written.
 
     Raises:
         ConfigError: a value of the point is not valid.
     """
     config = build_config(_with(raw, params))
-    settings = config.lora
-    lora = LoraSpec(
-        r=settings.r,
-        lora_alpha=alpha_of(settings.lora_alpha, settings.r),
-        lora_dropout=settings.lora_dropout,
-        use_rslora=settings.use_rslora,
-        target_modules=(),
-    )
     data = shared_data(config.data, raw)
-    spec = TrialSpec(model=config.model, lora=lora, train=config.train, data=data, eval=config.eval)
-    return Draft(params=params, spec=spec, targets=settings.target_modules)
+    return TrialSpec(model=config.model, lora=config.lora, train=config.train, data=data, eval=config.eval)
 
 
 def trial_spec(raw: Mapping[str, Any], params: Params, resolve: Resolve) -> TrialSpec:
     """Return the spec of one point; `resolve` turns module presets into module names of the base."""
-    return draft(raw, params).resolve(resolve)
+    return _with_modules(draft(raw, params), resolve)
 
 
-def alpha_of(value: float | str, rank: int) -> float:
-    """Return alpha as a number; `2r` means twice the rank."""
-    if not isinstance(value, str):
-        return float(value)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)?\*?(r?)", value.strip())
-    assert match is not None, value
-    return float(match.group(1) or 1) * (rank if match.group(2) else 1)
+def _with_modules(spec: TrialSpec, resolve: Resolve) -> TrialSpec:
+    modules = resolve(spec.model, spec.lora.target_modules)
+    return replace(spec, lora=replace(spec.lora, target_modules=modules))
 
 
 def ends_of(domain: Domain) -> tuple[Scalar, ...]:
@@ -217,7 +190,7 @@ def distributions(domains: Mapping[str, Domain]) -> "dict[str, BaseDistribution]
     return {key: one(domain) for key, domain in domains.items()}
 
 
-def resolved(drafts: Sequence[Draft], resolve: Resolve) -> list[TrialSpec]:
+def resolved(drafts: Sequence[TrialSpec], resolve: Resolve) -> list[TrialSpec]:
     """Return the specs of several drafts.
 
     Raises:
@@ -227,7 +200,7 @@ def resolved(drafts: Sequence[Draft], resolve: Resolve) -> list[TrialSpec]:
     problems: dict[str, None] = {}
     for one in drafts:
         try:
-            specs.append(one.resolve(resolve))
+            specs.append(_with_modules(one, resolve))
         except ModelError as error:
             problems[str(error)] = None
     if problems:

@@ -7,9 +7,9 @@ that they have in PEFT's `LoraConfig` and transformers' `TrainingArguments`.
 import hashlib
 import json
 import math
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from evaluation.metrics import LOSS
 
@@ -17,10 +17,6 @@ Precision = Literal["none", "int8", "nf4", "nf4_double", "fp4"]
 DType = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "paged_adamw_8bit"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"]
-Format = Literal[
-    "alpaca", "messages", "prompt_completion", "classification", "multiple_choice", "text", "hellaswag", "arc",
-    "winogrande",
-]  # fmt: skip
 
 DEMO_FILES = "demo:"  # prefix of the path of a file that ships with the package
 DIGEST_CHARS = 16  # 64 bits: a collision is practically impossible
@@ -43,30 +39,36 @@ class ModelSpec:
     trust_remote_code: bool = False
 
 
-class AdapterSpec(Protocol):
-    """What the settings of every adapter method have. `method` is its name in `adapters.methods.table`."""
-
-    method: ClassVar[str]
-
-    @property
-    def target_modules(self) -> tuple[str, ...]: ...
+Rule = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and what to say if it is not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoraSpec:
-    """One adapter, with PEFT's names (arXiv 2106.09685; rank-stabilised scale: arXiv 2312.03732)."""
+class AdapterSpec:
+    """The settings that every adapter method has; those of a method inherit from it.
 
-    method: ClassVar[str] = "lora"
+    `method` is a name in `adapters.methods.table.METHODS`. `target_modules` holds names of the base's modules; before
+    `resolve_targets` it may hold a preset's name instead.
+    """
 
-    r: int
-    lora_alpha: float
-    lora_dropout: float = 0.0
-    use_rslora: bool = False
+    ranges: ClassVar[Mapping[str, Rule]] = {}  # the allowed values of the method's own settings
+    not_in_fingerprint: ClassVar[Mapping[str, str]] = {}  # settings that a fingerprint leaves out, with the reason
+
+    method: str
     target_modules: tuple[str, ...]
 
+    @classmethod
+    def expanded(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings with expressions such as `2r` replaced by their values; wrong ones stay as they are."""
+        return dict(raw)
+
     @property
-    def scale(self) -> float:
-        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+    def scale(self) -> float | None:
+        """The factor of the adapter's output, None if the method has none."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the trained adapter, apart from the target modules."""
+        return covered(self, {*self.not_in_fingerprint, "target_modules"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class DataSpec:
     """
 
     train: str
-    format: Format
+    format: str  # a name in `data.formats.FORMATS`
     validation: str | None = None
     test: str | None = None
     validation_share: float = 0.1
@@ -138,7 +140,7 @@ class ProbeSpec:
 
     name: str
     path: str
-    format: Format = "prompt_completion"
+    format: str = "prompt_completion"
     metric: str = "accuracy"
     limit: int | None = None
     max_length: int = 256
@@ -172,7 +174,7 @@ class EvalSpec:
         return tuple(dict.fromkeys((self.objective, *self.metrics, LOSS)))
 
 
-Section = ModelSpec | LoraSpec | TrainSpec | DataSpec | EvalSpec
+Section = ModelSpec | AdapterSpec | TrainSpec | DataSpec | EvalSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +182,7 @@ class TrialSpec:
     """The settings of one trial: everything that determines its result."""
 
     model: ModelSpec
-    lora: LoraSpec
+    lora: AdapterSpec
     train: TrainSpec
     data: DataSpec
     eval: EvalSpec
@@ -200,12 +202,9 @@ class TrialSpec:
         """Return a hash of all settings that affect the result. The scale counts, not how it was written."""
         spec = canonical(self)
         found = {f.name: covered(getattr(spec, f.name), NOT_IN_FINGERPRINT, f"{f.name}.") for f in fields(spec)}
-        lora = found["lora"]
         # The layout of these values must not change: stored results are found by their fingerprint.
-        targets = sorted(lora.pop("target_modules"))
-        lora |= {"scale": spec.lora.scale, "dropout": lora.pop("lora_dropout")}
-        lora |= {} if spec.lora.method == LoraSpec.method else {"method": spec.lora.method}
-        return digest([x for name, part in found.items() for x in ([part, targets] if name == "lora" else [part])])
+        lora = [spec.lora.identity(), sorted(spec.lora.target_modules)]
+        return digest([x for name, part in found.items() for x in (lora if name == "lora" else [part])])
 
     @property
     def key_without_seed(self) -> str:
@@ -213,13 +212,10 @@ class TrialSpec:
         return replace(self, train=replace(self.train, seed=0)).fingerprint
 
 
-IN_SCALE = "it is part of the scale"
 ON_THE_WAY = "it decides when a trial reports, and on which examples, but not its result"
 
-# Fields that a key leaves out, each with the reason. Every field that is not listed is part of the key.
+# Fields that a key leaves out, each with the reason; methods list those of adapters. All other fields are covered.
 NOT_IN_FINGERPRINT = {
-    "lora.lora_alpha": IN_SCALE,
-    "lora.use_rslora": IN_SCALE,
     "train.activation_checkpointing": "recomputed activations are the same numbers",
     "eval.rungs": ON_THE_WAY,
     "eval.rung_factor": ON_THE_WAY,
@@ -257,3 +253,9 @@ def unused_settings(spec: TrialSpec) -> tuple[str, ...]:
     if spec.train.max_steps > 0:
         idle.append("train.num_train_epochs")
     return tuple(idle)
+
+
+def has_effect(spec: TrialSpec, key: str) -> bool:
+    """Return whether a setting has an effect on this trial; methods have different settings."""
+    section, _, name = key.partition(".")
+    return key not in unused_settings(spec) and (section != "lora" or hasattr(spec.lora, name))

@@ -3,13 +3,12 @@
 from collections.abc import Collection
 
 from lorasweep.core.errors import DataError
-from lorasweep.core.spec import Format
 from lorasweep.data.formats import COMPLETION_KEYS
 from lorasweep.data.identity import LABEL_KEYS, PROMPT_KEYS, TEXT_KEYS
 
 # A format and, for each column that it needs, the names that the column may have. The first that fits is taken, so the
 # formats that need more stand above those that need less.
-COLUMNS: tuple[tuple[Format, tuple[tuple[str, ...], ...]], ...] = (
+COLUMNS: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
     ("messages", (("messages", "conversations"),)),
     ("multiple_choice", (PROMPT_KEYS, ("options",), ("answer",))),
     ("alpaca", (("instruction",), ("output",))),
@@ -19,7 +18,7 @@ COLUMNS: tuple[tuple[Format, tuple[tuple[str, ...], ...]], ...] = (
 )
 
 
-def format_of(columns: Collection[str], source: str) -> Format:
+def format_of(columns: Collection[str], source: str) -> str:
     """Return the format whose columns these are.
 
     Raises:

@@ -31,7 +31,6 @@ from lorasweep.core.messages import (
 from lorasweep.core.messages import Progress as TrialProgress
 from lorasweep.core.result import TrialResult
 from lorasweep.display.progress import SweepProgress, clock
-from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import expected
 from lorasweep.planning.plan import Plan
 
@@ -63,7 +62,7 @@ class LineDisplay:
                     _print(f"{num_trials} were finished before and do not run again")
                 _print(STARTING)
             case TrialStarted():
-                _print(f"trial {event.trial.number:3d} starts    {params_text(event.trial.params)}")
+                _print(f"trial {event.trial.number:3d} starts    {event.trial.text}")
             case TrialProgress():
                 # Until every trial has reported its progress once, the time left cannot be estimated.
                 if not is_new and time.monotonic() - self.printed_s >= QUIET_S:
@@ -166,7 +165,7 @@ class LiveDisplay:
         rung = self.progress.rungs.get(pace.number)
         return [
             str(pace.number),
-            Text(params_text(self.progress.params.get(pace.number, {}))),
+            Text(self.progress.params.get(pace.number, "")),
             f"{pace.step}/{pace.num_steps}",
             f"{pace.loss:.3f}",
             f"{pace.its_per_s:.1f}",

@@ -2,14 +2,11 @@
 
 import math
 import time
-from collections.abc import Mapping
 
 from evaluation.metrics import METRICS
 from lorasweep.core.messages import Finished, Progress, Rung, SweepEvent, SweepStarted, TrialStarted
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rungs_of
-from lorasweep.core.trial import Scalar
-from lorasweep.planning.describe import params_text
 from lorasweep.planning.expected import Expected
 
 KEPT, KEPT_WEIGHT = 0.7, 4  # assumed share of trials that pass a rung, and how many rungs this assumption counts for
@@ -28,7 +25,7 @@ class SweepProgress:
         self.objective, self.work = objective, work
         self.rung_cost, self.last_cost = work.rung_cost, work.last_cost
         self.num_trials = self.num_done = 0
-        self.params: dict[int, Mapping[str, Scalar]] = {}
+        self.params: dict[int, str] = {}  # of each trial that began, as text
         self.paces: dict[int, Progress] = {}
         self.rungs: dict[int, Rung] = {}  # the last report of each live trial
         self.best: TrialResult | None = None
@@ -46,7 +43,7 @@ class SweepProgress:
             case SweepStarted():
                 self._begin(event)
             case TrialStarted():
-                self.params[event.trial.number] = event.trial.params
+                self.params[event.trial.number] = event.trial.text
                 self._started_s[event.trial.number] = time.monotonic()
             case Progress():
                 self._advance(event)
@@ -120,11 +117,11 @@ class SweepProgress:
         number = (max if METRICS[self.objective].is_maximized else min)(values, key=lambda n: values[n], default=None)
         if number is not None and self._is_better(values[number]):
             place = f"at step {self.rungs[number].point.step} "
-            params = params_text(self.params.get(number, {}))
+            params = self.params.get(number, "")
             return f"{self.objective} {values[number]:.4g} {place}by trial {number} ({params})"
         if self.best is None or self.best.objective is None:
             return "none yet"
-        number, params = self.best.number, params_text(self.best.params)
+        number, params = self.best.number, self.best.trial.text
         return f"{self.objective} {self.best.objective:.4g} by trial {number} ({params})"
 
     def _count(self, result: TrialResult) -> None:

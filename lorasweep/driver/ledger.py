@@ -20,7 +20,7 @@ from lorasweep.core.errors import AlreadyRunning
 from lorasweep.core.files import set_aside, write_json, write_text
 from lorasweep.core.messages import CHECKPOINT
 from lorasweep.core.result import TrialResult, TrialState
-from lorasweep.core.stored import RUN, from_json, to_json
+from lorasweep.driver.stored import RUN, from_json, to_json
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
+from lorasweep.adapters.methods.table import method_of
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Trial
@@ -91,6 +92,7 @@ def is_at_least(spec: TrialSpec, other: TrialSpec) -> bool:
         and spec.train.per_device_train_batch_size >= other.train.per_device_train_batch_size
         and spec.data.max_length >= other.data.max_length
         and spec.data.train == other.data.train
-        and spec.lora.r >= other.lora.r
+        and spec.lora.method == other.lora.method
+        and method_of(spec.lora).rank(spec.lora) >= method_of(other.lora).rank(other.lora)
         and set(spec.lora.target_modules) >= set(other.lora.target_modules)
     )

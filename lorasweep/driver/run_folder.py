@@ -1,10 +1,9 @@
 """The folder of a sweep: the same settings find it again, and results for other inputs are not mixed with it."""
 
-from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from lorasweep.config.build import SweepConfig
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.spec import digest
 from lorasweep.driver.ledger import Ledger
@@ -20,11 +19,20 @@ CHANGED = (
 )
 
 
-def run_folder(raw: Mapping[str, Any], config: SweepConfig) -> Path:
+def run_folder(plan: Plan) -> Path:
     """Return the folder of a sweep: the sweep's name and a digest of the settings that affect its trials."""
-    kept = {k: v for k, v in raw.items() if k not in PLACES}
-    kept["study"] = {k: v for k, v in (raw.get("study") or {}).items() if k not in STUDY_LIMITS}
-    return Path(config.output_dir) / f"{config.sweep.name}-{digest(kept)[:8]}"
+    kept = {k: v for k, v in _given(plan.config).items() if k not in (*PLACES, "sweep")}
+    kept["study"] = {k: v for k, v in kept.get("study", {}).items() if k not in STUDY_LIMITS}
+    kept["space"] = {key: asdict(domain) for key, domain in plan.domains.items()}
+    return Path(plan.config.output_dir) / f"{plan.config.sweep.name}-{digest(kept)[:8]}"
+
+
+def _given(value: Any) -> Any:
+    """Return settings as mappings, without defaults: a new setting must not rename the folders of earlier runs."""
+    if not is_dataclass(value):
+        return value
+    found = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+    return {name: _given(setting) for name, setting in found.items()}
 
 
 def check_inputs(plan: Plan, ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""The executors by the name that `executor=` takes: one file, a line here, and the name in `config.build.Executor`."""
+"""The executors by the name that `executor=` takes: one file each, and a line here."""
 
 from collections.abc import Callable
 from functools import partial

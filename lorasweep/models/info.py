@@ -144,6 +144,7 @@ def _widest(sizes: Any) -> Any:
 
 def resolve_targets(spec: ModelSpec, names: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the module suffixes that a preset or list means for this base."""
+    names = (names,) if isinstance(names, str) else names
     info = describe(spec.id, spec.revision, spec.trust_remote_code)
     return targets.resolve(names, info.linears, spec.id, info.unusable)
 

@@ -35,9 +35,9 @@ PRESETS: dict[str, tuple[str, ...]] = {
 
 
 def resolve(
-    targets: str | tuple[str, ...], linears: Iterable[str], model: str, unusable: Mapping[str, str] | None = None
+    targets: tuple[str, ...], linears: Iterable[str], model: str, unusable: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
-    """Return the sorted module suffixes of a preset or an explicit list, for a model with these linears.
+    """Return the sorted module suffixes of a list of modules, or of a preset alone, for a model with these linears.
 
     `unusable` maps linears that cannot carry an adapter to the reason; presets skip them.
 
@@ -46,15 +46,14 @@ def resolve(
             adapter.
     """
     suffixes = _suffixes(linears, unusable or ())
-    if isinstance(targets, str) and targets in PRESETS:
-        return _preset(targets, suffixes, model, unusable or {})
-    names = (targets,) if isinstance(targets, str) else targets
-    unknown = [n for n in names if not any(matches(path, n) for path in suffixes)]
+    if len(targets) == 1 and targets[0] in PRESETS:
+        return _preset(targets[0], suffixes, model, unusable or {})
+    unknown = [n for n in targets if not any(matches(path, n) for path in suffixes)]
     for name, reason in ((n, r) for n in unknown for path, r in (unusable or {}).items() if matches(path, n)):
         raise ModelError(f"lora.target_modules: {name} of {model} cannot carry an adapter: {reason}; leave it out")
     if unknown:
         raise ModelError(_unknown_module(unknown, sorted(set(suffixes.values())), model))
-    return _shortest(names, suffixes)
+    return _shortest(targets, suffixes)
 
 
 def _shortest(names: Iterable[str], suffixes: Mapping[str, str]) -> tuple[str, ...]:

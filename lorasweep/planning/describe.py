@@ -1,6 +1,6 @@
 """Describe a plan as text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from evaluation.metrics import METRICS
 from lorasweep.adapters.methods.table import num_trainable
@@ -8,7 +8,6 @@ from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.rungs import rung_shares
 from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import ModelSpec, TrialSpec
-from lorasweep.core.trial import Scalar
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
 from lorasweep.planning.data_stats import DataFacts
 from lorasweep.planning.plan import Plan
@@ -60,12 +59,6 @@ def _space(plan: Plan) -> Iterator[str]:
         yield f"  {plan.num_same} points are equal to others and are left out"
     yield f"  objective: {plan.config.eval.objective} on validation; {_pruning(plan)}"
     yield from _end_token(plan)
-
-
-def params_text(params: Mapping[str, Scalar]) -> str:
-    """Return the parameters of a trial as `r=8 lora_alpha=16`."""
-    return " ".join(f"{key.split('.')[-1]}={value:g}" if isinstance(value, float) else f"{key.split('.')[-1]}={value}"
-                    for key, value in params.items())  # fmt: skip
 
 
 def domain_text(domain: Domain) -> str:
@@ -163,7 +156,7 @@ def _configurations(plan: Plan) -> Iterator[str]:
         count = num_trainable(spec.lora, info.adapted(spec.lora.target_modules))
         share = 100 * count / (info.num_parameters + count)
         yield (
-            f"  {params_text(trial.params) or 'defaults'}: {count:,} trainable ({share:.3f} %), "
+            f"  {trial.text or 'defaults'}: {count:,} trainable ({share:.3f} %), "
             f"{_steps(plan, spec)} steps, {plan.footprint([spec]).total / GIB:.2f} GiB alone"
         )
     if len(plan.trials) > SHOWN:

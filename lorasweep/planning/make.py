@@ -5,9 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from lorasweep.config.build import SweepConfig, build_config
+from lorasweep.config.build import build_config
 from lorasweep.config.grammar import Domain, Interval
-from lorasweep.config.space import Draft, distinct, draft, ends_of, grid, num_points, read_space, resolved
+from lorasweep.config.settings import SweepConfig
+from lorasweep.config.space import distinct, draft, ends_of, grid, num_points, read_space, resolved
 from lorasweep.core.errors import ConfigError, LoraSweepError
 from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.core.trial import Params, Trial
@@ -37,35 +38,35 @@ def make_plan(raw: Mapping[str, Any]) -> Plan:
     """
     domains = read_space(raw)
     config = build_config(raw)
-    drafts = [draft(raw, params) for params in _points(config, domains)]
+    points = _points(config, domains)
+    drafts = [draft(raw, params) for params in points]
     problems: list[str] = []
     devices = _attempt(problems, lambda: find_devices(config.devices)) or ()
     problems += store_problems(config)
     problems += _too_many_threads(config, config.workers or len(devices))
     specs = _attempt(problems, lambda: resolved(drafts, resolve_targets)) or []
     # Data files are checked even if modules cannot be resolved.
-    facts = _attempt(problems, lambda: all_facts([d.spec for d in drafts])) or {}
-    problems += _weight_problems(dict.fromkeys(d.spec.model for d in drafts)) if not problems else []
+    facts = _attempt(problems, lambda: all_facts(drafts)) or {}
+    problems += _weight_problems(dict.fromkeys(spec.model for spec in drafts)) if not problems else []
     if problems:
         raise ConfigError(_without_repeats(problems))
-    return _with_slots(_plan(raw, config, domains, drafts, specs, devices, facts))
+    return _with_slots(_plan(raw, config, domains, points, specs, devices, facts))
 
 
 def _plan(
     raw: Mapping[str, Any],
     config: SweepConfig,
     domains: Mapping[str, Domain],
-    drafts: Sequence[Draft],
+    points: Sequence[Params],
     specs: Sequence[TrialSpec],
     devices: tuple[Device, ...],
     facts: Mapping[str, DataFacts],
 ) -> Plan:
     """Return the plan without slots; its trials are the distinct points."""
-    points = [d.params for d in drafts]
     start = longest_warmup(
         list(zip(points, specs, strict=True)),
         domains,
-        lambda params: draft(raw, params).spec,
+        lambda params: draft(raw, params),
         lambda spec: facts[spec.data_key].num_train,
     )
     kept = distinct(specs)

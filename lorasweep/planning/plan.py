@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lorasweep.config.build import SweepConfig
 from lorasweep.config.grammar import Domain
+from lorasweep.config.settings import SweepConfig
 from lorasweep.config.space import trial_spec
 from lorasweep.core.messages import WorkerSettings
 from lorasweep.core.spec import ModelSpec, TrialSpec

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lorasweep.config.build import SweepConfig
+from lorasweep.config.settings import SweepConfig
 from lorasweep.core.files import redact
 
 SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")

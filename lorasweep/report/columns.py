@@ -113,7 +113,7 @@ def _scale(swept: Sequence[str]) -> list[Column]:
     return [Column("scale", "alpha/r", 3, hint, lambda row: figures.setting(scale(row)), scale)]
 
 
-def scale(row: Row) -> float:
+def scale(row: Row) -> float | None:
     return row.result.spec.lora.scale
 
 

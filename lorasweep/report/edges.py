@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorasweep.config.constraints import RANGES
+from lorasweep.config.constraints import rule_of
 from lorasweep.config.grammar import Domain, Interval
 from lorasweep.config.space import values_of
 from lorasweep.core.trial import Scalar
@@ -124,7 +124,8 @@ def _expression(numbers: list[float], domain: Interval) -> str:
 def _is_allowed(key: str, last: float, value: float) -> bool:
     """Return whether the value is allowed. A warm-up below 1 is a share of the steps, from 1 on it counts steps."""
     is_same_kind = key != "train.warmup_steps" or (value < 1) == (last < 1)
-    return is_same_kind and RANGES[key][0](value)
+    rule = rule_of(key)
+    return is_same_kind and (rule is None or rule[0](value))
 
 
 def _rounded(key: str, value: float, is_int: bool = False) -> float:

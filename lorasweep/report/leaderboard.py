@@ -17,7 +17,7 @@ from lorasweep.report.edges import Edge, edges
 from lorasweep.report.learned import not_better_than
 from lorasweep.report.ranking import interval_of, optimism, pareto, tied
 from lorasweep.report.references import Reference, better_than_base, references
-from lorasweep.report.settings import SEED, effective, fixed, varying
+from lorasweep.report.settings import SEED, fixed, varying
 from lorasweep.study.selection import Configuration, finite, in_order
 
 NO_PROBES = (
@@ -78,7 +78,7 @@ class Row:
     @property
     def settings(self) -> dict[str, Any]:
         """The swept settings that had an effect on this trial, by dotted name, without the seed."""
-        return {key: value for key, value in effective(self.result).items() if key != SEED}
+        return {key: value for key, value in self.result.trial.effective.items() if key != SEED}
 
     @property
     def forgetting(self) -> float | None:

@@ -15,7 +15,7 @@ from lorasweep.core.result import TrialResult
 from lorasweep.report.figures import printable
 from lorasweep.report.leaderboard import Leaderboard, Row, reason_of
 from lorasweep.report.references import Reference
-from lorasweep.report.settings import SEED, effective, overrides
+from lorasweep.report.settings import SEED, overrides
 from lorasweep.study.selection import measured
 
 COSTS = (
@@ -184,7 +184,7 @@ def _trial(row: Row, result: TrialResult, objective: str) -> dict[str, Any]:
         "objective": measured(result, objective),
         "interval": [row.interval.low, row.interval.high] if row.interval and is_alone else None,
         "params": result.params,
-        "params_without_effect": sorted(set(result.params) - set(effective(result))),
+        "params_without_effect": sorted(set(result.params) - set(result.trial.effective)),
         "metrics": result.metrics,
         "probes": [asdict(probe) for probe in result.probes],
         "history": [asdict(point) for point in result.history],

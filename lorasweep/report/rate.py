@@ -19,7 +19,7 @@ def through_rate(results: Sequence[TrialResult], swept: Sequence[str]) -> Iterat
     if not swept or not set(swept) <= LIKE_RATE or len(rates) != 1:
         return
     names, rate = " and ".join(labels(swept).values()), setting(float(rates.pop()))
-    scales = sorted({result.spec.lora.scale for result in results})
+    scales = sorted({result.spec.lora.scale for result in results} - {None})  # type: ignore[type-var]
     if len(scales) > 1:
         yield (
             f"All trials have one learning rate ({rate}), and {names} changed alpha/r, from {setting(scales[0])} to "

@@ -9,7 +9,6 @@ from evaluation.statistics import Interval
 from evaluation.ties import tied_with_best
 from lorasweep.core.result import BaseScore, TrialResult
 from lorasweep.report.ranking import compared, interval_of_base
-from lorasweep.report.settings import effective
 from lorasweep.study.selection import Configuration, examples_of, finite
 
 CHANCE, MAJORITY, BASE = "chance", "majority", "base"
@@ -36,7 +35,7 @@ def references(ranked: Sequence[Configuration], objective: str) -> tuple[Referen
             objective=finite(score.metrics.get(objective)),
             metrics=score.metrics,
             interval=interval_of_base(score, objective),
-            settings={k: v for k, v in effective(result).items() if k.startswith(OF_THE_BASE)},
+            settings={k: v for k, v in result.trial.effective.items() if k.startswith(OF_THE_BASE)},
         )
         for result, score in bases
     ]

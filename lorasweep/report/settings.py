@@ -14,7 +14,7 @@ from lorasweep.report.figures import setting
 # Settings that are always reported, even if they were not swept; the trials' files hold the rest.
 ESSENTIAL = (
     "model.id", "model.revision", "model.dtype", "model.precision",
-    "lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.use_rslora", "lora.target_modules",
+    "lora.method", "lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.use_rslora", "lora.target_modules",
     "train.learning_rate", "train.per_device_train_batch_size", "train.gradient_accumulation_steps",
     "train.num_train_epochs", "train.max_steps", "train.lr_scheduler_type", "train.warmup_steps", "train.seed",
     "data.train", "data.limit", "data.max_length", "eval.limit",
@@ -25,17 +25,11 @@ SCALE_PARTS = {"lora.r", "lora.lora_alpha", "lora.use_rslora"}  # they decide al
 PLAIN_OVERRIDE = re.compile(r"[\w./:+-]+|\[[\w., -]*\]")
 
 
-def effective(result: TrialResult) -> dict[str, Any]:
-    """Return the swept settings that had an effect on this trial."""
-    idle = unused_settings(result.spec)
-    return {key: value for key, value in result.params.items() if key not in idle}
-
-
 def varying(results: Sequence[TrialResult]) -> tuple[str, ...]:
     """Return the swept settings that had more than one value among trials in which they had an effect."""
     values: dict[str, set[str]] = {key: set() for result in results for key in result.params}
     for result in results:
-        for key, value in effective(result).items():
+        for key, value in result.trial.effective.items():
             values[key].add(repr(value))
     return tuple(key for key, seen in values.items() if len(seen) > 1 and key != SEED)
 
@@ -44,20 +38,15 @@ def fixed(results: Sequence[TrialResult]) -> dict[str, str]:
     """Return the settings that all trials share: swept settings that did not vary, then the `ESSENTIAL` ones."""
     moving = varying(results)
     specs = [_leaves(result.spec) for result in results]
-    if specs and not _is_shared(SEED, specs):
+    if not _is_shared(SEED, specs):
         moving = (*moving, SEED)
-    shared = {k: setting(v) for result in reversed(results) for k, v in effective(result).items() if k not in moving}
+    swept = {k: v for result in reversed(results) for k, v in result.trial.effective.items()}
+    shared = {key: setting(value) for key, value in swept.items() if key not in moving}
     for key in ESSENTIAL:
-        if (
-            specs
-            and key not in moving
-            and key not in shared
-            and _is_shared(key, specs)
-            and not _is_unset(specs[0][key])
-        ):
+        if key not in {*moving, *shared} and _is_shared(key, specs) and not _is_unset(specs[0].get(key)):
             shared[key] = setting(specs[0][key])
-    if not SCALE_PARTS & set(moving) and len({result.spec.lora.scale for result in results}) == 1:
-        shared["alpha/r"] = setting(results[0].spec.lora.scale)
+    if not SCALE_PARTS & set(moving) and len(scales := {result.spec.lora.scale for result in results}) == 1:
+        shared |= {"alpha/r": setting(scales.pop())} if scales != {None} else {}
     idle = set.intersection(*(set(unused_settings(result.spec)) for result in results)) if results else set()
     return {key: value for key, value in shared.items() if key not in idle}
 
@@ -71,7 +60,7 @@ def labels(keys: Iterable[str]) -> dict[str, str]:
 
 def overrides(result: TrialResult) -> str:
     """Return the trial's swept settings with exact values as overrides for the command line."""
-    return " ".join(shlex.quote(f"{key}={_override(value)}") for key, value in effective(result).items())
+    return " ".join(shlex.quote(f"{key}={_override(value)}") for key, value in result.trial.effective.items())
 
 
 def _leaves(spec: TrialSpec) -> dict[str, Any]:
@@ -79,7 +68,7 @@ def _leaves(spec: TrialSpec) -> dict[str, Any]:
 
 
 def _is_shared(key: str, specs: Sequence[dict[str, Any]]) -> bool:
-    return all(spec[key] == specs[0][key] for spec in specs)
+    return bool(specs) and all(spec.get(key) == specs[0].get(key) for spec in specs)
 
 
 def _is_unset(value: object) -> bool:

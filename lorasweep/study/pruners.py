@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from lorasweep.config.build import StudySettings
+from lorasweep.config.settings import StudySettings
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.rungs import rung_at, rungs_of
 from lorasweep.study.rules import MIN_PEERS, RULES, RungComparison, RungReport, make_report

@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 
-from lorasweep.config.build import StudySettings
+from lorasweep.config.settings import StudySettings
 from lorasweep.core.errors import ConfigError
 
 

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from evaluation.metrics import METRICS
-from lorasweep.config.build import StudySettings
 from lorasweep.config.grammar import Domain
+from lorasweep.config.settings import StudySettings
 from lorasweep.config.space import distributions
 from lorasweep.core.messages import Rung, Stop
 from lorasweep.core.result import TrialResult, TrialState

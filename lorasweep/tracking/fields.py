@@ -1,12 +1,13 @@
 """The tags, parameters and metrics of results in MLflow."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from lorasweep.core.result import Point, TrialResult, TrialState
 from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import TrialSpec
+from lorasweep.core.trial import Trial, short_name
 
 # MLflow's page shows KILLED like FAILED, and a pruned trial did not fail: the tag `state` distinguishes it.
 STATUS = {
@@ -29,22 +30,17 @@ def result_tags(result: TrialResult) -> dict[str, str]:
     }
 
 
-def short_name(key: str) -> str:
-    """Return the last part of a setting's name: `r` for `lora.r`."""
-    return key.split(".")[-1]
-
-
 def space_params(swept: Mapping[str, str]) -> dict[str, str]:
     """Return the search space as parameters of the parent run: `swept/r` is `4, 8, 16`."""
     return {f"swept/{short_name(key)}": values for key, values in swept.items()}
 
 
-def trial_params(spec: TrialSpec, params: Mapping[str, Any]) -> dict[str, Any]:
+def trial_params(trial: Trial) -> dict[str, Any]:
     """Return a trial's settings, including those that no sweep varied.
 
     A number that was swept as an expression is logged as a number: `lora_alpha` is 16, `swept/lora_alpha` is `2r`.
     """
-    settings, swept = _settings(spec), {short_name(key): value for key, value in params.items()}
+    settings, swept = _settings(trial.spec), {short_name(key): value for key, value in trial.effective.items()}
     numbers = {k: f"{settings[k]:g}" for k, v in swept.items() if isinstance(v, str) and _is_number(settings.get(k))}
     return {**settings, **swept, **numbers, **{f"swept/{name}": swept[name] for name in numbers}}
 
@@ -55,9 +51,7 @@ def _is_number(value: object) -> bool:
 
 def _settings(spec: TrialSpec) -> dict[str, Any]:
     return {
-        "r": spec.lora.r,
-        "lora_alpha": spec.lora.lora_alpha,
-        "lora_dropout": spec.lora.lora_dropout,
+        **asdict(spec.lora),
         "target_modules": ",".join(spec.lora.target_modules),
         "learning_rate": spec.train.learning_rate,
         "batch_size": spec.train.per_device_train_batch_size * spec.train.gradient_accumulation_steps,

@@ -17,16 +17,16 @@ from textwrap import shorten
 from typing import Any
 
 from evaluation.metrics import METRICS
-from lorasweep.config.build import TrackingSettings
+from lorasweep.config.settings import TrackingSettings
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import provision, redact, sqlite_url
 from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, TrialStarted
 from lorasweep.core.result import Point, TrialResult
 from lorasweep.core.spec import digest
-from lorasweep.core.trial import Trial
+from lorasweep.core.trial import Trial, short_name
 from lorasweep.tracking.base import SweepInfo
-from lorasweep.tracking.fields import STATUS, named, points, result_tags, short_name, space_params, trial_params
-from lorasweep.tracking.naming import trial_name
+from lorasweep.tracking.fields import STATUS, named, points, result_tags, space_params, trial_params
+from lorasweep.tracking.naming import plain_name, trial_name
 from lorasweep.tracking.view import saved_view, view_key
 
 log = logging.getLogger(__name__)
@@ -115,14 +115,14 @@ class MlflowTracker:
 
     def _start(self, trial: Trial) -> None:
         """Create a trial's child run, so that it can be watched."""
-        self.names[trial.number] = trial_name(trial.number, trial.params)
-        self._log(self._child(trial.number), params=trial_params(trial.spec, trial.params))
+        self.names[trial.number] = trial_name(trial)
+        self._log(self._child(trial.number), params=trial_params(trial))
 
     def _export(self, result: TrialResult) -> None:
         """Log a trial's result and end its run."""
-        self.names[result.number] = trial_name(result.number, result.params)
+        self.names[result.number] = trial_name(result.trial)
         child = self._child(result.number)
-        params = trial_params(result.spec, result.params)
+        params = trial_params(result.trial)
         self._log(child, tags=result_tags(result), params=params, points=points(result))
         self._log_files(child.run_id, result)
         self.client.set_terminated(child.run_id, STATUS[result.state], int(result.ended_s * 1000))
@@ -162,7 +162,7 @@ class MlflowTracker:
             self._maybe_created.add(number)
             if found is None:
                 tags = {"mlflow.parentRunId": self.parent, "lorasweep.kind": "trial"}
-                found = Child(run_id=self._create(key, self.names.get(number, trial_name(number, {})), tags))
+                found = Child(run_id=self._create(key, self.names.get(number, plain_name(number)), tags))
             self._log_inputs(found.run_id)
             self.children[number] = found
         return self.children[number]

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
 
-from lorasweep.config.build import SweepConfig
 from lorasweep.config.grammar import Choice, Domain
+from lorasweep.config.settings import SweepConfig
 from lorasweep.core.spec import DEMO_FILES
-from lorasweep.tracking.fields import short_name
+from lorasweep.core.trial import Trial, short_name
 
 MAX_CHARS = 60  # of a run's name, which also names its folder
 UNINFORMATIVE = ("train", "data", "dataset", "default")  # for these file names the folder's name is used
@@ -24,11 +23,14 @@ def run_name(config: SweepConfig, domains: Mapping[str, Domain]) -> str:
     return name if len(name) <= MAX_CHARS else name[:MAX_CHARS].rstrip("._-")
 
 
-def trial_name(number: int, params: Mapping[str, Any]) -> str:
+def trial_name(trial: Trial) -> str:
     """Return `trial-003 r=8 learning_rate=0.001`."""
-    values = [f"{short_name(key)}={value:.4g}" if isinstance(value, float) else f"{short_name(key)}={value}"
-              for key, value in params.items()]  # fmt: skip
-    return " ".join([f"trial-{number:03d}", *values])[:250]
+    return f"{plain_name(trial.number)} {trial.text}".rstrip()[:250]
+
+
+def plain_name(number: int) -> str:
+    """Return the name of a trial whose parameters are not known: `trial-003`."""
+    return f"trial-{number:03d}"
 
 
 def _data_name(source: str) -> str:

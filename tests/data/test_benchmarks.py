@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorasweep.core.errors import DataError
-from lorasweep.core.spec import Format, ProbeSpec
+from lorasweep.core.spec import ProbeSpec
 from lorasweep.data.formats import Example
 from lorasweep.data.tasks import load_probe
 from tests.tiny import tokenizer
@@ -28,11 +28,11 @@ def file(folder: Path, *rows: dict[str, Any]) -> str:
     return str(path)
 
 
-def probe(folder: Path, kind: Format, *rows: dict[str, Any]) -> ProbeSpec:
+def probe(folder: Path, kind: str, *rows: dict[str, Any]) -> ProbeSpec:
     return ProbeSpec(name="p", path=file(folder, *rows), format=kind, metric="accuracy", end_token=False)
 
 
-def example(folder: Path, kind: Format, row: dict[str, Any]) -> Example:
+def example(folder: Path, kind: str, row: dict[str, Any]) -> Example:
     from lorasweep.data.splits import read_source
 
     ((found,), _) = read_source(file(folder, row), probe(folder, kind, row))
@@ -78,7 +78,7 @@ def test_winogrande_scores_the_same_ending_after_either_option(tmp_path: Path) -
     ],
 )
 def test_a_row_without_what_its_layout_needs_is_named(
-    tmp_path: Path, kind: Format, row: dict[str, Any], message: str
+    tmp_path: Path, kind: str, row: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=f"rows.jsonl:1: {message}"):
         load_probe(probe(tmp_path, kind, row), tokenizer(), "k")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lorasweep.core.errors import DataError
-from lorasweep.core.spec import DataSpec, Format, ProbeSpec
+from lorasweep.core.spec import DataSpec, ProbeSpec
 from lorasweep.data.formats import Example, multiple_choice, read_examples
 from lorasweep.data.source import Rows, SourceRow
 
@@ -130,7 +130,7 @@ def test_a_chat_that_teaches_nothing_is_malformed(row: dict[str, Any], reason: s
     ("format", "column"),
     [("alpaca", "output"), ("prompt_completion", "completion"), ("classification", "text"), ("text", "text")],
 )
-def test_a_missing_column_is_named_with_those_there_are(format: Format, column: str) -> None:
+def test_a_missing_column_is_named_with_those_there_are(format: str, column: str) -> None:
     row = {"instruction": "x", "foo": "y"} if format != "prompt_completion" else {"prompt": "x", "foo": "y"}
     text = refused(row, format=format)
     assert f"a.jsonl:1: has no {column!r}; it has" in text

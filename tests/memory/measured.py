@@ -14,9 +14,10 @@ import torch
 
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
 from lorasweep.adapters.train import train_step
 from lorasweep.adapters.train_state import make_train_state, usual_tokens
-from lorasweep.core.spec import DataSpec, DType, EvalSpec, LoraSpec, ModelSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import DataSpec, DType, EvalSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.info import resolve_targets

@@ -11,8 +11,10 @@ import torch
 from lorasweep.adapters import stack_plan
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
+from lorasweep.adapters.methods.lora import LoraSpec
+from lorasweep.adapters.methods.table import method_of
 from lorasweep.core.sizes import GIB
-from lorasweep.core.spec import DType, LoraSpec, ModelSpec, Precision, TrialSpec
+from lorasweep.core.spec import DType, ModelSpec, Precision, TrialSpec
 from lorasweep.data.batches import micro_batches, pack
 from lorasweep.memory import Loads, lengths_of, weight_bytes
 from lorasweep.memory.activations import kept_bytes, load_of, stacks_of
@@ -157,7 +159,8 @@ def _kept_in_one_pass(spec: TrialSpec) -> tuple[int, int]:
 
 def _predicted(shape: BaseInfo, loads: Loads) -> int:
     specs, each = [spec for spec, _ in loads], [load_of(spec, lengths) for spec, lengths in loads]
-    stacks, dropout = stacks_of(shape, specs, each, "cpu"), any(spec.lora.lora_dropout for spec in specs)
+    stacks = stacks_of(shape, specs, each, "cpu")
+    dropout = any(method_of(spec.lora).dropout(spec.lora) for spec in specs)
     return sum(
         kept_bytes(shape, spec, load, kind="cpu", stack=stack, dropout=dropout)
         for spec, load, stack in zip(specs, each, stacks, strict=True)

@@ -8,7 +8,7 @@ from lorasweep.core.spec import DType, ModelSpec, Precision, TrialSpec
 from lorasweep.memory import Footprint, Lengths, adapter_bytes, footprint, own_bytes, slots_that_fit, weight_bytes
 from lorasweep.models.info import BaseInfo, describe
 from tests.memory.test_parts import sizes_in_bank
-from tests.settings import SPEC, adapted, num_parameters, trained
+from tests.settings import SPEC, adapted, lora_of, num_parameters, trained
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def test_four_bits_are_half_a_byte_and_their_constants(shape: BaseInfo) -> None:
 
 
 def test_an_adapter_costs_its_weights_gradient_and_two_moments(shape: BaseInfo) -> None:
-    count = num_parameters(shape, SPEC.lora.target_modules, SPEC.lora.r)
+    count = num_parameters(shape, SPEC.lora.target_modules, lora_of(SPEC).r)
     assert adapter_bytes(shape, SPEC) == 16 * count
 
 
 def test_in_16_bits_an_adapter_has_a_copy_to_multiply_with(shape: BaseInfo) -> None:
-    count = num_parameters(shape, SPEC.lora.target_modules, SPEC.lora.r)
+    count = num_parameters(shape, SPEC.lora.target_modules, lora_of(SPEC).r)
     low = replace(SPEC, model=replace(SPEC.model, dtype="bf16"))
     assert adapter_bytes(shape, low) == 18 * count
 
@@ -60,7 +60,7 @@ def test_in_16_bits_an_adapter_has_a_copy_to_multiply_with(shape: BaseInfo) -> N
 def test_8_bit_states_save_only_where_tensors_are_large(shape: BaseInfo) -> None:
     """A rank of 8 on a width of 128 is 1,024 numbers, whose states bitsandbytes keeps in fp32; 64 are 8,192."""
     small, large = (replace(trained(optim="paged_adamw_8bit"), lora=adapted(r=r).lora) for r in (8, 64))
-    counts = [num_parameters(shape, s.lora.target_modules, s.lora.r) for s in (small, large)]
+    counts = [num_parameters(shape, s.lora.target_modules, lora_of(s).r) for s in (small, large)]
     assert adapter_bytes(shape, small) == 16 * counts[0]
     assert adapter_bytes(shape, large) == int(counts[1] * (10 + 8 / 256))
 

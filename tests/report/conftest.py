@@ -12,6 +12,7 @@ from lorasweep.core.result import Cost, Point, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from tests.report.recorded import recorded
+from tests.settings import with_adapter
 
 Make = Callable[..., TrialResult]
 REAL = recorded()
@@ -29,8 +30,7 @@ def spec_of(params: dict[str, Any]) -> TrialSpec:
         lr_scheduler_type=params.get("train.lr_scheduler_type", "linear"),
         warmup_steps=params.get("train.warmup_steps", 0.0),
     )
-    lora = replace(REAL.spec.lora, r=rank, lora_alpha=rank, target_modules=modules)
-    return replace(REAL.spec, lora=lora, train=train)
+    return with_adapter(replace(REAL.spec, train=train), r=rank, lora_alpha=rank, target_modules=modules)
 
 
 def make_trial(number: int, **changes: Any) -> TrialResult:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lorasweep.cli import main
 from lorasweep.core.files import write_json
 from lorasweep.core.result import TrialResult
-from lorasweep.core.stored import from_json, to_json
+from lorasweep.driver.stored import from_json, to_json
 
 FILE = Path(__file__).with_name("result.json")
 NAME = "recorded"  # in place of the id of the run

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from lorasweep.config.constraints import RANGES
+from lorasweep.adapters.methods.lora import alpha_of
+from lorasweep.config.constraints import rule_of
 from lorasweep.config.grammar import Choice, Interval, parse
 from lorasweep.core.result import TrialResult
 from lorasweep.report.edges import edges
 from lorasweep.report.leaderboard import Leaderboard, build_leaderboard
 from lorasweep.report.render import to_csv, to_json
+from tests.settings import with_adapter
 
 Make = Callable[..., TrialResult]
 
@@ -40,7 +42,8 @@ def test_an_override_goes_on_where_the_sweep_ended(key: str, swept: str, best: A
     assert shlex.split(edge.override) == [override]
     domain = parse(key, override.partition("=")[2])
     values = domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
-    assert all(RANGES[key][0](value) for value in values)
+    rule = rule_of(key)
+    assert rule and all(rule[0](alpha_of(value, 8) if isinstance(value, str) else value) for value in values)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +65,7 @@ def test_no_edge_is_claimed_within_the_range_or_at_a_natural_end(key: str, swept
 
 def swept(trial: Make, alphas: tuple[int, ...] = (8, 16), **params: Any) -> list[TrialResult]:
     results = [trial(n, params={"lora.lora_alpha": alpha, **params}) for n, alpha in enumerate(alphas)]
-    return [
-        replace(r, spec=replace(r.spec, lora=replace(r.spec.lora, lora_alpha=a)))
-        for r, a in zip(results, alphas, strict=True)
-    ]
+    return [replace(r, spec=with_adapter(r.spec, lora_alpha=a)) for r, a in zip(results, alphas, strict=True)]
 
 
 def ranked(results: list[TrialResult], **more: Any) -> Leaderboard:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lorasweep.core.result import TrialResult
-from lorasweep.report.settings import effective, fixed, labels, overrides, varying
+from lorasweep.report.settings import fixed, labels, overrides, varying
 
 Make = Callable[..., TrialResult]
 
@@ -27,7 +27,7 @@ def test_a_swept_expression_is_shown_as_it_was_written(trial: Make) -> None:
 
 def test_a_setting_without_effect_is_left_out_for_that_trial(trial: Make) -> None:
     params = {"train.lr_scheduler_type": "constant", "train.warmup_steps": 0.1}
-    assert effective(trial(0, params=params)) == {"train.lr_scheduler_type": "constant"}
+    assert trial(0, params=params).trial.effective == {"train.lr_scheduler_type": "constant"}
 
 
 def test_a_setting_that_varies_only_where_it_has_no_effect_is_no_column(trial: Make) -> None:

@@ -6,11 +6,13 @@ B is kept transposed, (r, outputs), so that rank comes first in both matrices.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lorasweep.adapters.methods.method import Method
-from lorasweep.core.spec import LoraSpec
+from lorasweep.core.spec import AdapterSpec, Rule
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -21,10 +23,57 @@ if TYPE_CHECKING:
 # k slots of a run, R rank, D inputs, O outputs, M tokens of the longest slot; N tokens of the whole batch
 
 
+IN_SCALE = "it is part of the scale"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSpec(AdapterSpec):
+    """The settings of LoRA, with PEFT's names."""
+
+    ranges: ClassVar[Mapping[str, Rule]] = {
+        "r": (lambda v: v >= 1, "must be at least 1"),
+        "lora_alpha": (lambda v: v > 0, "must be a positive number or a multiple of the rank such as 2r"),
+        "lora_dropout": (lambda v: 0 <= v < 1, "must be in [0, 1)"),
+    }
+    not_in_fingerprint: ClassVar[Mapping[str, str]] = {"lora_alpha": IN_SCALE, "use_rslora": IN_SCALE}
+
+    method: str = "lora"
+    r: int
+    lora_alpha: float
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+
+    @classmethod
+    def expanded(cls, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace an alpha such as `2r` by its value at the trial's rank."""
+        alpha, rank = raw.get("lora_alpha"), raw.get("r")
+        found = alpha_of(alpha, rank if isinstance(rank, int) else 1) if isinstance(alpha, str) else alpha
+        return {**raw, "lora_alpha": found} if "lora_alpha" in raw else dict(raw)
+
+    @property
+    def scale(self) -> float:
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+    def identity(self) -> dict[str, Any]:
+        """The scale counts, not how it was written. Fingerprints of stored results fix these names."""
+        found = super(LoraSpec, self).identity()  # `super()` does not work in a dataclass with slots
+        found |= {"scale": self.scale, "dropout": found.pop("lora_dropout")}
+        return {key: value for key, value in found.items() if (key, value) != ("method", "lora")}
+
+
+def alpha_of(text: str, rank: int) -> float | str:
+    """Return alpha as a number; `r`, `2r` and `0.5r` are multiples of the rank. Other text is returned as it is."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(?:\*?(r))?|(r)", text.strip())
+    if match is None:
+        return text
+    return float(match.group(1) or 1) * (rank if match.group(2) or match.group(3) else 1)
+
+
 class Lora(Method[LoraSpec]):
     """Two matrices of rank r per linear: A (r, inputs) and B (r, outputs)."""
 
     name = "lora"
+    settings = LoraSpec
     tensor_names = ("A", "B")
     peft_type = "LORA"
     peft_names = ("lora_A.weight", "lora_B.weight")

@@ -32,6 +32,7 @@ class Method(ABC, Generic[S]):
     """An adapter method. `S` is the type of its settings."""
 
     name: ClassVar[str]  # as in the settings' `method`
+    settings: ClassVar[type[AdapterSpec]]
     tensor_names: ClassVar[tuple[str, ...]]  # of one linear's tensors, in checkpoints
     peft_type: ClassVar[str]  # a member of `peft.PeftType`
     peft_names: ClassVar[tuple[str, ...]]  # of one linear's tensors in PEFT's state dict, behind the linear's path

@@ -7,6 +7,7 @@ from lorasweep.adapters.methods.method import Dims, Method
 from lorasweep.core.spec import AdapterSpec
 
 # Any: each method has its own type of settings.
+DEFAULT = Lora.name
 METHODS: dict[str, Method[Any]] = {method.name: method for method in (Lora(),)}
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from lorasweep.adapters.methods.table import DEFAULT, METHODS
 from lorasweep.core.result import BaseScore, Cost, Point, Probe, Sample, TrialResult, TrialState
-from lorasweep.core.spec import DataSpec, EvalSpec, LoraSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
+from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, ProbeSpec, TrainSpec, TrialSpec
 
 DIGEST, RUN = "digest", "run"  # keys that a file holds in addition to the result
 
@@ -95,12 +96,12 @@ def _base_from_json(raw: dict[str, Any] | None) -> BaseScore | None:
 
 def spec_from_json(raw: dict[str, Any]) -> TrialSpec:
     """Rebuild a spec from the JSON of its `dataclasses.asdict`."""
-    lora = {**raw["lora"], "target_modules": tuple(raw["lora"]["target_modules"])}
+    lora = {"method": DEFAULT, **raw["lora"], "target_modules": tuple(raw["lora"]["target_modules"])}
     probes = tuple(ProbeSpec(**p) for p in raw["eval"]["probes"])
     evaluation = {**raw["eval"], "metrics": tuple(raw["eval"]["metrics"]), "probes": probes}
     return TrialSpec(
         model=ModelSpec(**raw["model"]),
-        lora=LoraSpec(**lora),
+        lora=METHODS[lora["method"]].settings(**lora),
         train=TrainSpec(**raw["train"]),
         data=DataSpec(**{**raw["data"], "templates": tuple(raw["data"].get("templates", ()))}),
         eval=EvalSpec(**evaluation),
