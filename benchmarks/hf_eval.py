@@ -17,10 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100  # labels that Hugging Face losses ignore
-SCORE_ROWS, FEWEST_PROMPTS = (
-    128,
-    8,
-)  # per pass: the fastest of 64 to 4096 on two cores, and the minimum with many options
+SCORE_ROWS, FEWEST_PROMPTS = 128, 8  # per pass: the fastest on two cores, and the minimum with many options
 GENERATE_ROWS = 64
 
 
@@ -46,9 +43,7 @@ def read_rows(path: Path, tokenizer: Any, max_length: int) -> list[Row]:
     tokens = dict(zip(texts, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
     end, rows = tokenizer.eos_token_id, []
     for r, ids in zip(raw, prompts, strict=True):
-        prompt = (
-            ids[:-1] if ids and ids[-1] == end else ids
-        )  # some tokenizers append an end token, which a prompt must not have
+        prompt = ids[:-1] if ids and ids[-1] == end else ids  # some tokenizers append an end token
         whole = [*prompt, *tokens[r["completion"]], end][:max_length]
         start = min(max(1, len(prompt)), max_length)  # no position predicts the first token of a text without prompt
         options = [[*tokens[o], end] for o in r["options"]] or [whole[start:]]

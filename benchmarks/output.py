@@ -2,19 +2,19 @@
 
 import argparse
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 import torch
 
+from lorasweep.core.provenance import provenance
+from lorasweep.devices.cpu import num_cores
+
 Row = Mapping[str, object]
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "optuna", "mlflow", "bitsandbytes", "ray", "lorasweep")
 
 
 def command_line(doc: str | None, script: str) -> argparse.ArgumentParser:
@@ -53,22 +53,12 @@ def _lines(fact: object) -> str:
 
 def machine() -> dict[str, object]:
     """Describe the machine; a load average above the benchmark's own threads means that it is busy."""
-    versions = {}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
     return {
-        "cpu": cpu_name(),
-        "cores": usable_cores(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "cpu": cpu_name(), "cores": num_cores(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "torch_threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": versions,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load_average": round(psutil.getloadavg()[0], 2),
-    }
+        "torch_threads": torch.get_num_threads(), "load_average": round(psutil.getloadavg()[0], 2),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"), **provenance(),
+    }  # fmt: skip
 
 
 def cpu_name() -> str:
@@ -77,8 +67,3 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use, which may be limited by a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

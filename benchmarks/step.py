@@ -21,7 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from benchmarks.output import command_line, usable_cores, write
+from benchmarks.output import command_line, write
 from benchmarks.stock import StockTrial, stock_trial
 from benchmarks.trials import SHAPES, Trial, fill, gemm_rate, rows_of, seconds, trial, write_base
 from lorasweep.adapters.bank import Bank
@@ -30,6 +30,7 @@ from lorasweep.adapters.pass_size import PassSize
 from lorasweep.adapters.train import train_step
 from lorasweep.core.spec import DType, ModelSpec, Precision
 from lorasweep.data.render import TokenRow
+from lorasweep.devices.cpu import num_cores
 from lorasweep.models.base import DTYPES, Base
 
 ROUNDS = 5
@@ -121,7 +122,7 @@ def measure(
 def typical_s(device: str, *sides: Callable[[], object]) -> list[float]:
     """Return the median seconds per step of each side; on a CPU with one or all threads, whichever is faster."""
     medians = []
-    for threads in (1, usable_cores()) if device == "cpu" else (1,):
+    for threads in (1, num_cores()) if device == "cpu" else (1,):
         torch.set_num_threads(threads)
         rounds = [[seconds(side, device) for side in sides] for _ in range(1 + ROUNDS)]
         medians.append([median(times) for times in zip(*rounds[1:], strict=True)])  # the first round warms up

@@ -6,7 +6,7 @@
 One run of every side takes 11 minutes on two cores. Sides are whole processes, interleaved by seed, in an order that
 rotates with the seed. Every run is recorded when it ends, and a later call continues: after a change in the code, set
 another `--out`. Before the first run `sweep_check.py` shows that both sides do the same work; `--seeds 0` runs only
-this check. Only lorasweep computes a test score and a leaderboard, within its time. Side c needs `ray[tune]`.
+this check. Only lorasweep computes a test score and a leaderboard, within its time.
 In three minutes: `--sides L a2 --set train.learning_rate=1e-3 lora.r=8 lora.lora_alpha=16 train.max_steps=4`.
 """
 
@@ -25,10 +25,10 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from benchmarks.output import command_line, machine, markdown, usable_cores, write
+from benchmarks.output import command_line, machine, markdown, write
 from benchmarks.sweep_check import check
 from benchmarks.sweep_job import Job, export, make_job, pairs
-from lorasweep.core.provenance import commit
+from lorasweep.devices.cpu import num_cores
 from lorasweep.driver.stored import spec_from_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +50,7 @@ class Side:
         """Run a module with an empty cache until it ends; threads that sleep while they wait make all sides faster."""
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE",
-            "OMP_NUM_THREADS": str(self.threads or usable_cores()), "TOKENIZERS_PARALLELISM": "false",
+            "OMP_NUM_THREADS": str(self.threads or num_cores()), "TOKENIZERS_PARALLELISM": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "LORASWEEP_CACHE": str(folder / "cache"),
         }  # fmt: skip
         with (folder / "output.log").open("a") as log:
@@ -80,20 +80,12 @@ def trainer(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"trial-{number}.json").read_text()) for number in numbers]
 
 
-def ray_tune(side: Side, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Run the trials under Ray Tune, two at once."""
-    side.python(folder, "benchmarks.ray_sweep", "job.json", "2")
-    trials: list[dict[str, Any]] = json.loads((folder / "ray.json").read_text())
-    return trials
-
-
 # On a small base, two processes with one thread each are faster than one process with two threads.
 SIDES = {
     "L": Side("lorasweep, every trial to its end", lorasweep),
     "P": Side("lorasweep, poor trials stopped early", lorasweep, args=PRUNED),
     "a2": Side("Trainer + PEFT, a process per trial, two at once with one thread each", trainer, 1, EACH),
     "b1": Side("Trainer + PEFT, all trials in one process, one thread", trainer, 1),
-    "c": Side("Ray Tune, ASHA, Trainer + PEFT, two at once with one thread each", ray_tune, 1),
 }
 
 
@@ -150,7 +142,7 @@ def main() -> None:
                     continue
                 found = time_side(SIDES[name], make_job(given, seed), Path(folder) / f"{name}-{seed}")
                 print(f"seed {seed}, side {name}: {found['wall_s']:.1f} s", flush=True)
-                facts = {"overrides": args.set, "commit": commit(), "machine": machine()}
+                facts = {"overrides": args.set, "machine": machine()}
                 runs.append({"key": key, "seed": seed, "side": name, **facts, **found})
                 write(args.out, {"sides": table([run for run in runs if run["key"] == key])}, runs=runs)
     if rows := table([run for run in runs if run["key"] == key]):
