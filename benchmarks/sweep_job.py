@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lorasweep.adapters.methods.table import method_of
 from lorasweep.config.compose import compose
 from lorasweep.config.folders import data_dir
 from lorasweep.core.rungs import rungs_of
@@ -78,7 +79,7 @@ def export(job: Job, folder: Path) -> Path:
     (num_steps,) = {s.train.num_steps(len(splits.train)) for s in job.specs}
     trials = []
     for number, one in enumerate(job.specs):
-        lora = {**asdict(one.lora), "target_modules": list(one.lora.target_modules)}
+        lora = {**method_of(one.lora).peft_settings(one.lora), "target_modules": list(one.lora.target_modules)}
         train = {k: v for k, v in asdict(one.train).items() if k not in ("optim", "activation_checkpointing")}
         trials.append({"number": number, "lora": lora, "train": {**train, "max_steps": num_steps}})
     content: dict[str, Any] = {
