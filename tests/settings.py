@@ -1,5 +1,6 @@
 """Composed configurations and frozen trials for tests that train nothing."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from lorasweep.config.folders import data_dir
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, TrainSpec, TrialSpec
 from lorasweep.models.info import BaseInfo
+from lorasweep.study.study import Study
 
 
 def composed(*arguments: str) -> dict[str, Any]:
@@ -69,3 +71,8 @@ def num_parameters(info: BaseInfo, targets: tuple[str, ...], rank: int) -> int:
 def result(number: int = 0, state: TrialState = TrialState.COMPLETE, **values: Any) -> TrialResult:
     """Return a trial's result."""
     return TrialResult(number=number, state=state, spec=SPEC, params={"lora.r": 8}, **values)
+
+
+def states(study: Study) -> dict[str, int]:
+    """Count a study's trials by state."""
+    return dict(Counter(trial.state.name for trial in study.study.trials))

@@ -17,7 +17,7 @@ from lorasweep.study.pruners import PruneDecision, make_pruner, prune_decisions,
 from lorasweep.study.rules import RungReport
 from lorasweep.study.samplers import make_sampler
 from lorasweep.study.study import Study
-from tests.settings import result
+from tests.settings import result, states
 
 SPACE = {
     "lora.r": parse("lora.r", "choice(4,8)"),
@@ -88,7 +88,7 @@ def test_queued_points_come_first_and_once(study: Open) -> None:
     for _ in range(2):
         opened.enqueue([{"lora.r": 8}, {"lora.r": 4}])
     assert [opened.ask()[1] for _ in range(2)] == [{"lora.r": 8}, {"lora.r": 4}]
-    assert opened.states() == {"RUNNING": 2}
+    assert states(opened) == {"RUNNING": 2}
 
 
 def test_waiting_points_were_not_asked_for(study: Open) -> None:
@@ -105,7 +105,7 @@ def test_running_trials_keep_number_and_values_in_the_next_launch(study: Open) -
     again = study()
     assert again.resume() == running
     again.tell(1, result(1, objective=0.7))
-    assert again.states() == {"COMPLETE": 2, "RUNNING": 1}
+    assert states(again) == {"COMPLETE": 2, "RUNNING": 1}
 
 
 def test_numbers_go_on_in_the_next_launch(study: Open) -> None:
@@ -174,7 +174,7 @@ def test_a_second_tell_changes_nothing(study: Open) -> None:
     opened = study()
     number = finished(opened, 0.5)
     opened.tell(number, result(number, TrialState.FAILED))
-    assert (opened.states(), opened.study.best_value) == ({"COMPLETE": 1}, 0.5)
+    assert (states(opened), opened.study.best_value) == ({"COMPLETE": 1}, 0.5)
 
 
 def test_an_incomplete_tell_is_repeated(study: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_an_incomplete_tell_is_repeated(study: Open, monkeypatch: pytest.MonkeyP
             opened.tell(number, result(number, objective=0.5))
     again = study()
     again.tell(number, result(number, objective=0.5))
-    assert (again.states(), again.study.best_value) == ({"COMPLETE": 1}, 0.5)
+    assert (states(again), again.study.best_value) == ({"COMPLETE": 1}, 0.5)
 
 
 def test_a_worse_trial_is_given_up_at_its_rung_though_none_is_complete(study: Open) -> None:
@@ -241,7 +241,7 @@ def test_a_trial_that_was_being_drawn_when_its_driver_died_is_drawn_to_its_end(s
     assert (number, queued) == (0, {"lora.r": 8, "train.max_steps": 5, "train.learning_rate": 1e-3})
     assert other == 1 and set(drawn) == set(SPACE)
     again.tell(0, result(0, objective=0.7))
-    assert again.states() == {"COMPLETE": 1, "RUNNING": 1} and again.num_lost == 0
+    assert states(again) == {"COMPLETE": 1, "RUNNING": 1} and again.num_lost == 0
 
 
 def test_a_trial_whose_drawing_failed_is_the_next_that_is_asked(study: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_a_trial_whose_drawing_failed_is_the_next_that_is_asked(study: Open, mon
         with pytest.raises(ZeroDivisionError):
             opened.ask()
     assert [opened.ask()[0] for _ in range(2)] == [0, 1]
-    assert opened.states() == {"RUNNING": 2} and opened.num_asked == 2
+    assert states(opened) == {"RUNNING": 2} and opened.num_asked == 2
 
 
 def test_a_study_that_was_lost_keeps_every_constraint(study: Open) -> None:

@@ -1,4 +1,4 @@
-"""The settings of a sweep as frozen dataclasses; their defaults are those of `conf/`."""
+"""The settings of a sweep as frozen dataclasses. A command line starts from the defaults in `conf/`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

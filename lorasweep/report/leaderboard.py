@@ -229,8 +229,6 @@ def reason_of(result: TrialResult) -> str:
     """Return the reason why a trial has no rank."""
     if result.reason:
         return result.reason
-    if result.same_as is not None:
-        return f"same settings as trial {result.same_as}"
     if result.state is TrialState.COMPLETE and finite(result.objective) is not None:
         return "it was scored on different examples than most trials, so it cannot be ranked with them"
     if result.state is TrialState.COMPLETE:

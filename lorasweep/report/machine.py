@@ -83,7 +83,7 @@ def _flat(row: Row, objective: str) -> dict[str, Any]:
     values = {
         **_standing(row), **row.settings, "scale": result.spec.lora.scale, **_metrics(row), objective: row.objective,
         **bounds, "num_seeds": row.num_seeds, "spread": row.spread, "trials": " ".join(map(str, row.numbers)),
-        **{name: cost[name] for name in COSTS}, "same_as": result.same_as, "fingerprint": result.fingerprint,
+        **{name: cost[name] for name in COSTS}, "fingerprint": result.fingerprint,
         "stopped_by": result.stopped_by, "reason": row.reason,
     }  # fmt: skip
     return {key: "" if value is None else _plain(value) for key, value in values.items()}
@@ -106,7 +106,7 @@ def _header(board: Leaderboard, lines: Sequence[Mapping[str, Any]]) -> list[str]
     scores = ["scale", board.objective, f"{board.objective}_low", f"{board.objective}_high", "num_seeds", "spread",
               "trials", "forgetting", "forgetting/low", "forgetting/high"]  # fmt: skip
     known = [*standing, *swept, *scores]
-    end = [*COSTS, "same_as", "fingerprint", "stopped_by", "reason"]
+    end = [*COSTS, "fingerprint", "stopped_by", "reason"]
     others = sorted({key for line in lines for key in line} - {*known, *end})
     return [*known, *others, *end]
 
@@ -193,7 +193,6 @@ def _trial(row: Row, result: TrialResult, objective: str) -> dict[str, Any]:
         "cost": _cost_of(result),
         "scale": result.spec.lora.scale,
         "spec": asdict(result.spec),
-        "same_as": result.same_as,
         "fingerprint": result.fingerprint,
         "stopped_by": result.stopped_by,
         "reason": result.reason if row.rank is not None else reason_of(result),

@@ -190,13 +190,6 @@ class Study:
         self.open.pop(number, None)
         self._closed.add(number)
 
-    def states(self) -> dict[str, int]:
-        """Count trials by state."""
-        counts: dict[str, int] = {}
-        for trial in self._trials():
-            counts[trial.state.name] = counts.get(trial.state.name, 0) + 1
-        return counts
-
 
 def _key(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
     return frozenset(params.items())

@@ -14,6 +14,7 @@ from lorasweep.planning.plan import Plan
 from tests.faults.scenes import failing_with, held
 from tests.faults.stage import Play, perform
 from tests.faults.sweeps import FAKE, Notes, driver_of, results, tracked, until
+from tests.settings import states
 from tests.test_run import QUICK, board
 
 Stage = Callable[..., Play]
@@ -154,4 +155,4 @@ def test_a_study_that_cannot_be_read_is_filled_again(plan: Plan, tmp_path: Path)
         again = driver_of(plan, tmp_path, Notes())
         again.run()
         again.ledger.close()
-        assert again.study.states() == {"COMPLETE": 6} and len(again.ledger.results) == 6
+        assert states(again.study) == {"COMPLETE": 6} and len(again.ledger.results) == 6

@@ -18,6 +18,7 @@ from lorasweep.planning.plan import Plan
 from tests.faults.scenes import held
 from tests.faults.stage import Play
 from tests.faults.sweeps import FAKE, Notes, audit, driver_of, results, until
+from tests.settings import states
 
 Stage = Callable[..., Play]
 TEN = (*FAKE, "study.trials=10")
@@ -119,7 +120,7 @@ def test_a_full_disk_pauses_the_sweep_until_there_is_space(
     monkeypatch.setattr(target, name, full)
     monkeypatch.setattr("lorasweep.driver.disk_guard.RETRY_S", 0.3)
     driver.run()
-    assert driver.study.states() == {"COMPLETE": 6} and sorted(driver.ledger.results) == list(range(6))
+    assert states(driver.study) == {"COMPLETE": 6} and sorted(driver.ledger.results) == list(range(6))
     assert "is full" in notes.texts[0] and "there is free space" in notes.texts[1] and len(notes.texts) == 2
     assert not any(driver.ledger.attempt(n) for n in range(6))
 

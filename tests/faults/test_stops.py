@@ -17,6 +17,7 @@ from lorasweep.planning.plan import Plan
 from lorasweep.testing import FakeExecutor
 from tests.faults.stage import FORKS, Play
 from tests.faults.sweeps import LONG, Notes, checkpoints, driver_of, is_alive, objectives, results, until, workers
+from tests.settings import states
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 Stage = Callable[..., Play]
@@ -98,4 +99,4 @@ def test_events_of_a_worker_after_its_deadline_are_ignored(_stage: None, plan: P
     assert late == [0, 1] and any("did not respond for" in text for text in notes.texts)
     assert [r.reason for r in driver.ledger.results.values()] == [""] * 6
     assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
-    assert driver.study.states() == {"COMPLETE": 6}
+    assert states(driver.study) == {"COMPLETE": 6}

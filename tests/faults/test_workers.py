@@ -16,6 +16,7 @@ from lorasweep.testing import FakeExecutor, fake_driver
 from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.queue import TrackingQueue
 from tests.faults.sweeps import Notes, driver_of
+from tests.settings import states
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_a_silent_worker_is_ended_and_its_trials_are_done_by_another(plan: Plan,
     assert silent.is_closed and any("did not respond for" in text for text in notes.texts)
     assert [r.state for r in driver.ledger.results.values()] == [TrialState.COMPLETE] * 6
     assert [driver.ledger.attempt(n) for n in range(3)] == [1, 1, 0]
-    assert driver.study.states() == {"COMPLETE": 6}
+    assert states(driver.study) == {"COMPLETE": 6}
 
 
 def test_a_trial_whose_workers_always_go_is_given_up_and_its_last_try_is_alone(plan: Plan, tmp_path: Path) -> None:

@@ -104,11 +104,6 @@ def test_a_mean_over_tokens_has_an_interval_and_ties_that_weigh_long_examples(tr
     assert not board.rows[1].is_tied_with_best
 
 
-def test_a_double_is_not_ranked_beside_its_original(trial: Make) -> None:
-    board = ranked(trial(0), trial(1, same_as=0))
-    assert [(row.rank, row.reason) for row in board.rows] == [(1, ""), (None, "same settings as trial 0")]
-
-
 def test_the_pareto_front_drops_what_is_worse_in_everything(trial: Make) -> None:
     def one(number: int, objective: float, forgetting: float, size: int) -> TrialResult:
         metrics = {"forgetting": forgetting}
