@@ -163,11 +163,14 @@ def test_ui_answers_with_the_runs_view_until_ctrl_c(whole: Path) -> None:
     command = [sys.executable, "-m", "lorasweep", "ui", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=whole, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        assert _answers(address)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert _answers(address)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     (run,) = whole.glob("runs/*")
     assert address.startswith(f"http://127.0.0.1:{port}/#/experiments/") and address.endswith(run.name)
     assert not _answers(address, wait_s=0)
