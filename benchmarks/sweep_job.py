@@ -13,7 +13,7 @@ from lorasweep.core.rungs import rungs_of
 from lorasweep.core.spec import TrialSpec, digest
 from lorasweep.data.formats import Example
 from lorasweep.data.splits import read_source, read_splits
-from lorasweep.models.info import model_path
+from lorasweep.models.shape import model_path
 from lorasweep.planning.make import make_plan
 
 SETTINGS = {

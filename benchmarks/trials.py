@@ -16,7 +16,8 @@ from lorasweep.adapters.train_state import TrainState, make_train_state, usual_t
 from lorasweep.core.spec import AdapterSpec, EvalSpec, ModelSpec, TrainSpec
 from lorasweep.data.render import TokenRow
 from lorasweep.models.base import Base
-from lorasweep.models.info import DEMO, resolve_targets
+from lorasweep.models.info import resolve_targets
+from lorasweep.models.shape import DEMO
 
 TEXT = DEMO.parent / "data" / "answers" / "train.jsonl"
 RANK = 16

@@ -3,7 +3,6 @@
 Heavy libraries are imported only when needed, so that mistakes are reported at once.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from lorasweep.config.folders import data_dir
 from lorasweep.config.overrides import Overrides, override_words
 from lorasweep.core.errors import ConfigError, LoraSweepError
 from lorasweep.core.files import redact_values
-from lorasweep.core.logs import quiet_libraries
+from lorasweep.core.logs import quiet_libraries, set_environment
 from lorasweep.data.formats import FORMATS
 from lorasweep.report.leaderboard import Leaderboard as Board
 from lorasweep.report.leaderboard import Row
@@ -130,10 +129,7 @@ def run(raw: Mapping[str, Any], text: str) -> "tuple[Plan, Outcome]":
 
 def compose(words: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
     """Call `config.compose` with the groups and sweeps that ship with the package."""
-    # Waiting threads that spin for long halve the speed of a busy machine. Threads that sleep at once need longer to
-    # wake up than a small operation takes.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    set_environment()
     from lorasweep.config.compose import compose
 
     return compose(words, data_dir("conf"), data_dir("sweeps"))

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from lorasweep.driver.ledger import Ledger
 from lorasweep.driver.recorder import Recorder
 from lorasweep.driver.run_folder import check_inputs, run_folder
 from lorasweep.driver.worker_handle import WorkerHandle
+from lorasweep.executors import fork_server
 from lorasweep.executors.table import make_executor
 from lorasweep.planning.describe import domain_text
 from lorasweep.planning.plan import Plan
@@ -75,20 +77,15 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
 
 
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
-    handles = _make_handles(plan)  # first: workers start while study and tracker are opened
-    try:
+    with _starting(plan) as handles:  # workers start while study and tracker are opened
         facts = provenance()
         study, tracking = _open_study(plan, ledger), _open_tracking(plan, text, ledger, facts)
-    except BaseException:
-        for handle in handles:
-            handle.executor.close()
-        raise
     if not gc.isenabled():  # disabled in `__main__`
         gc.freeze()
         gc.enable()
     listeners: list[Listener] = [make_display(plan), *([tracking] if tracking else [])]
     recorder = Recorder(ledger, study, listeners, objective=plan.config.eval.objective, provenance=facts)
-    driver, signals = Driver(plan, recorder, handles), list[int]()
+    driver, signals = Driver(plan, recorder, handles.result()), list[int]()
     try:
         with _interruptible(driver, signals):
             driver.run()
@@ -100,6 +97,8 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
         if tracking:
             tracking.abandon()
         raise
+    finally:
+        study.close()
     return Outcome(
         board=board,
         folder=ledger.folder,
@@ -109,6 +108,28 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
         halted=driver.halted,
         num_saved=ledger.num_saved,
     )
+
+
+@contextmanager
+def _starting(plan: Plan) -> Iterator[Future[list[WorkerHandle]]]:
+    """Start the workers; close them if the block raises.
+
+    A fork waits until the fork server has imported its libraries, so another thread waits. A spawned process would end
+    with the thread that started it, by PR_SET_PDEATHSIG.
+    """
+    started: Future[list[WorkerHandle]] = Future()
+    if fork_server.is_usable():
+        pool = ThreadPoolExecutor(1)
+        started = pool.submit(_make_handles, plan)
+        pool.shutdown(wait=False)
+    else:
+        started.set_result(_make_handles(plan))
+    try:
+        yield started
+    except BaseException:
+        for handle in started.result():
+            handle.executor.close()
+        raise
 
 
 def _make_handles(plan: Plan) -> list[WorkerHandle]:

@@ -10,7 +10,7 @@ from lorasweep.config.compose import compose
 from lorasweep.config.folders import data_dir
 from lorasweep.core.result import TrialResult, TrialState
 from lorasweep.core.spec import DataSpec, EvalSpec, ModelSpec, TrainSpec, TrialSpec
-from lorasweep.models.info import BaseInfo
+from lorasweep.models.shape import BaseInfo
 from lorasweep.study.study import Study
 
 

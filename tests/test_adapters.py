@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, TaskType
 
 from lorasweep.adapters.bank import Bank
 from lorasweep.adapters.load import load_base
 from lorasweep.adapters.methods.lora import LoraSpec
-from lorasweep.adapters.peft_format import CONFIG, WEIGHTS, load_adapter, save_adapter
+from lorasweep.adapters.peft_format import CONFIG, WEIGHTS, load_adapter, peft_config, save_adapter
 from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec
 from lorasweep.models.base import Base
-from lorasweep.models.info import DEMO, resolve_targets
+from lorasweep.models.info import describe, resolve_targets
+from lorasweep.models.shape import DEMO
 from tests.tiny import save_base
 
 IDS = torch.arange(5, 17)[None]
@@ -113,3 +115,18 @@ def test_a_damaged_adapter_is_reported(damage: bytes, tmp_path: Path) -> None:
 def test_a_missing_adapter_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no readable adapter"):
         load_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_the_configuration_is_what_peft_itself_writes(model_type: str, use_rslora: bool, tmp_path: Path) -> None:
+    model = ModelSpec(id=str(save_base(tmp_path / "base", model_type)))
+    spec = LoraSpec(r=4, lora_alpha=12.5, lora_dropout=0.1, use_rslora=use_rslora, target_modules=("b", "a"))
+    info = describe(model.id)
+    LoraConfig(
+        task_type=TaskType.CAUSAL_LM, inference_mode=True, base_model_name_or_path=model.id, r=4, lora_alpha=12.5,
+        lora_dropout=0.1, use_rslora=use_rslora, target_modules=["a", "b"], fan_in_fan_out=info.is_transposed,
+    ).save_pretrained(str(tmp_path))  # fmt: skip
+    theirs = json.loads((tmp_path / "adapter_config.json").read_text())
+    ours = json.loads(peft_config(model, info, spec))
+    assert ours == theirs | {"target_modules": sorted(theirs["target_modules"])}

@@ -13,7 +13,7 @@ from lorasweep.config.folders import data_dir
 from lorasweep.core.errors import ConfigError
 from lorasweep.data.render import TokenRow
 from lorasweep.data.tasks import load_task
-from lorasweep.models.info import model_path
+from lorasweep.models.shape import model_path
 from lorasweep.models.tokenizer import load_tokenizer
 from lorasweep.planning.describe import headline, plan_text
 from lorasweep.planning.make import make_plan

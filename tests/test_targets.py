@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lorasweep.core.errors import ModelError
-from lorasweep.models.info import BaseInfo, describe
+from lorasweep.models.info import describe
+from lorasweep.models.shape import BaseInfo
 from lorasweep.models.targets import PRESETS, matches, resolve
 from tests.settings import num_parameters
 

@@ -1,6 +1,5 @@
 """Load a base and test its shortcuts once per architecture, device, precision and set of library versions."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from types import SimpleNamespace
@@ -9,12 +8,11 @@ from typing import Any
 from lorasweep.adapters.bank import unwrap
 from lorasweep.adapters.self_test import LONGEST, examine, windows
 from lorasweep.core.errors import ModelError
-from lorasweep.core.files import write_json
 from lorasweep.core.spec import ModelSpec, covered, digest
-from lorasweep.data.cache import cache_dir
+from lorasweep.data.cache import cache_dir, remembered
 from lorasweep.models import tiny_base, varlen_attention
 from lorasweep.models.base import Base
-from lorasweep.models.info import config_key, info_of
+from lorasweep.models.describe import config_key, info_of
 from lorasweep.models.load import load_untested, make_base
 from lorasweep.models.shortcuts import Shortcuts
 
@@ -76,11 +74,5 @@ def _examine_tiny_base(config: Any) -> Shortcuts:
 
 def _remembered(key: object, test: Callable[[], Shortcuts]) -> Shortcuts:
     """Return the stored result of a test, or run the test and store its result. A damaged file is replaced."""
-    path = cache_dir() / "paths" / f"{digest(key)}.json"
-    try:
-        kept = json.loads(path.read_text())
-        return Shortcuts(**{field.name: kept[field.name] for field in fields(Shortcuts)})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        found = test()
-    write_json(path, asdict(found))
-    return found
+    file = cache_dir() / "paths" / f"{digest(key)}.json"
+    return remembered(file, test, lambda raw: Shortcuts(**{f.name: raw[f.name] for f in fields(Shortcuts)}), asdict)

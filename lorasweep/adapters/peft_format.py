@@ -2,7 +2,9 @@
 
 import json
 import tempfile
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -14,7 +16,8 @@ from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_bytes
 from lorasweep.core.spec import AdapterSpec, ModelSpec
-from lorasweep.models.info import BaseInfo, model_path
+from lorasweep.data.cache import cache_dir, remembered
+from lorasweep.models.shape import BaseInfo, model_path
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -42,24 +45,30 @@ def load_adapter(folder: Path) -> dict[str, Tensor]:
 
 def peft_config(model: ModelSpec, info: BaseInfo, spec: AdapterSpec) -> bytes:
     """Return `adapter_config.json` as PEFT itself writes it."""
+    method = method_of(spec)
+    raw = defaults(method.peft_type)
+    if "fan_in_fan_out" in raw:
+        raw["fan_in_fan_out"] = info.is_transposed
+    raw |= {
+        "base_model_name_or_path": model_path(model.id),
+        "revision": model.revision,
+        "target_modules": sorted(spec.target_modules),  # PEFT writes a set, in any order
+        **method.peft_settings(spec),
+    }
+    return json.dumps(raw, indent=2, sort_keys=True).encode()
+
+
+def defaults(peft_type: str) -> dict[str, Any]:
+    """Return what PEFT writes for a configuration with default values. It is stored: importing PEFT takes a second."""
+    file = cache_dir() / "peft" / f"{peft_type}-{metadata.version('peft')}.json"
+    return remembered(file, lambda: _written_by_peft(peft_type), dict, dict)
+
+
+def _written_by_peft(peft_type: str) -> dict[str, Any]:
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, TaskType
 
-    method = method_of(spec)
-    make = PEFT_TYPE_TO_CONFIG_MAPPING[method.peft_type]
-    settings = method.peft_settings(spec)
-    if "fan_in_fan_out" in make.__dataclass_fields__:
-        settings |= {"fan_in_fan_out": info.is_transposed}
-    config = make(
-        task_type=TaskType.CAUSAL_LM,
-        base_model_name_or_path=model_path(model.id),
-        revision=model.revision,
-        target_modules=list(spec.target_modules),
-        inference_mode=True,
-        **settings,
-    )
     with tempfile.TemporaryDirectory() as folder:
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[peft_type](task_type=TaskType.CAUSAL_LM, inference_mode=True)
         config.save_pretrained(folder)
-        raw = json.loads((Path(folder) / CONFIG).read_text())
-    # PEFT stores sets as lists, whose order changes from run to run.
-    raw |= {name: sorted(value) for name, value in raw.items() if isinstance(getattr(config, name, None), set)}
-    return json.dumps(raw, indent=2, sort_keys=True).encode()
+        written: dict[str, Any] = json.loads((Path(folder) / CONFIG).read_text())
+    return written

@@ -126,7 +126,7 @@ def _complete(bank: Bank, state: TrainState) -> None:
     state.loss = state.partial.loss
     state.num_tokens += state.partial.num_tokens
     state.partial = Partial()
-    state.losses.append((state.step + 1, state.loss, state.schedule.get_last_lr()[0]))
+    state.losses.append((state.step + 1, state.loss, float(state.schedule.get_last_lr()[0])))
     if math.isfinite(state.loss):
         _update(state)
         state.slot.method.after_step(state.slot, state.step)

@@ -4,11 +4,11 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from transformers.optimization import get_scheduler  # brings PEFT and bitsandbytes: 65 MiB, before memory is metered
+from torch.optim.lr_scheduler import LambdaLR
 
+from lorasweep.adapters.schedules import make_schedule
 from lorasweep.adapters.slot import Slot
 from lorasweep.core.rungs import rung_at, rungs_of
 from lorasweep.core.spec import EvalSpec, TrainSpec
@@ -32,7 +32,7 @@ class TrainState:
     slot: Slot
     spec: TrainSpec
     optimizer: torch.optim.Optimizer
-    schedule: Any
+    schedule: LambdaLR
     scaler: torch.amp.GradScaler
     loader: BatchLoader
     num_steps: int
@@ -72,7 +72,7 @@ def make_train_state(
         slot=slot,
         spec=spec,
         optimizer=optimizer,
-        schedule=get_scheduler(spec.lr_scheduler_type, optimizer, spec.num_warmup_steps(num_steps), num_steps),
+        schedule=make_schedule(spec.lr_scheduler_type, optimizer, spec.num_warmup_steps(num_steps), num_steps),
         # In fp16 small gradients vanish unless the loss is scaled; each slot finds its own scale.
         scaler=torch.amp.GradScaler(slot.vector.device.type, enabled=dtype == "fp16"),
         loader=BatchLoader(rows, spec),

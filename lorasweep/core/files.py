@@ -34,7 +34,15 @@ def set_aside(path: Path) -> str:
     name = f"{path.name}.broken-{time.time():.0f}"
     aside = path.with_name(name if not path.with_name(name).exists() else f"{name}-{uuid.uuid4().hex[:8]}")
     path.rename(aside)
+    for journal in _journals(path):
+        if journal.exists():
+            journal.rename(aside.with_name(journal.name.replace(path.name, aside.name, 1)))
     return aside.name
+
+
+def _journals(path: Path) -> tuple[Path, ...]:
+    """Return the files beside a SQLite database that hold its last changes."""
+    return tuple(path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm", "-journal"))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,6 +60,8 @@ def provision(path: Path, create: Callable[[Path], None]) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    for journal in _journals(path):
+        journal.unlink(missing_ok=True)  # of a database that was deleted: SQLite would apply it to the new one
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         aside = Path(folder) / path.name
         create(aside)

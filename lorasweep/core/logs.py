@@ -22,8 +22,17 @@ def quiet() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    set_environment()
+
+
+def set_environment() -> None:
+    """Set the variables that libraries read when they are imported, unless the user has set them."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Waiting threads that spin for long halve the speed of a busy machine. Threads that sleep at once need longer to
+    # wake up than a small operation takes.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def quiet_libraries() -> None:

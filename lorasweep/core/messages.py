@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lorasweep.core.result import Point, TrialResult
+from lorasweep.core.spec import ModelSpec
 from lorasweep.core.trial import Trial
 
 CHECKPOINT = "checkpoint.safetensors"  # in the folder of an unfinished trial
@@ -19,6 +20,7 @@ class WorkerSettings:
     num_slots: int
     num_threads: int = 0
     visible: str = ""  # CUDA_VISIBLE_DEVICES of the worker's process
+    base: ModelSpec | None = None  # to load at once, if all trials have the same
     slice_s: float = 1.0  # `advance` returns within this time, so that Stop and Pause get through
 
 

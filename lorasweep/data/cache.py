@@ -5,11 +5,14 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from lorasweep.core.files import write_bytes
+from lorasweep.core.files import write_bytes, write_json
 from lorasweep.core.spec import digest
 from lorasweep.data.formats import Example
 from lorasweep.data.render import TokenRow
+
+T = TypeVar("T")
 
 
 def cache_dir() -> Path:
@@ -18,6 +21,21 @@ def cache_dir() -> Path:
     if base:
         return Path(base)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lorasweep"
+
+
+def remembered(file: Path | None, make: Callable[[], T], read: Callable[[Any], T], write: Callable[[T], Any]) -> T:
+    """Return the value that is stored in a JSON file, or make and store it. A damaged file is replaced.
+
+    `read` raises if the JSON is not what `write` returns. Without a file nothing is stored.
+    """
+    if file is None:
+        return make()
+    try:
+        return read(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        value = make()
+    write_json(file, write(value))
+    return value
 
 
 def cached_rows(

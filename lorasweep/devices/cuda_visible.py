@@ -9,6 +9,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 
 from lorasweep.devices import nvml
 from lorasweep.devices.nvml import Gpu
@@ -66,11 +69,17 @@ def _usable(gpu: Gpu) -> Gpu:
     return gpu.slices[0] if gpu.slices else gpu
 
 
+def _is_built_for_gpus() -> bool:
+    """Read PyTorch's version file; importing PyTorch takes a second, which planning does not need."""
+    package = find_spec("torch")
+    assert package is not None and package.origin is not None, "torch is a dependency"
+    version = run_path(str(Path(package.origin).with_name("version.py")))
+    return version.get("cuda") is not None or version.get("hip") is not None
+
+
 def _query_torch() -> tuple[Gpu, ...]:
     """Ask PyTorch in a separate process, if it was built for GPUs."""
-    from torch import version
-
-    if version.cuda is None and version.hip is None:
+    if not _is_built_for_gpus():
         return ()
     try:
         done = subprocess.run(

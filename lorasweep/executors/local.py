@@ -1,4 +1,4 @@
-"""Run a worker in a spawned process, pinned to one GPU before CUDA starts."""
+"""Run a worker in a process of its own, pinned to one GPU before CUDA starts."""
 
 import ctypes
 import gc
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from lorasweep.core.logs import quiet
 from lorasweep.core.messages import Command, Event, WorkerSettings
 from lorasweep.devices.devices import Device, free_bytes
+from lorasweep.executors import fork_server
 from lorasweep.executors.base import WorkerDied
-from lorasweep.executors.reaper import end_marked, marked, new_mark
+from lorasweep.executors.reaper import NAME, end_marked, marked, new_mark
 
 if TYPE_CHECKING:
     from lorasweep.worker.worker import Worker
@@ -30,14 +31,13 @@ _worker: "Worker | None" = None
 
 
 class LocalExecutor:
-    """Runs one worker in a spawned process."""
+    """Runs one worker in a process of its own."""
 
     def __init__(self, settings: WorkerSettings, device: Device | None = None) -> None:
         self.device = device
-        self.pool = ProcessPoolExecutor(
-            max_workers=1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,)
-        )
         self.mark = new_mark()
+        start_method = fork_server.context(is_gpu=settings.device.startswith("cuda"))
+        self.pool = ProcessPoolExecutor(1, start_method, initializer=_begin, initargs=(settings, self.mark))
         with marked(self.mark):
             self.pool.submit(int)  # starts the process early, because its imports take long
         # The pool drops its processes when it breaks.
@@ -103,9 +103,10 @@ def _kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _begin(settings: WorkerSettings) -> None:
+def _begin(settings: WorkerSettings, mark: str) -> None:
     global _worker
     gc.disable()  # imported objects stay, and scanning them repeatedly takes a second
+    os.environ[NAME] = mark  # the fork server has another
     for number in (signal.SIGINT, signal.SIGTERM):  # the driver handles them and first asks for checkpoints
         signal.signal(number, signal.SIG_IGN)
     os.setsid()  # processes that the worker starts belong to its group and are killed with it
@@ -119,6 +120,9 @@ def _begin(settings: WorkerSettings) -> None:
     from lorasweep.worker.worker import Worker
 
     _worker = Worker(settings)
+    if settings.base is not None:
+        with suppress(Exception):  # the first trial tries again, and reports the error
+            _worker.trials.load(settings.base)
     gc.freeze()
     gc.enable()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lorasweep.core.messages import WorkerSettings
 from lorasweep.devices.devices import Device
+from lorasweep.executors import fork_server
 from lorasweep.executors.base import Executor
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ EXECUTORS: "dict[str, Make]" = {"inline": _inline, "local": _local}
 def make_executor(name: str, settings: WorkerSettings, device: Device, num_workers: int) -> Callable[[], Executor]:
     """Return a function that starts the worker of a device.
 
-    `auto` runs a lone CPU worker in this process and others in their own, which can die without ending the sweep.
+    `auto` runs workers in their own processes, which can die without ending the sweep; but a lone CPU worker in this
+    process if its process would have to import everything first.
     """
     if name == "auto":
-        name = "inline" if not device.is_gpu and num_workers == 1 else "local"
+        is_lone = not device.is_gpu and num_workers == 1
+        name = "inline" if is_lone and not fork_server.is_usable() else "local"
     return partial(EXECUTORS[name], settings, device)

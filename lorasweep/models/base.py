@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lorasweep.core.spec import ModelSpec
 from lorasweep.data.batches import PackedBatch
 from lorasweep.models import varlen_attention
-from lorasweep.models.info import BaseInfo
+from lorasweep.models.shape import BaseInfo
 from lorasweep.models.shortcuts import Shortcuts
 
 # B rows, S tokens, T label positions, D width, V vocabulary

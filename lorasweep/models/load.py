@@ -10,7 +10,9 @@ from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec
 from lorasweep.models import rms_norm
 from lorasweep.models.base import DTYPES, Base
-from lorasweep.models.info import BaseInfo, describe, model_path, read_config
+from lorasweep.models.describe import read_config
+from lorasweep.models.info import describe
+from lorasweep.models.shape import BaseInfo, model_path
 from lorasweep.models.tokenizer import load_tokenizer
 
 

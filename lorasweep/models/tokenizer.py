@@ -1,11 +1,14 @@
 """A base's tokenizer."""
 
 import json
+from functools import cached_property
 from typing import Any
 
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec, digest
-from lorasweep.models.info import model_path
+from lorasweep.data.cache import remembered
+from lorasweep.models.info import stored_by_content
+from lorasweep.models.shape import model_path
 
 NO_TOKENIZER = "has no tokenizer that can be read"
 
@@ -28,3 +31,32 @@ def load_tokenizer(spec: ModelSpec) -> Any:
 def tokenizer_key(tokenizer: Any) -> str:
     """Return a key for the tokenizer's content."""
     return digest([json.loads(tokenizer.backend_tokenizer.to_str()), tokenizer.chat_template, tokenizer.eos_token_id])
+
+
+class LazyTokenizer:
+    """A base's tokenizer, loaded when it is used. Its key is stored, so rows may come from the cache without it."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+
+    @cached_property
+    def key(self) -> str:
+        """The key of the tokenizer's content.
+
+        Raises:
+            ModelError: the tokenizer cannot be read.
+        """
+        stored = stored_by_content(self._spec.id, "tokenizers", self._spec.trust_remote_code)
+        return remembered(
+            stored, lambda: tokenizer_key(self._loaded), lambda raw: str(raw["key"]), lambda key: {"key": key}
+        )
+
+    @cached_property
+    def _loaded(self) -> Any:
+        return load_tokenizer(self._spec)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._loaded(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loaded, name)

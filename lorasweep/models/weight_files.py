@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorasweep.core.errors import ModelError
-from lorasweep.models.info import BaseInfo, model_path
+from lorasweep.models.shape import BaseInfo, model_path
 
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors

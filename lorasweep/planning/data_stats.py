@@ -12,7 +12,7 @@ from lorasweep.data.render import TokenRow
 from lorasweep.data.splits import MIN_VALIDATION, read_source, read_splits
 from lorasweep.data.tasks import Task, load_probe, load_task
 from lorasweep.memory import Lengths, lengths_of
-from lorasweep.models.tokenizer import load_tokenizer, tokenizer_key
+from lorasweep.models.tokenizer import LazyTokenizer
 from lorasweep.planning.comparable import TokenizedData, incomparable
 
 
@@ -68,8 +68,8 @@ def all_facts(specs: Sequence[TrialSpec]) -> dict[str, DataFacts]:
     versions: list[TokenizedData] = []
     for spec in {s.data_key: s for s in specs}.values():
         try:
-            tokenizer = load_tokenizer(spec.model)
-            key = tokenizer_key(tokenizer)
+            tokenizer = LazyTokenizer(spec.model)
+            key = tokenizer.key
         except LoraSweepError as error:  # check the data files too
             problems += [str(error).splitlines()[0], *_unreadable(spec)]
             continue

@@ -8,7 +8,9 @@ from lorasweep.config.grammar import Choice, Domain
 from lorasweep.core.rungs import rung_shares
 from lorasweep.core.sizes import GIB
 from lorasweep.core.spec import ModelSpec, TrialSpec
+from lorasweep.data.cache import remembered
 from lorasweep.memory.gpus import RULE, fitting, rule_of_thumb
+from lorasweep.models.info import stored_by_content
 from lorasweep.planning.data_stats import DataFacts
 from lorasweep.planning.plan import Plan
 
@@ -137,8 +139,14 @@ def _bases(plan: Plan) -> Iterator[str]:
 
 
 def _passes(model: ModelSpec) -> str:
+    """Return whether passes can be packed on a base. The answer is stored: the test imports torch."""
+    stored = stored_by_content(model.id, "passes", model.trust_remote_code)
+    return remembered(stored, lambda: _tested(model), lambda raw: str(raw["text"]), lambda text: {"text": text})
+
+
+def _tested(model: ModelSpec) -> str:
     from lorasweep.adapters.load import tiny_base_shortcuts
-    from lorasweep.models.info import read_config
+    from lorasweep.models.describe import read_config
 
     shortcuts = tiny_base_shortcuts(read_config(model.id, model.revision, model.trust_remote_code))
     if shortcuts is None:

@@ -13,7 +13,8 @@ from lorasweep.core.spec import ModelSpec, TrialSpec
 from lorasweep.core.trial import Params, Scalar, Trial
 from lorasweep.devices.devices import Device
 from lorasweep.memory import GIB, Corrections, Footprint, Loads, footprint
-from lorasweep.models.info import BaseInfo, describe, resolve_targets
+from lorasweep.models.info import describe, resolve_targets
+from lorasweep.models.shape import BaseInfo
 from lorasweep.planning.data_stats import DataFacts
 
 USABLE = 0.8  # share of a device's free memory that predictions may fill
@@ -113,7 +114,9 @@ class Plan:
 
     def worker(self, device: Device, num_threads: int) -> WorkerSettings:
         """Return the settings of a device's worker."""
+        bases = {trial.spec.model for trial in self.trials}
         return WorkerSettings(
+            base=bases.pop() if len(bases) == 1 else None,
             visible=device.visible,
             device="cpu" if not device.is_gpu else f"cuda:{device.name}",
             num_slots=self.slots[device.name],

@@ -20,7 +20,7 @@ from lorasweep.core.trial import Params
 from lorasweep.study.pruners import attribute, make_pruner, prune_decisions, report, reports_of
 from lorasweep.study.rules import RungReport
 from lorasweep.study.samplers import make_sampler
-from lorasweep.study.storage import Direction, open_study
+from lorasweep.study.storage import Direction, close_storage, open_study
 
 
 class Study:
@@ -47,6 +47,10 @@ class Study:
         self._closed: set[int] = set()
         self._latest: dict[int, Rung] = {}  # the last report of each live trial
         self._is_asking = False  # stays true if the storage could not be written
+
+    def close(self) -> None:
+        """Close the database; SQLite then merges its log into the file."""
+        close_storage(self.study)
 
     def _seed(self) -> None:
         """Seed the sampler by the number of trials, so that a new one does not repeat its first draws."""

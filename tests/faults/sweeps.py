@@ -58,7 +58,8 @@ def children(pid: int, word: str = "") -> list[psutil.Process]:
 
 def workers(pid: int) -> list[psutil.Process]:
     """Return a driver's worker processes."""
-    return children(pid, "spawn_main")
+    forked = [p for server in children(pid, "forkserver") for p in children(server.pid)]
+    return [*children(pid, "spawn_main"), *forked]
 
 
 def is_alive(pid: int) -> bool:

@@ -150,9 +150,11 @@ def test_a_study_that_cannot_be_read_is_filled_again(plan: Plan, tmp_path: Path)
     driver = driver_of(plan, tmp_path, Notes())
     driver.run()
     driver.ledger.close()
+    driver.study.close()
     for damage in (b"", b"this is no database" * 99, (tmp_path / "study.db").read_bytes()[:9000]):
         (tmp_path / "study.db").write_bytes(damage)
         again = driver_of(plan, tmp_path, Notes())
         again.run()
         again.ledger.close()
         assert states(again.study) == {"COMPLETE": 6} and len(again.ledger.results) == 6
+        again.study.close()

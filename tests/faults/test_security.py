@@ -8,7 +8,7 @@ import pytest
 
 from lorasweep.adapters.peft_format import load_adapter
 from lorasweep.cli import main
-from lorasweep.models.info import DEMO
+from lorasweep.models.shape import DEMO
 from tests.faults.sweeps import FAKE, SMALL_DATA
 
 

@@ -19,7 +19,8 @@ from lorasweep.data.batches import micro_batches, pack
 from lorasweep.memory import Loads, lengths_of, weight_bytes
 from lorasweep.memory.activations import kept_bytes, load_of, stacks_of
 from lorasweep.memory.gpus import fitting, rule_of_thumb
-from lorasweep.models.info import BaseInfo, describe, resolve_targets
+from lorasweep.models.info import describe, resolve_targets
+from lorasweep.models.shape import BaseInfo
 from tests.settings import SPEC, num_parameters
 from tests.tiny import token_rows
 

@@ -6,7 +6,8 @@ import pytest
 
 from lorasweep.core.spec import DType, ModelSpec, Precision, TrialSpec
 from lorasweep.memory import Footprint, Lengths, adapter_bytes, footprint, own_bytes, slots_that_fit, weight_bytes
-from lorasweep.models.info import BaseInfo, describe
+from lorasweep.models.info import describe
+from lorasweep.models.shape import BaseInfo
 from tests.memory.test_parts import sizes_in_bank
 from tests.settings import SPEC, adapted, lora_of, num_parameters, trained
 

@@ -13,7 +13,8 @@ from lorasweep.memory import Lengths, footprint, lengths_of, slots_that_fit
 from lorasweep.memory.activations import kept_bytes, load_of, logits_bytes, members_of, stacks_of, workspace_bytes
 from lorasweep.memory.evaluation import evaluation_bytes
 from lorasweep.memory.footprint import CUDA_SLACK, HEAP_SLACK
-from lorasweep.models.info import BaseInfo, describe
+from lorasweep.models.info import describe
+from lorasweep.models.shape import BaseInfo
 from tests.settings import SPEC, adapted, num_parameters, trained
 
 LENGTHS = Lengths(longest=100, mean=50, deviation=5, labels=4, scored=40, scored_labels=10, has_options=True, prompt=30)
