@@ -60,7 +60,7 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
 
     Raises:
         AlreadyRunning: another process runs this sweep.
-        ConfigError: the data or the base changed since the run began.
+        ConfigError: the data or the base changed since the run began, or the tracker can never be used.
     """
     folder = run_folder(plan)
     ledger = Ledger(folder, owner=f"process {os.getpid()} on {socket.gethostname()}")
@@ -77,7 +77,7 @@ def run_sweep(plan: Plan, text: str) -> Outcome:
 
 
 def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
-    with _starting(plan) as handles:  # workers start while study and tracker are opened
+    with _starting(plan) as handles:  # workers start while the study is opened; the tracker opens in its own thread
         facts = provenance()
         study, tracking = _open_study(plan, ledger), _open_tracking(plan, text, ledger, facts)
     if not gc.isenabled():  # disabled in `__main__`
@@ -86,9 +86,13 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     listeners: list[Listener] = [make_display(plan), *([tracking] if tracking else [])]
     recorder = Recorder(ledger, study, listeners, objective=plan.config.eval.objective, provenance=facts)
     driver, signals = Driver(plan, recorder, handles.result()), list[int]()
+    if tracking:
+        tracking.on_refusal = driver.stop
     try:
         with _interruptible(driver, signals):
             driver.run()
+        if tracking and tracking.refusal:
+            raise tracking.refusal
         board = _report(driver)
         _close(tracking, driver)
         if tracking and tracking.tracker.page:

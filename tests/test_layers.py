@@ -18,7 +18,7 @@ ROOMS = ["core", "data", "models", "adapters", "memory", "worker", "devices", "e
 APART = ("__init__", "demo")  # the command line, and the script that makes the embedded base
 OWNERS = {
     "optuna": {"config.space", "study.study", "study.storage", "study.samplers", "study.pruners"},
-    "mlflow": {"tracking.mlflow"},
+    "mlflow": {"tracking.mlflow", "tracking.mlflow_store"},
     "hydra": {"config.grammar", "config.compose", "cli", "api"},
     "omegaconf": {"config.compose"},
     "bitsandbytes": {"adapters.train_state"},

@@ -164,4 +164,4 @@ def test_a_server_that_refuses_is_a_configuration_error(tmp_path: Path, server: 
     """The response would not change later."""
     server.start()
     with pytest.raises(ConfigError, match=r"tracking\.uri: .* cannot be used"):
-        MlflowTracker(TrackingSettings(uri=f"{server.uri}/no-such-prefix"), "fake", "/runs/fake-1")
+        MlflowTracker(TrackingSettings(uri=f"{server.uri}/no-such-prefix"), "fake", "/runs/fake-1").open()

@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,13 +18,14 @@ from typing import Any
 from evaluation.metrics import METRICS
 from lorasweep.config.settings import TrackingSettings
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.files import provision, redact, sqlite_url
+from lorasweep.core.files import provision, redact
 from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, TrialStarted
 from lorasweep.core.result import Point, TrialResult
 from lorasweep.core.spec import digest
 from lorasweep.core.trial import Trial, short_name
 from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.fields import STATUS, named, points, result_tags, space_params, trial_params
+from lorasweep.tracking.mlflow_store import create_database, is_unreachable, make_client, place, without_collection
 from lorasweep.tracking.naming import plain_name, trial_name
 from lorasweep.tracking.view import saved_view, view_key
 
@@ -52,42 +52,45 @@ class MlflowTracker:
     """Records a sweep as a parent run with one child run per trial."""
 
     def __init__(self, settings: TrackingSettings, name: str, key: str, folder: str = "") -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # By default a call to an unreachable server blocks for four minutes, and a run whose response was lost is
-        # created again. Here only the tracking queue retries, and it searches for the run first.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines for every trial
-        from mlflow import MlflowClient
-
-        # Importing MLflow configures its loggers, which would log every table that they create.
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-
-        try:
-            uri, self.database = _open(settings.uri)
-            self.client = MlflowClient(uri)
-            self.experiment = self._experiment(settings.experiment)
-        except Exception as error:  # every store raises its own types
-            reason, where = shorten(redact(str(error)), 200), redact(settings.uri or "mlflow.db")
-            if not _is_unreachable(error):
-                text = f"tracking.uri: {where} cannot be used: {reason}; or set tracking=none"
-                raise ConfigError([text]) from error
-            self.experiment = ""
-            log.warning(
-                "tracking.uri: %s does not answer; results are kept in the run folder until it does (%s)", where, reason
-            )
-        self.settings = settings
-        self.name = name
+        self.settings, self.name = settings, name
         self.key, self.folder = key, folder or key
-        self.parent = self.page = ""
-        self.destination = digest([uri, settings.experiment])  # hashed, because the URI may contain a password
+        self.uri, self.database = place(settings.uri)
+        self.destination = digest([self.uri, settings.experiment])  # hashed, because the URI may contain a password
+        self.client: Any = None
+        self.experiment = self.parent = self.page = ""
         self.children: dict[int, Child] = {}
         self.names: dict[int, str] = {}  # of the trials' runs
         self._maybe_created: set[int] = set()  # trials whose run may exist although its creation was not confirmed
 
+    def open(self) -> None:
+        """Import MLflow, which takes seconds, and open the store.
+
+        Raises:
+            ConfigError: the store can never be used. One that does not answer now only leads to a warning.
+        """
+        try:
+            with without_collection():
+                self.client = make_client(self.uri)
+            if self.database:
+                provision(self.database, create_database)
+            self.experiment = self._experiment(self.settings.experiment)
+        except Exception as error:  # every store raises its own types
+            reason, where = shorten(redact(str(error)), 200), redact(self.settings.uri or "mlflow.db")
+            if not is_unreachable(error):
+                text = f"tracking.uri: {where} cannot be used: {reason}; or set tracking=none"
+                raise ConfigError([text]) from error
+            log.warning(
+                "tracking.uri: %s does not answer; results are kept in the run folder until it does (%s)", where, reason
+            )
+
     def begin(self, info: SweepInfo) -> None:
-        """Create the sweep's parent run, or find it with all its children, and save a view of its trials."""
+        """Create the sweep's parent run, or find it with all its children, and save a view of its trials.
+
+        Raises:
+            ConfigError: see `open`.
+        """
+        if self.client is None:
+            self.open()
         self.experiment = self.experiment or self._experiment(self.settings.experiment)
         run = self._find(self.key)
         self.tags, self.data = {**info.tags, "lorasweep.folder": self.folder}, dict(info.data)
@@ -231,32 +234,6 @@ class MlflowTracker:
         if result.samples:
             rows = [[s.prompt, s.reference, s.output] for s in result.samples]
             self.client.log_dict(run, {"columns": ["prompt", "reference", "output"], "data": rows}, "samples.json")
-
-
-def _open(uri: str | None) -> tuple[str, Path | None]:
-    """Return the tracking URI, and the file of an embedded store; by default the one that `mlflow ui` shows."""
-    if uri is not None and not uri.startswith("sqlite:///"):
-        return uri, None
-    path = Path("mlflow.db" if uri is None else uri.removeprefix("sqlite:///")).absolute()
-    provision(path, _create_database)
-    return sqlite_url(path), path
-
-
-def _create_database(path: Path) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    store = SqlAlchemyStore(sqlite_url(path), str(path.parent))  # type: ignore[no-untyped-call]
-    store.engine.dispose()
-
-
-def _is_unreachable(error: Exception) -> bool:
-    """Return whether a tracking server is unreachable for now; any other error is permanent."""
-    from mlflow.exceptions import MlflowException, RestException
-
-    if isinstance(error, RestException):
-        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
-    says = re.match(r"API request to .* failed with (exception|error code 5\d\d)", str(error), re.DOTALL)
-    return isinstance(error, MlflowException) and says is not None
 
 
 def _metrics(points: Sequence[Point]) -> list[Any]:

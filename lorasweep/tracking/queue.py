@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from textwrap import shorten
 
+from lorasweep.core.errors import ConfigError
 from lorasweep.core.files import redact
 from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, SweepStarted, TrialStarted
 from lorasweep.core.result import TrialResult
@@ -24,7 +25,8 @@ Tracked = Finished | Summary | TrialStarted | Rung
 class TrackingQueue:
     """Delivers events to a tracker in order. Results and the summary are retried until they arrive.
 
-    `is_exported` and `mark_exported` store, by trial number, which results the tracker has.
+    `is_exported` and `mark_exported` store, by trial number, which results the tracker has. If the tracker can never be
+    used, `refusal` is set and `on_refusal` is called, on the queue's thread.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class TrackingQueue:
         self._events: deque[Tracked] = deque()
         self._changed = threading.Condition()
         self._has_begun = self._is_closing = False
+        self.refusal: ConfigError | None = None
+        self.on_refusal: Callable[[], None] = lambda: None
         self._num_failures = 0  # consecutive ones
         self._retry_at_s = 0.0
         self._thread = threading.Thread(target=self._deliver_all, name="tracking", daemon=True)
@@ -90,6 +94,10 @@ class TrackingQueue:
         while event := self._next():
             try:
                 self._deliver(event)
+            except ConfigError as error:
+                self.refusal = error
+                self.on_refusal()
+                return
             except Exception as error:  # tracking clients raise many types
                 self._failed(event, error)
             else:
