@@ -11,6 +11,8 @@ import pytest
 from lorasweep.data.cache import remembered
 from lorasweep.devices import cuda_visible
 from lorasweep.executors import fork_server
+from lorasweep.planning.make import make_plan
+from tests.settings import composed
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "tokenizers", "datasets", "peft", "optuna", "mlflow"}
@@ -83,3 +85,12 @@ def test_a_damaged_file_of_the_cache_is_replaced(damage: str, tmp_path: Path) ->
     assert remembered(file, lambda: 3, read, lambda value: {"value": value}) == 3
     assert remembered(file, lambda: 4, read, lambda value: {"value": value}) == 3
     assert remembered(None, lambda: 5, read, lambda value: {"value": value}) == 5
+
+
+def test_a_plan_of_local_files_does_not_ask_whether_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask() -> str:
+        raise AssertionError("it asked")
+
+    for module in ("planning.data_stats", "models.describe", "data.source"):
+        monkeypatch.setattr(f"lorasweep.{module}.unreachable_note", ask)
+    assert make_plan(composed("lora.r=4")).trials

@@ -126,9 +126,10 @@ def _unreadable(spec: TrialSpec) -> list[str]:
 
 def _hub_problems(probes: Sequence[str]) -> list[str]:
     """Return one message for all probes that could not be read because the hub does not answer."""
+    if not probes:
+        return []  # do not ask whether the hub answers
     names = ", ".join(probes)
-    text = f"eval.probes: {names} cannot be read{unreachable_note()}; or leave probes out with probes=none"
-    return [text] if names else []
+    return [f"eval.probes: {names} cannot be read{unreachable_note()}; or leave probes out with probes=none"]
 
 
 def _probe_problem(probe: ProbeSpec, error: LoraSweepError) -> str:
