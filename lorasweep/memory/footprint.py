@@ -22,7 +22,7 @@ OVERHEAD = {"cpu": 25 * MIB, "cuda": 512 * MIB}
 CUDA_SLACK = 0.05
 # CPU: measured. glibc's heap keeps gaps between saved and temporary tensors. One mmap per large tensor would avoid
 # the gaps, but make a step 10 to 20 % longer.
-HEAP_SLACK = {"training": 0.8, "evaluation": 0.35, "checkpointing": 2.5, "int8": 1.5}
+HEAP_SLACK = {"training": 0.62, "evaluation": 0.35, "checkpointing": 2.5, "int8": 1.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 from lorasweep.core.errors import ModelError
 from lorasweep.core.spec import ModelSpec
-from lorasweep.models import rms_norm
+from lorasweep.models import rms_norm, rotary
 from lorasweep.models.base import DTYPES, Base
 from lorasweep.models.describe import read_config
 from lorasweep.models.info import describe
@@ -27,11 +27,12 @@ def load_untested(spec: ModelSpec, device: str) -> Base:
 
 
 def make_base(model: Any, tokenizer: Any, info: BaseInfo, spec: ModelSpec, device: str) -> Base:
-    """Freeze a model, replace its norms and register hooks."""
+    """Freeze a model, replace its norms and rotations, and register hooks."""
     _keep_trainable_path(model)
     model.requires_grad_(False)
     if device == "cpu":
         rms_norm.replace_norms(model)
+    rotary.replace_rotary(model)
     base = Base(model, tokenizer, info, spec, torch.device(device))
     head = model.get_output_embeddings()
     head.register_forward_pre_hook(base.gather_hidden)
