@@ -72,7 +72,7 @@ def test_commands_without_workers_of_their_own_start_no_fork_server(
 def test_pytorch_is_asked_without_an_import_whether_it_was_built_for_gpus() -> None:
     import torch
 
-    assert cuda_visible._is_built_for_gpus() == (torch.version.cuda is not None or torch.version.hip is not None)
+    assert cuda_visible.is_built_for_gpus() == (torch.version.cuda is not None or torch.version.hip is not None)
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"value": []}', "no json"])

@@ -69,7 +69,14 @@ def _usable(gpu: Gpu) -> Gpu:
     return gpu.slices[0] if gpu.slices else gpu
 
 
-def _is_built_for_gpus() -> bool:
+def has_surely_no_gpu() -> bool:
+    """Return whether this process sees no GPU; False if only a process that starts CUDA could tell."""
+    if nvml.gpus() is None and is_built_for_gpus() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        return False
+    return not visible_gpus()
+
+
+def is_built_for_gpus() -> bool:
     """Read PyTorch's version file; importing PyTorch takes a second, which planning does not need."""
     package = find_spec("torch")
     assert package is not None and package.origin is not None, "torch is a dependency"
@@ -79,7 +86,7 @@ def _is_built_for_gpus() -> bool:
 
 def _query_torch() -> tuple[Gpu, ...]:
     """Ask PyTorch in a separate process, if it was built for GPUs."""
-    if not _is_built_for_gpus():
+    if not is_built_for_gpus():
         return ()
     try:
         done = subprocess.run(

@@ -12,7 +12,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
 from lorasweep.devices.cpu import num_cores
-from lorasweep.devices.cuda_visible import visible_gpus
+from lorasweep.devices.cuda_visible import has_surely_no_gpu
 from lorasweep.executors.reaper import NAME, marked, new_mark
 
 _environment: dict[str, str] = {}  # of the fork server; empty before it is started
@@ -22,7 +22,7 @@ def start_for(arguments: Sequence[str]) -> None:
     """Start the fork server if this command line runs a sweep on several CPU cores; it imports in the background."""
     is_sweep = not arguments or arguments[0] == "run" or "=" in arguments[0] or arguments[0].startswith("--config")
     is_inline = {"executor=inline", "--cfg", "-c"} & {word.strip() for word in arguments}
-    on_cpu = "devices=cpu" in arguments or not visible_gpus()
+    on_cpu = "devices=cpu" in arguments or has_surely_no_gpu()
     if sys.platform != "linux" or not is_sweep or is_inline or not on_cpu or num_cores() == 1:
         return
     multiprocessing.set_forkserver_preload(["lorasweep.executors.preloaded"])
