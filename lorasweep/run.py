@@ -80,21 +80,22 @@ def _run(plan: Plan, text: str, ledger: Ledger) -> Outcome:
     with _starting(plan) as handles:  # workers start while the study is opened; the tracker opens in its own thread
         facts = provenance()
         study, tracking = _open_study(plan, ledger), _open_tracking(plan, text, ledger, facts)
+        workers = handles.result()
     if not gc.isenabled():  # disabled in `__main__`
         gc.freeze()
         gc.enable()
     listeners: list[Listener] = [make_display(plan), *([tracking] if tracking else [])]
     recorder = Recorder(ledger, study, listeners, objective=plan.config.eval.objective, provenance=facts)
-    driver, signals = Driver(plan, recorder, handles.result()), list[int]()
+    driver, signals = Driver(plan, recorder, workers), list[int]()
     if tracking:
         tracking.on_refusal = driver.stop
     try:
         with _interruptible(driver, signals):
             driver.run()
-        if tracking and tracking.refusal:
-            raise tracking.refusal
         board = _report(driver)
         _close(tracking, driver)
+        if tracking and tracking.refusal:
+            raise tracking.refusal
         if tracking and tracking.tracker.page:
             ledger.note(TRACKED, {"page": tracking.tracker.page})
     except BaseException:
@@ -131,7 +132,7 @@ def _starting(plan: Plan) -> Iterator[Future[list[WorkerHandle]]]:
     try:
         yield started
     except BaseException:
-        for handle in started.result():
+        for handle in [] if started.exception() else started.result():
             handle.executor.close()
         raise
 
@@ -218,7 +219,7 @@ def _winner_metrics(winner: Configuration | None, name: str) -> dict[str, float]
 
 def _close(tracking: TrackingQueue | None, driver: Driver) -> None:
     """Upload the remaining results to the tracker; warn about those that it did not accept."""
-    if tracking and tracking.close():
+    if tracking and tracking.close() and not tracking.refusal:
         trained = [number for number, result in driver.ledger.results.items() if result.same_as is None]
         num_left = sum(not tracking.is_exported(number) for number in trained)
         missing = f"{num_left} of {len(trained)} results" if num_left else "the leaderboard"

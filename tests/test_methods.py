@@ -25,12 +25,14 @@ from lorasweep.config.build import build_config
 from lorasweep.core.errors import ConfigError
 from lorasweep.core.spec import AdapterSpec, EvalSpec, ModelSpec, Precision, TrainSpec, TrialSpec
 from lorasweep.core.trial import Trial
+from lorasweep.driver.run_folder import run_folder
 from lorasweep.memory import footprint, lengths_of
 from lorasweep.models.info import resolve_targets
+from lorasweep.planning.make import make_plan
 from lorasweep.worker.checkpoint import load_checkpoint, save_checkpoint
 from lorasweep.worker.live_trial import LiveTrial
 from tests.memory.test_facts import kept_by
-from tests.settings import SPEC, minimal
+from tests.settings import SPEC, composed, minimal
 from tests.test_bank import curve, join, make_bank, mixed, train_all, train_stock
 from tests.tiny import save_base, token_rows
 
@@ -285,3 +287,14 @@ def test_a_setting_that_another_method_has_is_ignored_and_one_that_none_has_is_r
         build_config(minimal(lora={"method": "scale", "rank": 8}))
     with pytest.raises(ConfigError, match=r"lora\.method: 'scal' is not one of .*; did you mean 'scale'\?"):
         build_config(minimal(lora={"method": "scal"}))
+
+
+def test_each_method_has_its_own_run_folder() -> None:
+    plans = [make_plan(composed(f"lora.method={name}")) for name in ("lora", "scale")]
+    assert len({run_folder(plan) for plan in plans}) == 2
+
+
+@pytest.mark.parametrize("value", [["lora"], {"a": 1}, 3])
+def test_a_method_that_is_no_name_is_a_mistake(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"lora\.method: "):
+        build_config(minimal(lora={"method": value}))

@@ -55,3 +55,12 @@ def test_another_function_is_kept() -> None:
 
     assert not rotary._is_same(interleaved)
     assert rotary._is_same(apply_rotary_pos_emb)
+
+
+def test_a_function_that_returns_another_type_is_kept() -> None:
+    """OLMo's angles are in fp32, and it casts the result to the type of its input."""
+
+    def cast_back(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(x.to(q.dtype) for x in apply_rotary_pos_emb(q, k, cos, sin))
+
+    assert not rotary._is_same(cast_back)

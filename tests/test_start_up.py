@@ -1,8 +1,10 @@
 """A sweep starts without imports that it does not need, and CPU workers are forked from a process that has imported."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,32 @@ def test_a_plan_of_local_files_does_not_ask_whether_the_hub_answers(monkeypatch:
     for module in ("planning.data_stats", "models.describe", "data.source"):
         monkeypatch.setattr(f"lorasweep.{module}.unreachable_note", ask)
     assert make_plan(composed("lora.r=4")).trials
+
+
+def test_workers_are_spawned_if_the_fork_server_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", fail)
+    monkeypatch.setattr(fork_server, "num_cores", lambda: 2)
+    before = signal.getsignal(signal.SIGINT)
+    fork_server.start_for(["lora.r=4"])
+    assert not fork_server.is_usable() and signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_sigterm_to_the_whole_group_saves_every_trial(in_tmp: Path) -> None:
+    """As `timeout`, Slurm and systemd send it."""
+    words = ["lora.r=2,4", "train.max_steps=5000", "probes=none", "tracking=none", "data.limit=64", "eval.limit=16"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lorasweep", *words], cwd=in_tmp, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    while "starts" not in (line := process.stdout.readline()):
+        assert line, "it ended"
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75 and "2 unfinished trials are saved" in output, output

@@ -8,10 +8,12 @@ import pytest
 
 from lorasweep.config.settings import TrackingSettings
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.messages import Finished, Rung, TrialStarted
+from lorasweep.core.messages import Finished, Rung, Summary, TrialStarted
 from lorasweep.core.result import Cost, Point, Sample, TrialResult, TrialState
 from lorasweep.core.spec import TrialSpec
 from lorasweep.core.trial import Params, Trial
+from lorasweep.driver.ledger import Ledger
+from lorasweep.testing import tracking_queue
 from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.mlflow import MlflowTracker
 from lorasweep.tracking.view import saved_view, view_key
@@ -136,3 +138,13 @@ def test_a_store_that_cannot_be_opened_names_the_setting(in_tmp: Path) -> None:
     (in_tmp / "m.db").write_text("this is no database")
     with pytest.raises(ConfigError, match=r"tracking\.uri"):
         tracker(in_tmp)
+
+
+def test_a_refusal_at_the_end_is_not_lost(in_tmp: Path) -> None:
+    (in_tmp / "m.db").write_text("this is no database")
+    made = MlflowTracker(TrackingSettings(uri=f"sqlite:///{in_tmp / 'm.db'}"), "rank_alpha", "/runs/rank_alpha-1")
+    queue, called = tracking_queue(made, Ledger(in_tmp / "run")), list[bool]()
+    queue.on_refusal = lambda: called.append(True)
+    queue.handle(Summary(note="note", files=[], metrics={}, adapter=None, is_finished=True))
+    assert queue.close() == 1
+    assert isinstance(queue.refusal, ConfigError) and called == [True]

@@ -61,7 +61,11 @@ def peft_config(model: ModelSpec, info: BaseInfo, spec: AdapterSpec) -> bytes:
 def defaults(peft_type: str) -> dict[str, Any]:
     """Return what PEFT writes for a configuration with default values. It is stored: importing PEFT takes a second."""
     file = cache_dir() / "peft" / f"{peft_type}-{metadata.version('peft')}.json"
-    return remembered(file, lambda: _written_by_peft(peft_type), dict, dict)
+    return remembered(file, lambda: _written_by_peft(peft_type), _with_type, dict)
+
+
+def _with_type(raw: dict[str, Any]) -> dict[str, Any]:
+    return {**raw, "peft_type": raw["peft_type"]}
 
 
 def _written_by_peft(peft_type: str) -> dict[str, Any]:

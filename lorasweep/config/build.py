@@ -164,7 +164,7 @@ def _adapter(value: Any, path: str, problems: list[str]) -> Any:
     if not isinstance(value, Mapping):
         return _build(AdapterSpec, value, f"{path}.", problems)
     name = value.get("method", DEFAULT)
-    settings = METHODS[name].settings if name in METHODS else METHODS[DEFAULT].settings
+    settings = METHODS[name].settings if isinstance(name, str) and name in METHODS else METHODS[DEFAULT].settings
     others = _adapter_settings() - {f.name for f in fields(settings)}
     raw = settings.expanded({key: setting for key, setting in value.items() if key not in others})
     if isinstance(raw.get("target_modules"), str):

@@ -20,7 +20,7 @@ class WorkerSettings:
     num_slots: int
     num_threads: int = 0
     visible: str = ""  # CUDA_VISIBLE_DEVICES of the worker's process
-    base: ModelSpec | None = None  # to load at once, if all trials have the same
+    base: ModelSpec | None = None  # to load at once; on a GPU, only a trial may take memory
     slice_s: float = 1.0  # `advance` returns within this time, so that Stop and Pause get through
 
 

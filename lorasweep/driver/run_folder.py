@@ -1,6 +1,6 @@
 """The folder of a sweep: the same settings find it again, and results for other inputs are not mixed with it."""
 
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ def run_folder(plan: Plan) -> Path:
     """Return the folder of a sweep: the sweep's name and a digest of the settings that affect its trials."""
     kept = {k: v for k, v in _given(plan.config).items() if k not in (*PLACES, "sweep")}
     kept["study"] = {k: v for k, v in kept.get("study", {}).items() if k not in STUDY_LIMITS}
-    kept["space"] = {key: asdict(domain) for key, domain in plan.domains.items()}
+    kept["space"] = {key: _given(domain) for key, domain in plan.domains.items()}
+    kept["method"] = plan.config.lora.method  # the default of each method's own settings
     return Path(plan.config.output_dir) / f"{plan.config.sweep.name}-{digest(kept)[:8]}"
 
 
 def _given(value: Any) -> Any:
     """Return settings as mappings, without defaults: a new setting must not rename the folders of earlier runs."""
+    if isinstance(value, tuple):
+        return [_given(part) for part in value]
     if not is_dataclass(value):
         return value
     found = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}

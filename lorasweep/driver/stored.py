@@ -51,8 +51,8 @@ def mismatch(hint: Any, value: Any, path: str) -> str:
     if hint is Any:
         return ""
     if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, hint):
-        hints = get_type_hints(hint)
-        found = (mismatch(hints[f.name], getattr(value, f.name), f"{path}.{f.name}") for f in fields(hint))
+        hints = get_type_hints(type(value))  # a method's settings have more fields than `AdapterSpec`
+        found = (mismatch(hints[f.name], getattr(value, f.name), f"{path}.{f.name}") for f in fields(value))
         return next(filter(None, found), "")
     if origin in (Union, types.UnionType):
         problems = [mismatch(argument, value, path) for argument in arguments]

@@ -6,6 +6,7 @@ library may start CUDA when it is imported, and CUDA does not survive a fork.
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing import forkserver
@@ -26,8 +27,16 @@ def start_for(arguments: Sequence[str]) -> None:
     if sys.platform != "linux" or not is_sweep or is_inline or not on_cpu or num_cores() == 1:
         return
     multiprocessing.set_forkserver_preload(["lorasweep.executors.preloaded"])
-    with marked(new_mark()):
-        forkserver.ensure_running()
+    # Signals to the whole group are for the driver: it asks workers for checkpoints, and they end with the fork server.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with marked(new_mark()):
+            forkserver.ensure_running()
+    except OSError:  # no socket can be made, for example if the path of TMPDIR is too long: workers are spawned
+        return
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     _environment.update(_inherited())
 
 

@@ -1,9 +1,7 @@
 """Import what a worker needs. The fork server imports this module."""
 
 import gc
-import signal
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
 gc.disable()  # imported objects stay, and scanning them repeatedly takes a second
 
 import lorasweep.worker.worker  # noqa: E402, F401

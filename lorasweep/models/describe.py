@@ -12,7 +12,7 @@ from lorasweep.core.provenance import folder_fingerprint
 from lorasweep.core.spec import digest
 from lorasweep.data.cache import cache_dir, remembered
 from lorasweep.models import tiny_base, usage
-from lorasweep.models.shape import BaseInfo, model_path
+from lorasweep.models.shape import FORMAT, BaseInfo, model_path
 
 
 def read_info(model_id: str, revision: str | None, trust_remote_code: bool) -> BaseInfo:
@@ -84,9 +84,6 @@ def config_key(config: Any) -> str:
     named = ("_name_or_path", "_commit_hash", "transformers_version", "dtype", "architectures")
     shape = {k: v for k, v in config.to_dict().items() if k not in named}
     return digest([shape, torch.__version__, metadata.version("transformers"), FORMAT])
-
-
-FORMAT = 2  # raise it when what is tried out changes
 
 
 def _widest(sizes: Any) -> Any:

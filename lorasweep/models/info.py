@@ -10,9 +10,7 @@ from lorasweep.core.provenance import folder_fingerprint
 from lorasweep.core.spec import ModelSpec, digest
 from lorasweep.data.cache import cache_dir, remembered
 from lorasweep.models import targets
-from lorasweep.models.shape import BaseInfo, model_path
-
-FORMAT = 1  # increase it when the meaning of a field changes
+from lorasweep.models.shape import FORMAT, BaseInfo, model_path
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 NAME = "apply_rotary_pos_emb"  # of transformers' function, which attention layers call
 TOLERANCE = 1e-6
+TYPES = tuple((states, angles) for states in (torch.float32, torch.bfloat16) for angles in (torch.float32, states))
 Rotate = Callable[..., Any]
 
 # B rows, H heads, S tokens, D width of a head
@@ -73,13 +74,17 @@ def _replace(layer: Any) -> bool:
 
 
 def _is_same(theirs: Rotate) -> bool:
-    """Compare both on numbers whose halves differ."""
+    """Compare both on numbers whose halves differ, in every combination of types that a base may have."""
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 4, 3, 8, generator=generator), torch.randn(2, 2, 3, 8, generator=generator)
     cos, sin = torch.randn(2, 3, 8, generator=generator), torch.randn(2, 3, 8, generator=generator)
     try:
-        expected = theirs(q, k, cos, sin)
-        pairs = zip(expected, rotate(theirs, q, k, cos, sin), strict=True)
-        return all(torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE) for one, other in pairs)
+        for states, angles in TYPES:
+            given = q.to(states), k.to(states), cos.to(angles), sin.to(angles)
+            for one, other in zip(theirs(*given), rotate(theirs, *given), strict=True):
+                near = TOLERANCE if states == angles == torch.float32 else 0.05
+                if one.dtype != other.dtype or not torch.allclose(one, other, rtol=near, atol=near):
+                    return False
+        return True
     except (TypeError, ValueError, RuntimeError, AttributeError):  # other arguments, or other shapes
         return False

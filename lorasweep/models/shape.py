@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lorasweep.models import targets
 
+FORMAT = 3  # increase it when stored facts about bases change their meaning, or what is tested about them changes
 DEMO = Path(__file__).resolve().parent.parent / "demo" / "base"
 
 

@@ -21,7 +21,7 @@ def load_tokenizer(spec: ModelSpec) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             model_path(spec.id), revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # the last two if a file is missing
         raise ModelError(f"model.id: {spec.id!r} {NO_TOKENIZER}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is always masked, so any token works
@@ -47,9 +47,13 @@ class LazyTokenizer:
             ModelError: the tokenizer cannot be read.
         """
         stored = stored_by_content(self._spec.id, "tokenizers", self._spec.trust_remote_code)
-        return remembered(
-            stored, lambda: tokenizer_key(self._loaded), lambda raw: str(raw["key"]), lambda key: {"key": key}
-        )
+        return remembered(stored, self._make_key, lambda raw: str(raw["key"]), lambda key: {"key": key})
+
+    def _make_key(self) -> str:
+        try:
+            return tokenizer_key(self._loaded)
+        except AttributeError as error:
+            raise ModelError(f"model.id: {self._spec.id!r} {NO_TOKENIZER}: it is no fast tokenizer") from error
 
     @cached_property
     def _loaded(self) -> Any:
@@ -59,4 +63,6 @@ class LazyTokenizer:
         return self._loaded(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._loaded, name)

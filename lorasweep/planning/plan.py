@@ -116,7 +116,7 @@ class Plan:
         """Return the settings of a device's worker."""
         bases = {trial.spec.model for trial in self.trials}
         return WorkerSettings(
-            base=bases.pop() if len(bases) == 1 else None,
+            base=bases.pop() if len(bases) == 1 and not device.is_gpu else None,
             visible=device.visible,
             device="cpu" if not device.is_gpu else f"cuda:{device.name}",
             num_slots=self.slots[device.name],

@@ -1,6 +1,8 @@
 """Open the storage of an Optuna study."""
 
 import logging
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +47,9 @@ def _set_pragmas(connection: Any, _record: object) -> None:
 
     After a power failure the last commits may be missing, which the ledger then repeats; a killed process loses none.
     """
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    with suppress(sqlite3.OperationalError):  # some network file systems cannot; the usual journal is kept
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def close_storage(study: optuna.Study) -> None:

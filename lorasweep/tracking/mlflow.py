@@ -18,14 +18,14 @@ from typing import Any
 from evaluation.metrics import METRICS
 from lorasweep.config.settings import TrackingSettings
 from lorasweep.core.errors import ConfigError
-from lorasweep.core.files import provision, redact
+from lorasweep.core.files import redact
 from lorasweep.core.messages import Finished, Rung, Summary, SweepEvent, TrialStarted
 from lorasweep.core.result import Point, TrialResult
 from lorasweep.core.spec import digest
 from lorasweep.core.trial import Trial, short_name
 from lorasweep.tracking.base import SweepInfo
 from lorasweep.tracking.fields import STATUS, named, points, result_tags, space_params, trial_params
-from lorasweep.tracking.mlflow_store import create_database, is_unreachable, make_client, place, without_collection
+from lorasweep.tracking.mlflow_store import is_unreachable, make_client, place
 from lorasweep.tracking.naming import plain_name, trial_name
 from lorasweep.tracking.view import saved_view, view_key
 
@@ -69,10 +69,7 @@ class MlflowTracker:
             ConfigError: the store can never be used. One that does not answer now only leads to a warning.
         """
         try:
-            with without_collection():
-                self.client = make_client(self.uri)
-            if self.database:
-                provision(self.database, create_database)
+            self.client = make_client(self.uri, self.database)
             self.experiment = self._experiment(self.settings.experiment)
         except Exception as error:  # every store raises its own types
             reason, where = shorten(redact(str(error)), 200), redact(self.settings.uri or "mlflow.db")

@@ -1,15 +1,12 @@
 """MLflow's client and store."""
 
-import gc
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lorasweep.core.files import sqlite_url
+from lorasweep.core.files import provision, sqlite_url
 
 
 def place(uri: str | None) -> tuple[str, Path | None]:
@@ -20,7 +17,8 @@ def place(uri: str | None) -> tuple[str, Path | None]:
     return sqlite_url(path), path
 
 
-def make_client(uri: str) -> Any:
+def make_client(uri: str, database: Path | None) -> Any:
+    """Import MLflow and return its client; an embedded store is created first, so that none is left half made."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # By default a call to an unreachable server blocks for four minutes, and a run whose response was lost is created
     # again. Here only the tracking queue retries, and it searches for the run first.
@@ -32,20 +30,9 @@ def make_client(uri: str) -> Any:
     # Importing MLflow configures its loggers, which would log every table that they create.
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    if database:
+        provision(database, create_database)
     return MlflowClient(uri)
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Collect no garbage during imports, and never look at what they leave: it all stays."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 def create_database(path: Path) -> None:

@@ -96,6 +96,7 @@ class TrackingQueue:
                 self._deliver(event)
             except ConfigError as error:
                 self.refusal = error
+                self._put(event)  # it is not delivered
                 self.on_refusal()
                 return
             except Exception as error:  # tracking clients raise many types
