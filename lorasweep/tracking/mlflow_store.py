@@ -30,6 +30,7 @@ def make_client(uri: str, database: Path | None) -> Any:
     # Importing MLflow configures its loggers, which would log every table that they create.
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs errors that it also raises
     if database:
         provision(database, create_database)
     return MlflowClient(uri)
