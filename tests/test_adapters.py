@@ -19,6 +19,7 @@ from lorasweep.core.spec import ModelSpec
 from lorasweep.models.base import Base
 from lorasweep.models.info import describe, resolve_targets
 from lorasweep.models.shape import DEMO
+from lorasweep.worker.live_trials import LiveTrials
 from tests.tiny import save_base
 
 IDS = torch.arange(5, 17)[None]
@@ -130,3 +131,9 @@ def test_the_configuration_is_what_peft_itself_writes(model_type: str, use_rslor
     theirs = json.loads((tmp_path / "adapter_config.json").read_text())
     ours = json.loads(peft_config(model, info, spec))
     assert ours == theirs | {"target_modules": sorted(theirs["target_modules"])}
+
+
+def test_a_worker_knows_the_formats_before_it_meters_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORASWEEP_CACHE", str(tmp_path))
+    LiveTrials("cpu", 1)
+    assert {file.name.partition("-")[0] for file in (tmp_path / "peft").iterdir()} == {"LORA"}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lorasweep.adapters.bank import Bank
-from lorasweep.adapters.methods.table import method_of
+from lorasweep.adapters.methods.table import METHODS, method_of
 from lorasweep.adapters.slot import Slot
 from lorasweep.core.errors import ModelError
 from lorasweep.core.files import write_bytes
@@ -56,6 +56,12 @@ def peft_config(model: ModelSpec, info: BaseInfo, spec: AdapterSpec) -> bytes:
         **method.peft_settings(spec),
     }
     return json.dumps(raw, indent=2, sort_keys=True).encode()
+
+
+def learn_formats() -> None:
+    """Store the defaults of all methods, so that saving an adapter imports nothing."""
+    for method in METHODS.values():
+        defaults(method.peft_type)
 
 
 def defaults(peft_type: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from lorasweep.adapters.peft_format import learn_formats
 from lorasweep.adapters.train import warm_up
 from lorasweep.adapters.train_state import TrainState, make_train_state, usual_tokens
 from lorasweep.core.errors import is_disk_full, is_out_of_memory
@@ -24,6 +25,7 @@ class LiveTrials:
 
     def __init__(self, device: str, num_slots: int) -> None:
         self.device, self.num_slots = device, num_slots
+        learn_formats()  # the first time this imports PEFT, whose memory is no trial's
         self.meter = Meter(torch.device(device))
         self.live: dict[int, LiveTrial] = {}
         self._session: Session | None = None
